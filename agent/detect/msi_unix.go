@@ -1,0 +1,5 @@
+//go:build unix
+
+package detect
+
+func registeredProducts(string) ([]product, error) { return nil, errNoMSI }

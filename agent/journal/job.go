@@ -1,0 +1,232 @@
+package journal
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"chandler/events"
+)
+
+// Job is what the agent knows of one job.
+type Job struct {
+	Offer events.JobOffer `json:"offer"`
+	// Last is the newest transition; its zero value means that none was recorded yet.
+	Last events.JobStatus `json:"last"`
+	// Started is the attempt whose program was about to be started when this was synced, and Run the
+	// directory of its supervisor. Started == Offer.Attempt means: never start it again, find out what came
+	// of it.
+	Started int    `json:"started,omitempty"`
+	Run     string `json:"run,omitempty"`
+	// Ran: the program of some attempt was started; only then does the end enter the program's history.
+	Ran bool `json:"ran,omitempty"`
+	// Boot is the boot id under which the program asked for a restart; Hard: nothing else may start before.
+	Boot   string    `json:"boot,omitempty"`
+	Hard   bool      `json:"hard,omitempty"`
+	Opened time.Time `json:"opened"`
+}
+
+// Ended says whether nothing more will happen to the job by itself.
+func (j Job) Ended() bool { return j.Last.State.Terminal() }
+
+// Entry is a status on its way to the broker.
+type Entry struct {
+	Sequence uint64           `json:"-"`
+	Status   events.JobStatus `json:"status"`
+	Acked    time.Time        `json:"acked,omitzero"` // when the broker said that it is stored
+}
+
+// Job by its id; ok is false where the agent never had it.
+func (j *Journal) Job(id string) (job Job, ok bool, err error) {
+	err = j.read(func(root *bbolt.Bucket) error {
+		ok, err = get(root.Bucket(bucketJobs), []byte(id), &job)
+		return err
+	})
+	return job, ok, err
+}
+
+// Jobs calls each for every job, ended ones too, in order of id.
+func (j *Journal) Jobs(each func(Job) error) error {
+	return j.read(func(root *bbolt.Bucket) error {
+		return root.Bucket(bucketJobs).ForEach(func(key, _ []byte) error {
+			var job Job
+			if _, err := get(root.Bucket(bucketJobs), key, &job); err != nil {
+				return err
+			}
+			return each(job)
+		})
+	})
+}
+
+// Keep records a job without a transition (an offer taken in, a start about to happen).
+func (j *Journal) Keep(job Job) error {
+	return j.write(func(root *bbolt.Bucket) error { return put(root.Bucket(bucketJobs), []byte(job.Offer.Job), job) })
+}
+
+// Advance records a transition: the job with its new last status, the status in the outbox, and, where
+// the program ran and the job has ended, the program's history; all or nothing.
+func (j *Journal) Advance(job Job) error {
+	return j.write(func(root *bbolt.Bucket) error {
+		if err := put(root.Bucket(bucketJobs), []byte(job.Offer.Job), job); err != nil {
+			return err
+		}
+		if s := job.Last; job.Ran && (s.State == events.Succeeded || s.State == events.Failed) {
+			if err := root.Bucket(bucketHistory).Put(historyKey(s.Package, s.Program), []byte(s.State)); err != nil {
+				return err
+			}
+		}
+		return enqueue(root, job.Last)
+	})
+}
+
+func enqueue(root *bbolt.Bucket, s events.JobStatus) error {
+	b := root.Bucket(bucketOutbox)
+	n, err := b.NextSequence()
+	if err != nil {
+		return err
+	}
+	return put(b, sequenceKey(n), Entry{Status: s})
+}
+
+// Unsent lists up to limit statuses after the given sequence that the broker has not acknowledged, in the
+// order in which they were recorded.
+func (j *Journal) Unsent(after uint64, limit int) (list []Entry, err error) {
+	err = j.read(func(root *bbolt.Bucket) error {
+		c := root.Bucket(bucketOutbox).Cursor()
+		for k, _ := c.Seek(sequenceKey(after + 1)); k != nil && len(list) < limit; k, _ = c.Next() {
+			var e Entry
+			if _, err := get(root.Bucket(bucketOutbox), k, &e); err != nil {
+				return err
+			}
+			if e.Acked.IsZero() {
+				e.Sequence = binary.BigEndian.Uint64(k)
+				list = append(list, e)
+			}
+		}
+		return nil
+	})
+	return list, err
+}
+
+// Acknowledge notes that the broker has stored these statuses. They are kept a while longer, see Forget.
+func (j *Journal) Acknowledge(sequences []uint64, at time.Time) error {
+	return j.write(func(root *bbolt.Bucket) error {
+		b := root.Bucket(bucketOutbox)
+		for _, n := range sequences {
+			var e Entry
+			if ok, err := get(b, sequenceKey(n), &e); err != nil || !ok {
+				return err
+			}
+			e.Acked = at
+			if err := put(b, sequenceKey(n), e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Retell makes every kept status unsent again; with all, also the last status of every job that the
+// outbox no longer holds. It is for a broker that may have lost what it acknowledged.
+func (j *Journal) Retell(all bool) error {
+	return j.write(func(root *bbolt.Bucket) error {
+		b := root.Bucket(bucketOutbox)
+		held := map[string]bool{}
+		c := b.Cursor()
+		for k, _ := c.First(); k != nil; k, _ = c.Next() {
+			var e Entry
+			if _, err := get(b, k, &e); err != nil {
+				return err
+			}
+			held[e.Status.StatusID()] = true
+			if e.Acked.IsZero() {
+				continue
+			}
+			e.Acked = time.Time{}
+			if err := put(b, append([]byte(nil), k...), e); err != nil {
+				return err
+			}
+		}
+		if !all {
+			return nil
+		}
+		return root.Bucket(bucketJobs).ForEach(func(key, _ []byte) error {
+			var job Job
+			if _, err := get(root.Bucket(bucketJobs), key, &job); err != nil {
+				return err
+			}
+			if job.Last.Transition == 0 || held[job.Last.StatusID()] {
+				return nil
+			}
+			return enqueue(root, job.Last)
+		})
+	})
+}
+
+// RetellJob queues the last status of one job once more.
+func (j *Journal) RetellJob(id string) error {
+	return j.write(func(root *bbolt.Bucket) error {
+		var job Job
+		ok, err := get(root.Bucket(bucketJobs), []byte(id), &job)
+		if err != nil || !ok || job.Last.Transition == 0 {
+			return err
+		}
+		return enqueue(root, job.Last)
+	})
+}
+
+// Forget removes what is no longer needed: statuses acknowledged before ackedBefore (older than twice the
+// broker's sync interval, so that a power cut there loses none), and jobs that ended before endedBefore
+// together with orders no job names.
+func (j *Journal) Forget(ackedBefore, endedBefore time.Time) error {
+	return j.write(func(root *bbolt.Bucket) error {
+		if err := deleteWhere(root.Bucket(bucketOutbox), func(e Entry) bool { return !e.Acked.IsZero() && e.Acked.Before(ackedBefore) }); err != nil {
+			return fmt.Errorf("forget statuses: %w", err)
+		}
+		needed := map[string]bool{}
+		err := deleteWhere(root.Bucket(bucketJobs), func(job Job) bool {
+			old := job.Ended() && job.Last.At.Before(endedBefore)
+			needed[job.Offer.Order] = needed[job.Offer.Order] || !old
+			return old
+		})
+		if err != nil {
+			return fmt.Errorf("forget jobs: %w", err)
+		}
+		orders := root.Bucket(bucketOrders)
+		c := orders.Cursor()
+		var unused [][]byte
+		for k, _ := c.First(); k != nil; k, _ = c.Next() {
+			if !needed[string(k)] {
+				unused = append(unused, append([]byte(nil), k...))
+			}
+		}
+		return deleteKeys(orders, unused)
+	})
+}
+
+// deleteWhere collects first and deletes afterwards: bbolt's cursors do not stand deletion while they go.
+func deleteWhere[T any](b *bbolt.Bucket, gone func(T) bool) error {
+	var keys [][]byte
+	c := b.Cursor()
+	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+		var v T
+		if _, err := get(b, k, &v); err != nil {
+			return err
+		}
+		if gone(v) {
+			keys = append(keys, append([]byte(nil), k...))
+		}
+	}
+	return deleteKeys(b, keys)
+}
+
+func deleteKeys(b *bbolt.Bucket, keys [][]byte) error {
+	for _, k := range keys {
+		if err := b.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,191 @@
+package bus
+
+import (
+	"encoding/json"
+	"fmt"
+	"mime"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"chandler/events"
+)
+
+// Why a message is refused; also the values of the label "reason" and of the header Chandler-Reason.
+const (
+	reasonNotEvent  = "not_cloudevent"
+	reasonNotJSON   = "not_json"
+	reasonUnknown   = "unknown_type"
+	reasonNewer     = "newer_version"
+	reasonSchema    = "schema"
+	reasonInvalid   = "invalid"
+	reasonDisagrees = "disagrees"
+	reasonRelayed   = "relayed"
+	reasonGaveUp    = "gave_up"
+)
+
+// Refusal says why a message is not an event that may be handled.
+type Refusal struct {
+	Reason string // one of a fixed set of words
+	Err    error
+}
+
+func (r *Refusal) Error() string { return "refuse event (" + r.Reason + "): " + r.Err.Error() }
+
+// Unwrap gives the cause.
+func (r *Refusal) Unwrap() error { return r.Err }
+
+func refuse(reason, format string, args ...any) *Refusal {
+	return &Refusal{reason, fmt.Errorf(format, args...)}
+}
+
+// admit is the one gate for events from outside. It lets an event pass if it is a CloudEvent of a declared
+// type whose data satisfies its schema, and if subject, source and data name the same agent or service:
+// the broker lets a client publish only on subjects of its own, so the subject's token is what we trust.
+//
+// A message with the header Nats-Stream is one that the broker itself sent on (a direct get or a
+// republication whose reply subject somebody chose): it is refused whatever it says.
+func admit(m *nats.Msg) (event.Event, entry, *Refusal) {
+	if m.Header.Get(jetstream.StreamHeader) != "" {
+		return event.Event{}, entry{}, refuse(reasonRelayed, "carries the header %s", jetstream.StreamHeader)
+	}
+	e, err := Decode(m)
+	if err != nil {
+		return event.Event{}, entry{}, &Refusal{reasonNotEvent, err}
+	}
+	known, ok := declared(e.Type())
+	if !ok {
+		if events.KnownInOtherVersion(e.Type()) {
+			return e, entry{}, refuse(reasonNewer, "type %q is known in another version only", e.Type())
+		}
+		return e, entry{}, refuse(reasonUnknown, "type %q is not declared", e.Type())
+	}
+	if refusal := checkData(e, known); refusal != nil {
+		return e, known, refusal
+	}
+	if err := agree(known.Declaration, m.Subject, e); err != nil {
+		return e, known, &Refusal{reasonDisagrees, err}
+	}
+	return e, known, nil
+}
+
+// checkData holds the data against the schema.
+func checkData(e event.Event, known entry) *Refusal {
+	if ct := e.DataContentType(); ct != "" && ct != jsonContent {
+		if media, _, err := mime.ParseMediaType(ct); err != nil || media != jsonContent {
+			return refuse(reasonNotJSON, "content type %q is not %s", ct, jsonContent)
+		}
+	}
+	value, err := parseJSON(e.Data())
+	if err != nil {
+		return &Refusal{reasonNotJSON, err}
+	}
+	if err := known.schema.Validate(value); err != nil {
+		return &Refusal{reasonSchema, err}
+	}
+	return nil
+}
+
+// agree checks that subject and source name the same sender, and one who may say this. That the data
+// agrees with both is for decode, which sees it as the handler will.
+func agree(d events.Declaration, subject string, e event.Event) error {
+	token, ok := subjectToken(d, subject)
+	if !ok {
+		return fmt.Errorf("subject %s is not one of type %s (%s)", subject, d.Name, d.Pattern)
+	}
+	if e.Subject() != token {
+		return fmt.Errorf("subject %s, but the event says it is about %q", subject, e.Subject())
+	}
+	if want := sender(d, token); e.Source() != want {
+		return fmt.Errorf("subject %s, but the event says it comes from %q, not %s", subject, e.Source(), want)
+	}
+	if aboutAgent(d) {
+		return events.ValidAgent(token)
+	}
+	return nil
+}
+
+func aboutAgent(d events.Declaration) bool { return strings.HasSuffix(d.Pattern, "<agent>") }
+
+// sender is the only source that may publish type d on the subject with that token. Timers are published
+// by the broker in the name of the service that set them.
+func sender(d events.Declaration, token string) string {
+	switch d.Sender {
+	case "agent":
+		return events.AgentSource(token)
+	case "the broker":
+		return events.ServiceSource(token)
+	}
+	return events.ServiceSource(d.Sender)
+}
+
+// subjectToken is the variable token of a subject of type d, published or as its stream stores it (STATUS
+// appends the partition); "" where the type's pattern has none.
+func subjectToken(d events.Declaration, subject string) (token string, ok bool) {
+	i := strings.IndexByte(d.Pattern, '<')
+	if i < 0 {
+		return "", subject == d.Pattern
+	}
+	token, ok = strings.CutPrefix(subject, d.Pattern[:i])
+	if !ok {
+		return "", false
+	}
+	if d.Stream == events.StreamStatus {
+		if before, partition, stored := strings.Cut(token, "."); stored {
+			if n, err := strconv.Atoi(partition); err != nil || n < 0 || n >= events.Partitions {
+				return "", false
+			}
+			token = before
+		}
+	}
+	return token, events.ValidToken(token) == nil
+}
+
+// stem is a type's name without its version.
+func stem(name string) string {
+	if i := strings.LastIndex(name, ".v"); i >= 0 {
+		return name[:i]
+	}
+	return name
+}
+
+// validator is data that checks more than its schema can.
+type validator interface{ Validate() error }
+
+// decode fills data, a pointer to the type's struct, from an event that passed its schema, and checks what
+// the handler is going to see: it names the agent that the event is about, and its parts agree. This is
+// not done on the parsed JSON, because Go finds a field also under a key in other letters.
+func decode(e event.Event, known entry, data any) *Refusal {
+	if err := json.Unmarshal(e.Data(), data); err != nil {
+		return &Refusal{reasonInvalid, err}
+	}
+	value := reflect.ValueOf(data).Elem()
+	if known.agent != nil {
+		if agent := value.FieldByIndex(known.agent).String(); agent != e.Subject() {
+			return refuse(reasonDisagrees, "event about %q, but its data names agent %q", e.Subject(), agent)
+		}
+	}
+	if known.Sender != "agent" {
+		return nil
+	}
+	if v, ok := data.(validator); ok {
+		if err := v.Validate(); err != nil {
+			return &Refusal{reasonInvalid, err}
+		}
+	}
+	if status, ok := data.(*events.JobStatus); ok {
+		if t, declared := events.StatusType(status.State); declared && t.Name != known.Name {
+			return refuse(reasonDisagrees, "type %s, but the data says %s", known.Name, status.State)
+		}
+	}
+	return nil
+}
+
+func decodeData[T any](e event.Event, known entry) (events.Event[T], *Refusal) {
+	out := events.Event[T]{ID: e.ID(), Source: e.Source(), Subject: e.Subject(), Time: e.Time(), Trace: traceOf(e)}
+	return out, decode(e, known, &out.Data)
+}

@@ -1,0 +1,238 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+
+	"chandler/events"
+)
+
+const (
+	// requestTime bounds the work on one request, and the wait for its answer.
+	requestTime = 30 * time.Second
+	// requestsAtOnce and requestsWaiting bound each endpoint by itself, so that a storm of agents on one verb
+	// does not keep an administrator from another. What comes beyond is lost; its caller asks again.
+	requestsAtOnce  = 32
+	requestsWaiting = 16384
+	// maxRequest and maxAnswer are sizes in bytes of JSON; an answer above answerPart goes in parts, to
+	// administrators.
+	maxRequest = 1 << 20
+	maxAnswer  = 64 << 20
+	answerPart = 512 << 10
+	// graceTime is for the requests under way when a service ends.
+	graceTime = 5 * time.Second
+
+	inboxPrefix = "_INBOX."
+
+	// headerParts is the number of messages that an answer takes, headerPart counts them from 1.
+	headerParts = "Chandler-Parts"
+	headerPart  = "Chandler-Part"
+)
+
+// Endpoint answers one kind of request. It is made by [Answer].
+type Endpoint struct {
+	call   events.CallDeclaration
+	answer func(ctx context.Context, caller string, body []byte) (any, error)
+}
+
+// Answer makes the endpoint of a call. caller is pinned by the broker: an agent's id or an administrator's
+// name. The function fails a request by [BadRequest] and its kin; any other error is an internal one. It
+// runs for many requests at once.
+func Answer[Req, Resp any](c events.Call[Req, Resp], h func(ctx context.Context, caller string, req Req) (Resp, error)) Endpoint {
+	return Endpoint{call: c.CallDeclaration, answer: func(ctx context.Context, caller string, body []byte) (any, error) {
+		var req Req
+		if len(body) > 0 {
+			if err := json.Unmarshal(body, &req); err != nil {
+				return nil, BadRequest(fmt.Errorf("read request %s.%s: %w", c.Service, c.Verb, err))
+			}
+		}
+		return h(ctx, caller, req)
+	}}
+}
+
+// Serve answers requests as a NATS micro service of the given name and version (x.y.z), together with all
+// other processes of that name: each request goes to one of them. It answers only requests whose reply
+// subject is an inbox. It blocks until ctx is done, takes no further requests, waits a little for those
+// under way, and returns nil; an error means that it could not start.
+func (b *Bus) Serve(ctx context.Context, name, version string, endpoints ...Endpoint) error {
+	service, err := micro.AddService(b.conn, micro.Config{Name: name, Version: version, Description: "chandler " + name, QueueGroup: name,
+		ErrorHandler: func(_ micro.Service, e *micro.NATSError) {
+			b.log.ErrorContext(ctx, "service lost requests", "service", name, "subject", e.Subject, "error", e.Description)
+		}})
+	if err != nil {
+		return fmt.Errorf("add service %s: %w", name, err)
+	}
+	s := &server{bus: b, log: b.log.With("service", name)}
+	for _, e := range endpoints {
+		slots := make(chan struct{}, requestsAtOnce)
+		handler := micro.HandlerFunc(func(r micro.Request) { s.take(ctx, e, slots, r) })
+		err := service.AddEndpoint(e.call.Verb, handler, micro.WithEndpointSubject(e.call.Subject("*")), micro.WithEndpointPendingLimits(requestsWaiting, 64*maxRequest),
+			micro.WithEndpointMetadata(map[string]string{"by": string(e.call.By), "summary": e.call.Summary}))
+		if err != nil {
+			return errors.Join(fmt.Errorf("add endpoint %s.%s: %w", name, e.call.Verb, err), service.Stop())
+		}
+	}
+	if err := b.conn.FlushTimeout(apiTimeout); err != nil {
+		b.log.WarnContext(ctx, "broker is away, the service answers when it is back", "service", name, "error", err)
+	}
+	<-ctx.Done()
+	if err := service.Stop(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		b.log.WarnContext(ctx, "service could not be stopped in order", "service", name, "error", err)
+	}
+	_ = b.conn.FlushTimeout(graceTime) // a broker that is away has no requests for us
+	s.finish(graceTime)
+	return nil
+}
+
+// server counts the requests under way.
+type server struct {
+	bus     *Bus
+	log     *slog.Logger
+	mu      sync.Mutex
+	closing bool
+	active  sync.WaitGroup
+}
+
+// enter is false once the service ends.
+func (s *server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.active.Add(1)
+	return true
+}
+
+func (s *server) finish(patience time.Duration) {
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	idle := make(chan struct{})
+	go func() { s.active.Wait(); close(idle) }()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-idle:
+	case <-timer.C:
+		s.log.Warn("requests were still under way at the end")
+	}
+}
+
+// take runs in the endpoint's subscription: it waits there for a free slot, which is the queue's bound.
+func (s *server) take(ctx context.Context, e Endpoint, slots chan struct{}, r micro.Request) {
+	if !strings.HasPrefix(r.Reply(), inboxPrefix) {
+		s.bus.refuse(ctx, r.Subject(), refuse("reply", "reply subject %q is not an inbox", r.Reply()))
+		return
+	}
+	slots <- struct{}{}
+	if !s.enter() {
+		<-slots
+		s.reply(r, e, nil, Unavailable(errors.New("this replica of "+e.call.Service+" is stopping: ask again")))
+		return
+	}
+	go func() {
+		defer s.active.Done()
+		defer func() { <-slots }()
+		// A request under way is finished also when the service is told to end.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTime)
+		defer cancel()
+		started := time.Now()
+		resp, err := s.answer(ctx, e, r)
+		code := s.reply(r, e, resp, err)
+		s.bus.metrics.requestSeconds.WithLabelValues(e.call.Service, e.call.Verb, code).Observe(time.Since(started).Seconds())
+	}()
+}
+
+func (s *server) answer(ctx context.Context, e Endpoint, r micro.Request) (resp any, err error) {
+	caller := r.Subject()[strings.LastIndexByte(r.Subject(), '.')+1:]
+	if err := validCaller(e.call.By, caller); err != nil {
+		return nil, Denied(err)
+	}
+	if len(r.Data()) > maxRequest {
+		return nil, BadRequest(fmt.Errorf("request of %d bytes is larger than %d", len(r.Data()), maxRequest))
+	}
+	err = guard(func() error {
+		resp, err = e.answer(ctx, caller, r.Data())
+		return err
+	})
+	return resp, err
+}
+
+func validCaller(by events.Caller, caller string) error {
+	if by == events.ByAgent {
+		return events.ValidAgent(caller)
+	}
+	return events.ValidToken(caller)
+}
+
+// reply sends the answer or the failure and returns the result's code. It goes around the micro request's
+// own methods, which are not made for answers from another goroutine.
+func (s *server) reply(r micro.Request, e Endpoint, resp any, err error) (code string) {
+	var body []byte
+	if err == nil {
+		body, err = marshalAnswer(resp, e.call.By)
+	}
+	if err != nil {
+		failure := asRequestError(err)
+		if failure.Code == CodeInternal {
+			s.log.Error("request failed", "verb", e.call.Verb, "error", err)
+			if e.call.By == events.ByAgent {
+				failure = &RequestError{Code: CodeInternal, Message: "internal error: the log of " + e.call.Service + " says more"}
+			}
+		}
+		s.send(r, failureMessage(failure))
+		return failure.Code
+	}
+	parts := max(1, (len(body)+answerPart-1)/answerPart)
+	for i := range parts {
+		m := &nats.Msg{Data: body[i*answerPart : min(len(body), (i+1)*answerPart)]}
+		if parts > 1 {
+			m.Header = nats.Header{headerParts: {strconv.Itoa(parts)}, headerPart: {strconv.Itoa(i + 1)}}
+		}
+		s.send(r, m)
+	}
+	return "ok"
+}
+
+func marshalAnswer(resp any, by events.Caller) ([]byte, error) {
+	body, err := json.Marshal(resp)
+	if err != nil {
+		return nil, fmt.Errorf("write answer: %w", err)
+	}
+	limit := maxAnswer
+	if by == events.ByAgent {
+		limit = answerPart // agents' inboxes take one message for each request
+	}
+	if len(body) > limit {
+		return nil, fmt.Errorf("answer of %d bytes is larger than %d: ask for less", len(body), limit)
+	}
+	return body, nil
+}
+
+func failureMessage(e *RequestError) *nats.Msg {
+	body, err := json.Marshal(e)
+	if err != nil {
+		body = []byte("{}") // two strings can always be written
+	}
+	return &nats.Msg{Data: body, Header: nats.Header{micro.ErrorHeader: {escape(e.Message[:min(len(e.Message), maxErrorText)])}, micro.ErrorCodeHeader: {e.Code}}}
+}
+
+func (s *server) send(r micro.Request, m *nats.Msg) {
+	m.Subject = r.Reply()
+	m.Header = maps.Clone(m.Header)
+	if err := s.bus.conn.PublishMsg(m); err != nil {
+		s.log.Warn("answer could not be sent", "subject", r.Subject(), "error", err)
+	}
+}

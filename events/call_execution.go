@@ -1,0 +1,134 @@
+package events
+
+import "time"
+
+// Requests to execution.
+var (
+	ExecutionOrder = call[OrderRequest, OrderAnswer]("execution", "order", ByAgent, "a signed order by its digest")
+	ExecutionSync  = call[SyncRequest, SyncAnswer]("execution", "sync", ByAgent, "what is outstanding for the calling agent")
+
+	ExecutionStop     = call[StopRequest, StopAnswer]("execution", "stop", ByAdministrator, "withdraw every job of a deployment that does not run yet")
+	ExecutionStopped  = call[StopQuery, StopAnswer]("execution", "stopped", ByAdministrator, "how far a stop has got")
+	ExecutionFreeze   = call[Freeze, Freeze]("execution", "freeze", ByAdministrator, "start no programs in a scope")
+	ExecutionUnfreeze = call[Named, Freeze]("execution", "unfreeze", ByAdministrator, "lift a freeze by its id")
+	ExecutionFreezes  = call[Nothing, FreezeList]("execution", "freezes", ByAdministrator, "what is frozen")
+	ExecutionJobs     = call[JobQuery, JobRows]("execution", "jobs", ByAdministrator, "jobs and their states")
+	ExecutionProgress = call[Named, Progress]("execution", "progress", ByAdministrator, "the counts of one deployment")
+	ExecutionRetry    = call[Named, RetryAnswer]("execution", "retry", ByAdministrator, "offer a deployment's failed jobs once more")
+	ExecutionHistory  = call[HistoryQuery, HistoryAnswer]("execution", "history", ByAdministrator, "ended jobs of one agent")
+)
+
+// OrderRequest asks for an order.
+type OrderRequest struct {
+	Order string `json:"order"` // digest
+}
+
+// OrderAnswer holds the DSSE envelope and the lists that it binds by digest (sorted agent ids).
+type OrderAnswer struct {
+	Envelope []byte   `json:"envelope"`
+	Include  []string `json:"include,omitempty"`
+	Exclude  []string `json:"exclude,omitempty"`
+}
+
+// SyncRequest tells what the agent knows; the agent itself is the caller token.
+type SyncRequest struct {
+	JobsSequence     uint64     `json:"jobs_sequence"`   // of the newest offer it has seen
+	StatusSequence   uint64     `json:"status_sequence"` // highest that an acknowledgement named
+	JobsGeneration   Generation `json:"jobs_generation"`
+	StatusGeneration Generation `json:"status_generation"`
+	OfferFormat      int        `json:"offer_format"`
+	// StatusLost: an acknowledgement named a lower sequence than one before, so STATUS went back.
+	StatusLost bool `json:"status_lost,omitempty"`
+}
+
+// SyncAnswer is everything outstanding for the agent. Later: ask again after that time; the rest is empty.
+type SyncAnswer struct {
+	Later            Duration        `json:"later,omitempty"`
+	Offers           []Outstanding   `json:"offers"`
+	Cancels          []CancelRequest `json:"cancels,omitempty"`
+	Freezes          []Freeze        `json:"freezes,omitempty"`
+	JobsGeneration   Generation      `json:"jobs_generation"`
+	StatusGeneration Generation      `json:"status_generation"`
+}
+
+// Outstanding is a job that execution does not know to have ended. An agent that knows more tells it again.
+type Outstanding struct {
+	JobOffer
+	State      State  `json:"state"`
+	Transition uint32 `json:"transition"`
+}
+
+// StopRequest stops a deployment for good: what has not started will not.
+type StopRequest struct {
+	Deployment string `json:"deployment"`
+	Kill       bool   `json:"kill,omitempty"` // end running programs too
+	Why        string `json:"why,omitempty"`
+}
+
+// StopQuery asks about a stop.
+type StopQuery struct {
+	Deployment string `json:"deployment"`
+}
+
+// StopAnswer counts what a stop has reached.
+type StopAnswer struct {
+	Deployment  string     `json:"deployment"`
+	Stopped     int64      `json:"stopped"`                   // withdrawn before their program started; agents confirmed it
+	Running     int64      `json:"running"`                   // their program runs (with kill: is being ended)
+	Unreachable int64      `json:"unreachable"`               // not confirmed yet
+	Ended       int64      `json:"ended"`                     // had ended before
+	MayStart    *time.Time `json:"may_start_until,omitempty"` // until then an unreachable machine may still start
+}
+
+// FreezeList is what is frozen.
+type FreezeList struct {
+	Freezes []Freeze `json:"freezes"`
+}
+
+// JobQuery selects jobs; empty fields select all.
+type JobQuery struct {
+	Deployment string  `json:"deployment,omitempty"`
+	Agent      string  `json:"agent,omitempty"` // id
+	Job        string  `json:"job,omitempty"`   // id or its beginning
+	States     []State `json:"states,omitempty"`
+	Limit      int     `json:"limit,omitempty"` // 0: 1000
+}
+
+// JobRow is one job as execution sees it.
+type JobRow struct {
+	Job        string     `json:"job"`
+	Deployment string     `json:"deployment"`
+	Revision   uint64     `json:"revision"`
+	Agent      string     `json:"agent"`
+	User       string     `json:"user,omitempty"`
+	Occurrence int64      `json:"occurrence,omitempty"`
+	State      State      `json:"state"`
+	Reason     Reason     `json:"reason,omitempty"`
+	WaitingFor WaitingFor `json:"waiting_for,omitempty"`
+	Attempt    int        `json:"attempt"`
+	Silent     bool       `json:"silent,omitempty"`
+	Changed    time.Time  `json:"changed"`
+}
+
+// JobRows are the jobs found; More says that the limit cut the list.
+type JobRows struct {
+	Jobs []JobRow `json:"jobs"`
+	More bool     `json:"more,omitempty"`
+}
+
+// RetryAnswer says how many jobs were offered again.
+type RetryAnswer struct {
+	Offered int `json:"offered"`
+}
+
+// HistoryQuery asks for the ended jobs of one agent, newest last.
+type HistoryQuery struct {
+	Agent string    `json:"agent"`
+	Since time.Time `json:"since,omitzero"`
+	Limit int       `json:"limit,omitempty"` // 0: 100
+}
+
+// HistoryAnswer lists ended jobs.
+type HistoryAnswer struct {
+	Jobs []JobEnd `json:"jobs"`
+}

@@ -1,0 +1,116 @@
+package events
+
+import "time"
+
+// Requests to scheduling.
+var (
+	CollectionSet     = call[Collection, CollectionView]("scheduling", "collection_set", ByAdministrator, "make or change a collection")
+	CollectionList    = call[Nothing, CollectionViews]("scheduling", "collection_list", ByAdministrator, "every collection")
+	CollectionShow    = call[Named, CollectionView]("scheduling", "collection_show", ByAdministrator, "one collection with its members")
+	CollectionPreview = call[Collection, CollectionView]("scheduling", "collection_preview", ByAdministrator, "who would be a member; nothing is kept")
+	CollectionRemove  = call[Named, Nothing]("scheduling", "collection_remove", ByAdministrator, "remove a collection that no live deployment names")
+
+	DeploymentCreate = call[DeploymentRequest, DeploymentView]("scheduling", "deployment_create", ByAdministrator, "accept a signed order")
+	DeploymentList   = call[Nothing, DeploymentViews]("scheduling", "deployment_list", ByAdministrator, "every deployment")
+	DeploymentShow   = call[Named, DeploymentView]("scheduling", "deployment_show", ByAdministrator, "one deployment")
+	DeploymentPause  = call[Named, DeploymentView]("scheduling", "deployment_pause", ByAdministrator, "release no further agents")
+	DeploymentResume = call[Named, DeploymentView]("scheduling", "deployment_resume", ByAdministrator, "go on releasing")
+	DeploymentRemove = call[Named, Nothing]("scheduling", "deployment_remove", ByAdministrator, "forget a deployment that is stopped, expired or done")
+
+	AgentList = call[AgentQuery, AgentViews]("scheduling", "agent_list", ByAdministrator, "agents and their facts")
+	Why       = call[WhyRequest, WhyAnswer]("scheduling", "why", ByAdministrator, "why a deployment does or does not reach an agent")
+)
+
+// CollectionView is a collection with its present members.
+type CollectionView struct {
+	Collection
+	Members []string `json:"members"` // agent ids, sorted
+	// Faults counts agents on whose facts the expression fails to evaluate (they are not members).
+	Faults int    `json:"faults,omitempty"`
+	Fault  string `json:"fault,omitempty"` // the first of them
+	// Outdated names live deployments whose signed target is the collection as it was before.
+	Outdated []string `json:"outdated,omitempty"`
+}
+
+// CollectionViews is every collection.
+type CollectionViews struct {
+	Collections []CollectionView `json:"collections"`
+}
+
+// DeploymentRequest carries the signed order; everything about the deployment is derived from it.
+type DeploymentRequest struct {
+	Envelope []byte `json:"envelope"` // DSSE envelope, JSON
+	// Include and Exclude are the lists whose digests the order binds.
+	Include []string `json:"include,omitempty"`
+	Exclude []string `json:"exclude,omitempty"`
+}
+
+// Life of a deployment.
+type Life string
+
+// The lives.
+const (
+	LifePending Life = "pending" // not yet available
+	LifeActive  Life = "active"
+	LifePaused  Life = "paused"
+	LifeStopped Life = "stopped"
+	LifeExpired Life = "expired"
+)
+
+// DeploymentView is a deployment as scheduling sees it.
+type DeploymentView struct {
+	DeploymentNotice
+	Life       Life       `json:"life"`
+	Expression string     `json:"expression,omitempty"`
+	Available  *time.Time `json:"available,omitempty"`
+	Deadline   *time.Time `json:"deadline,omitempty"`
+	Expires    *time.Time `json:"expires,omitempty"`
+	NotAfter   time.Time  `json:"not_after"` // end of the order's validity
+	Released   int        `json:"released"`  // agents handed to execution
+	Members    int        `json:"members"`   // agents in the target now
+	Progress   *Progress  `json:"progress,omitempty"`
+}
+
+// DeploymentViews is every deployment.
+type DeploymentViews struct {
+	Deployments []DeploymentView `json:"deployments"`
+}
+
+// AgentQuery selects agents; all empty: every agent.
+type AgentQuery struct {
+	Name  string `json:"name,omitempty"`  // id or host name
+	Where string `json:"where,omitempty"` // CEL
+}
+
+// AgentView is an agent as the services see it.
+type AgentView struct {
+	Facts    Facts     `json:"facts"`
+	LastSeen time.Time `json:"last_seen"` // last heartbeat or report
+	Reported time.Time `json:"reported"`
+}
+
+// AgentViews is a list of agents, by host name.
+type AgentViews struct {
+	Agents []AgentView `json:"agents"`
+}
+
+// WhyRequest asks about one agent (by id), and one deployment or all.
+type WhyRequest struct {
+	Agent      string `json:"agent"`
+	Deployment string `json:"deployment,omitempty"`
+}
+
+// WhyAnswer tells, for each deployment, what scheduling decided about the agent.
+type WhyAnswer struct {
+	Agent   AgentView     `json:"agent"`
+	Answers []WhyDecision `json:"answers"`
+}
+
+// WhyDecision is scheduling's part of the story of one agent and one deployment.
+type WhyDecision struct {
+	Deployment string `json:"deployment"`
+	Member     bool   `json:"member"`
+	Released   bool   `json:"released"`
+	Life       Life   `json:"life"`
+	Says       string `json:"says"` // which clause, which fact
+}

@@ -1,0 +1,85 @@
+package events
+
+import "time"
+
+// Collection is a set of agents: those whose facts satisfy the expression, and those included by id,
+// less those excluded by id (exclusion wins). An empty expression matches nobody.
+type Collection struct {
+	Name       string    `json:"name"`
+	Expression string    `json:"expression,omitempty"` // CEL over the facts, see package target
+	Include    []string  `json:"include,omitempty"`    // agent ids, sorted
+	Exclude    []string  `json:"exclude,omitempty"`    // agent ids, sorted
+	Comment    string    `json:"comment,omitempty"`
+	Changed    time.Time `json:"changed"`
+	By         string    `json:"by,omitempty"`
+}
+
+// DeploymentNotice names a deployment in the events about its life.
+type DeploymentNotice struct {
+	Deployment string    `json:"deployment"`
+	Revision   uint64    `json:"revision"`
+	Order      string    `json:"order"` // digest of the signed payload
+	Package    string    `json:"package"`
+	Version    string    `json:"version"`
+	Program    string    `json:"program"`
+	Collection string    `json:"collection"`
+	By         string    `json:"by,omitempty"`
+	Why        string    `json:"why,omitempty"`
+	At         time.Time `json:"at"`
+}
+
+// DeploymentOrder is a deployment with its signed order, all that other services need of it.
+type DeploymentOrder struct {
+	DeploymentNotice
+	Envelope []byte `json:"envelope"` // DSSE envelope (JSON); services derive the deployment from it alone
+	// Include and Exclude are the lists whose digests the order binds, sorted; together at most 20,000 ids.
+	Include []string `json:"include,omitempty"`
+	Exclude []string `json:"exclude,omitempty"`
+}
+
+// ReleaseSize is the largest number of agents in one DeploymentReleased.
+const ReleaseSize = 1000
+
+// Release hands a batch of agents to execution.
+type Release struct {
+	Deployment string   `json:"deployment"`
+	Revision   uint64   `json:"revision"`
+	Order      string   `json:"order"`
+	Wave       string   `json:"wave"`  // names the release: the batch's id is derived from deployment, wave and batch
+	Batch      int      `json:"batch"` // counts from 0
+	Agents     []string `json:"agents"`
+	Attempt    int      `json:"attempt,omitempty"` // 0 and 1: the first; higher when an administrator retries
+}
+
+// Progress counts a deployment's jobs.
+type Progress struct {
+	Deployment string           `json:"deployment"`
+	Revision   uint64           `json:"revision"`
+	States     map[State]int64  `json:"states"`
+	Reasons    map[Reason]int64 `json:"reasons,omitempty"` // of jobs rejected, retrying or failed
+	Silent     int64            `json:"silent"`            // offered and never heard of
+	Total      int64            `json:"total"`
+	At         time.Time        `json:"at"`
+}
+
+var exampleNotice = DeploymentNotice{Deployment: "hello-everywhere", Revision: 1, Order: exampleDigest, Package: "hello", Version: "2.10-3",
+	Program: "install", Collection: "workstations", By: "admin", At: exampleTime}
+
+var exampleCollection = Collection{Name: "workstations", Expression: `agent.os == "linux" && "office" in agent.tags`, Changed: exampleTime, By: "admin"}
+
+// Events about collections and deployments.
+var (
+	CollectionChanged = declare("collection.changed", StreamEvents, "event.collection.changed.<collection>", "scheduling", "a collection was made or changed", exampleCollection)
+	CollectionRemoved = declare("collection.removed", StreamEvents, "event.collection.removed.<collection>", "scheduling", "a collection was removed", exampleCollection)
+
+	DeploymentCreated  = declare("deployment.created", StreamEvents, "event.deployment.created.<deployment>", "scheduling", "a signed order was accepted", DeploymentOrder{DeploymentNotice: exampleNotice, Envelope: []byte(`{"payloadType":"application/vnd.chandler.order+json","payload":"e30=","signatures":[]}`)})
+	DeploymentReleased = declare("deployment.released", StreamEvents, "event.deployment.released.<deployment>", "scheduling", "these agents are to be offered the order now", Release{Deployment: "hello-everywhere", Revision: 1, Order: exampleDigest, Wave: "1", Agents: []string{exampleAgent}})
+	DeploymentPaused   = declare("deployment.paused", StreamEvents, "event.deployment.paused.<deployment>", "scheduling", "no further agents are released", exampleNotice)
+	DeploymentResumed  = declare("deployment.resumed", StreamEvents, "event.deployment.resumed.<deployment>", "scheduling", "releasing goes on", exampleNotice)
+	DeploymentLapsed   = declare("deployment.expired", StreamEvents, "event.deployment.expired.<deployment>", "scheduling", "the deployment's time is over; nothing starts any more", exampleNotice)
+	DeploymentRemoved  = declare("deployment.removed", StreamEvents, "event.deployment.removed.<deployment>", "scheduling", "the deployment is forgotten; its history stays", exampleNotice)
+	DeploymentHalted   = declare("deployment.stopped", StreamEvents, "event.deployment.stopped.<deployment>", "execution", "an administrator stopped the deployment: its jobs that do not run yet are withdrawn", exampleNotice)
+
+	DeploymentProgressed = declare("deployment.progressed", StreamEvents, "event.deployment.progressed.<deployment>", "execution", "the counts of a deployment's jobs changed",
+		Progress{Deployment: "hello-everywhere", Revision: 1, States: map[State]int64{Succeeded: 9_214, Running: 73}, Total: 9_287, At: exampleTime})
+)

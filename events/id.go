@@ -1,0 +1,108 @@
+package events
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"fmt"
+	"hash/fnv"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+var (
+	idEncoding  = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+	tokenForm   = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
+	agentForm   = regexp.MustCompile(`^[a-z0-9]{8,32}$`)
+	nameForm    = regexp.MustCompile(`^[a-z0-9][a-z0-9._+-]{0,63}$`)
+	versionForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+:~-]{0,63}$`)
+	digestForm  = regexp.MustCompile(`^[0-9a-f]{64}$`)
+)
+
+// DeriveID hashes what an event (or job) states into 26 characters of [a-z2-7]: 130 bits of SHA-256 over
+// the parts, each preceded by its length so that no two lists of parts collide.
+func DeriveID(kind string, parts ...string) string {
+	h := sha256.New()
+	for _, p := range append([]string{"chandler", kind}, parts...) {
+		fmt.Fprintf(h, "%d:%s", len(p), p)
+	}
+	return idEncoding.EncodeToString(h.Sum(nil))[:26]
+}
+
+// JobID names one occurrence of one order on one agent; user is empty unless the program runs once for
+// every user. occurrence is the nominal start in Unix seconds, 0 for "as soon as possible".
+func JobID(deployment string, revision uint64, agent string, occurrence int64, user string) string {
+	return DeriveID("job", deployment, strconv.FormatUint(revision, 10), agent, strconv.FormatInt(occurrence, 10), user)
+}
+
+// AgentID derives an agent's id from its public key: 20 characters of [a-z2-7], the first never a digit.
+func AgentID(publicKey []byte) string {
+	return "a" + DeriveID("agent", string(publicKey))[:19]
+}
+
+// ValidToken says whether s may stand as one token of a subject: lower-case letters, digits, - and _,
+// at most 64 characters. Everything that reaches a subject passes through it.
+func ValidToken(s string) error {
+	if !tokenForm.MatchString(s) {
+		return fmt.Errorf("name %q must be 1 to 64 characters of a-z, 0-9, - and _, beginning with a letter or digit", s)
+	}
+	return nil
+}
+
+// ValidAgent checks the form of an agent id.
+func ValidAgent(s string) error {
+	if !agentForm.MatchString(s) {
+		return fmt.Errorf("agent id %q must be 8 to 32 characters of a-z and 0-9", s)
+	}
+	return nil
+}
+
+// ValidPackage checks a package's name: as a token, and dots and + allowed.
+func ValidPackage(s string) error {
+	if !nameForm.MatchString(s) {
+		return fmt.Errorf("package name %q must be 1 to 64 characters of a-z, 0-9, and . _ + -, beginning with a letter or digit", s)
+	}
+	return nil
+}
+
+// ValidVersion checks a package's version.
+func ValidVersion(s string) error {
+	if !versionForm.MatchString(s) {
+		return fmt.Errorf("version %q must be 1 to 64 characters of letters, digits, and . _ + : ~ -", s)
+	}
+	return nil
+}
+
+// ValidDigest checks a SHA-256 digest: 64 lower-case hexadecimal digits.
+func ValidDigest(s string) error {
+	if !digestForm.MatchString(s) {
+		return fmt.Errorf("digest %q must be 64 lower-case hexadecimal digits", s)
+	}
+	return nil
+}
+
+// Token turns a valid package name into a subject token (dots and + become _). Filters on it may match
+// more than one package; readers compare the name in the data.
+func Token(name string) string {
+	return strings.NewReplacer(".", "_", "+", "_").Replace(name)
+}
+
+// Partition is the partition of an agent among n, as the broker's partition() transform computes it.
+func Partition(agent string, n int) int {
+	h := fnv.New32a()
+	h.Write([]byte(agent))
+	return int(h.Sum32() % uint32(n))
+}
+
+// AgentSource and ServiceSource are the only two forms of an event's source.
+func AgentSource(agent string) string  { return "/agents/" + agent }
+func ServiceSource(name string) string { return "/services/" + name }
+
+// SourceAgent is the agent that a source names, or "" where it names none.
+func SourceAgent(source string) string {
+	agent, ok := strings.CutPrefix(source, "/agents/")
+	if !ok || ValidAgent(agent) != nil {
+		return ""
+	}
+	return agent
+}

@@ -1,0 +1,206 @@
+// Package order holds the signed statement of a deployment: what is installed, on which machines, with
+// whose rights, until when. An administrator signs it; an agent verifies it and acts by it alone, so that
+// neither the broker nor a service can make a machine run anything else.
+//
+// It is pure: bytes in, values out. Every refusal is an [Error] with a reason of package events.
+package order
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"chandler/events"
+	"chandler/events/target"
+)
+
+// Format is the form of orders that this version writes; it reads no newer one. A newer order may hold a
+// condition that this version would overlook, so unknown fields are refused, unlike in events.
+const Format = 1
+
+// MaxSize of an envelope in bytes.
+const MaxSize = 256 << 10
+
+// DefaultValidity of an order: validity is mandatory, and this is what the CLI gives when not told.
+const DefaultValidity = 90 * 24 * time.Hour
+
+// ClockTolerance is by how much a machine's clock may differ from the signer's.
+const ClockTolerance = 5 * time.Minute
+
+// Order is what is signed. Its digest (SHA-256 of the signed payload) names it everywhere.
+type Order struct {
+	Format     int            `json:"format"`
+	Fleet      string         `json:"fleet"`
+	Deployment string         `json:"deployment"`
+	Revision   uint64         `json:"revision"` // serial per deployment, from 1; agents refuse to go back
+	Package    string         `json:"package"`
+	Version    string         `json:"version"`
+	Manifest   string         `json:"manifest"` // digest: binds every file and the program's command
+	Program    string         `json:"program"`
+	Run        events.RunMode `json:"run"` // as in the manifest; both must agree
+	Collection string         `json:"collection"`
+	Expression string         `json:"expression,omitempty"`
+	// IncludeDigest and ExcludeDigest bind the lists of agents (see [ListDigest]); empty: no list.
+	IncludeDigest string       `json:"include,omitempty"`
+	ExcludeDigest string       `json:"exclude,omitempty"`
+	Available     *time.Time   `json:"available,omitempty"`
+	Assignments   []Assignment `json:"assignments"`
+	Expires       *time.Time   `json:"expires,omitempty"`
+	Rerun         Rerun        `json:"rerun"`
+	Issued        time.Time    `json:"issued"`
+	NotAfter      time.Time    `json:"not_after"`
+}
+
+// Assignment is one time at which the program is to run. Exactly one of its fields is set.
+type Assignment struct {
+	ASAP bool       `json:"asap,omitempty"`
+	At   *time.Time `json:"at,omitempty"` // a deadline: content is fetched before it
+}
+
+// Occurrence numbers the assignment in job ids: its Unix time, 0 for as soon as possible.
+func (a Assignment) Occurrence() int64 {
+	if a.At == nil {
+		return 0
+	}
+	return a.At.Unix()
+}
+
+// Rerun says what to do on a machine where the program ran before (domain-facts §1.3).
+type Rerun string
+
+// The rerun behaviours.
+const (
+	RerunNever       Rerun = "never"
+	RerunAlways      Rerun = "always"
+	RerunIfFailed    Rerun = "if-failed"
+	RerunIfSucceeded Rerun = "if-succeeded"
+)
+
+// Deadline is the time of the first assignment that names one.
+func (o Order) Deadline() *time.Time {
+	for _, a := range o.Assignments {
+		if a.At != nil {
+			return a.At
+		}
+	}
+	return nil
+}
+
+// Validate checks that the parts of an order agree; where it looks at no clock.
+func (o Order) Validate() error {
+	checks := []error{
+		events.ValidToken(o.Fleet), events.ValidToken(o.Deployment), events.ValidPackage(o.Package), events.ValidVersion(o.Version),
+		events.ValidDigest(o.Manifest), events.ValidToken(o.Program), events.ValidToken(o.Collection),
+	}
+	if err := errors.Join(checks...); err != nil {
+		return err
+	}
+	for _, d := range []string{o.IncludeDigest, o.ExcludeDigest} {
+		if d != "" && events.ValidDigest(d) != nil {
+			return fmt.Errorf("digest of a target list %q is malformed", d)
+		}
+	}
+	if o.Expression == "" && o.IncludeDigest == "" {
+		return errors.New("the target has neither an expression nor included agents: it would reach nobody")
+	}
+	if o.Expression != "" {
+		if _, err := target.Compile(o.Expression); err != nil {
+			return err
+		}
+	}
+	return o.validateTimes()
+}
+
+func (o Order) validateTimes() error {
+	switch {
+	case o.Revision == 0:
+		return errors.New("revision must count from 1")
+	case o.Run != events.RunUser && o.Run != events.RunAdministrative:
+		return fmt.Errorf("run is %q: it must be user or administrative", o.Run)
+	case !slices.Contains([]Rerun{RerunNever, RerunAlways, RerunIfFailed, RerunIfSucceeded}, o.Rerun):
+		return fmt.Errorf("rerun is %q: it must be never, always, if-failed or if-succeeded", o.Rerun)
+	case len(o.Assignments) != 1:
+		return fmt.Errorf("%d assignments: exactly one is supported", len(o.Assignments))
+	case o.Assignments[0].ASAP == (o.Assignments[0].At != nil):
+		return errors.New("an assignment is either as soon as possible or at a time")
+	case o.Issued.IsZero() || !o.NotAfter.After(o.Issued):
+		return errors.New("validity must end after it begins")
+	case o.Expires != nil && !o.Expires.After(o.Issued):
+		return errors.New("expires lies before the order was issued")
+	case o.Expires != nil && o.Available != nil && !o.Expires.After(*o.Available):
+		return errors.New("expires lies before available")
+	case o.Expires != nil && o.Deadline() != nil && !o.Expires.After(*o.Deadline()):
+		return errors.New("expires lies before the deadline")
+	}
+	return nil
+}
+
+// ListDigest binds a list of agent ids: the SHA-256 of the sorted ids, one a line; "" for an empty list.
+func ListDigest(ids []string) string {
+	if len(ids) == 0 {
+		return ""
+	}
+	sorted := slices.Compact(slices.Sorted(slices.Values(ids)))
+	sum := sha256.Sum256([]byte(strings.Join(sorted, "\n") + "\n"))
+	return hex.EncodeToString(sum[:])
+}
+
+// Target compiles the order's target after checking that the lists are those that were signed.
+func (o Order) Target(include, exclude []string) (target.Target, error) {
+	if ListDigest(include) != o.IncludeDigest || ListDigest(exclude) != o.ExcludeDigest {
+		return target.Target{}, refuse(events.OrderAltered, "the lists of included and excluded agents are not those that were signed")
+	}
+	t, err := target.New(o.Expression, include, exclude)
+	if err != nil {
+		return target.Target{}, refuse(events.OrderMalformed, "%v", err)
+	}
+	return t, nil
+}
+
+// decode reads a payload strictly.
+func decode(payload []byte) (Order, error) {
+	var o Order
+	var format struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal(payload, &format); err != nil {
+		return o, refuse(events.OrderMalformed, "the order is not JSON: %v", err)
+	}
+	if format.Format > Format {
+		return o, refuse(events.UnsupportedFormat, "the order has format %d, this version reads up to %d", format.Format, Format)
+	}
+	dec := json.NewDecoder(bytes.NewReader(payload))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&o); err != nil {
+		if strings.Contains(err.Error(), "unknown field") {
+			return o, refuse(events.UnsupportedFormat, "the order says something this version does not know: %v", err)
+		}
+		return o, refuse(events.OrderMalformed, "%v", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return o, refuse(events.OrderMalformed, "something follows the order")
+	}
+	if err := o.Validate(); err != nil {
+		return o, refuse(events.OrderMalformed, "%v", err)
+	}
+	return o, nil
+}
+
+// Error is a refused order.
+type Error struct {
+	Reason events.Reason
+	Text   string
+}
+
+func (e *Error) Error() string { return e.Text }
+
+func refuse(reason events.Reason, format string, args ...any) error {
+	return &Error{reason, fmt.Sprintf(format, args...)}
+}

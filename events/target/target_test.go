@@ -1,0 +1,131 @@
+package target
+
+import (
+	"strings"
+	"testing"
+
+	"chandler/events"
+)
+
+var linux = events.Facts{ID: "agent1234", Hostname: "ws1", OS: "linux", OSVersion: "12.7", Arch: "amd64", Tags: []string{"office"}, Addresses: []string{"192.0.2.1"}, ClientKind: events.Advanced, MemoryBytes: 8 << 30}
+
+func TestExpressionsDecideByFacts(t *testing.T) {
+	for name, c := range map[string]struct {
+		expression string
+		want       bool
+	}{
+		"an equal fact matches":                 {`agent.os == "linux"`, true},
+		"another fact does not":                 {`agent.os == "windows"`, false},
+		"a tag is found in the list":            {`"office" in agent.tags`, true},
+		"an absent tag is not":                  {`"server" in agent.tags`, false},
+		"numbers compare":                       {`agent.memory_bytes >= 4 * 1024 * 1024 * 1024`, true},
+		"a string function works":               {`agent.hostname.startsWith("ws")`, true},
+		"a macro over a list works":             {`agent.addresses.exists(a, a.startsWith("192.0.2."))`, true},
+		"the client kind compares as a string":  {`agent.client_kind == "advanced"`, true},
+		"true is everybody":                     {`true`, true},
+		"a fact that was never set is its zero": {`agent.site == ""`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, err := Compile(c.expression)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := e.Eval(linux)
+			if err != nil || got != c.want {
+				t.Fatalf("%s: got %v, %v; want %v", c.expression, got, err, c.want)
+			}
+		})
+	}
+}
+
+func TestBadExpressionsAreRefusedWithTheirPosition(t *testing.T) {
+	for name, c := range map[string]struct{ expression, want string }{
+		"a syntax error names its place":    {"agent.os == \"linux\" &&\n && true", "2:2"},
+		"an unknown fact names its place":   {`agent.oss == "linux"`, "1:6"},
+		"an unknown variable is refused":    {`machine.os == "linux"`, "1:1"},
+		"a type mismatch is refused":        {`agent.os == 3`, "1:10"},
+		"a string is not a decision":        {`agent.os`, "not true or false"},
+		"nothing is not an expression":      {"  ", "empty"},
+		"a very long expression is refused": {strings.Repeat(" ", MaxExpression) + "true", "longer than"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Compile(c.expression)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got %v, want an error with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestExplainNamesTheClauseAndTheFact(t *testing.T) {
+	e, err := Compile(`"office" in agent.tags && agent.os == "windows" && agent.os_name == "x"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := e.Explain(linux), `agent.os == "windows" is false: agent.os is "linux"`; got != want {
+		t.Fatalf("got %q, want %q", got, want)
+	}
+}
+
+func TestExclusionWinsOverInclusion(t *testing.T) {
+	for name, c := range map[string]struct {
+		expression       string
+		include, exclude []string
+		want             bool
+	}{
+		"an included agent is meant whatever its facts": {`agent.os == "windows"`, []string{linux.ID}, nil, true},
+		"an excluded agent is never meant":              {`true`, []string{linux.ID}, []string{linux.ID}, false},
+		"without expression only the included":          {"", []string{"agent9999"}, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			target, err := New(c.expression, c.include, c.exclude)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := target.Matches(linux); got != c.want || err != nil {
+				t.Fatalf("got %v, %v; want %v (%s)", got, err, c.want, target.Explain(linux))
+			}
+		})
+	}
+}
+
+func TestAnEndlessExpressionIsCutOff(t *testing.T) {
+	many := linux
+	for range 200 {
+		many.Tags = append(many.Tags, "x")
+	}
+	e, err := Compile(`agent.tags.all(a, agent.tags.all(b, agent.tags.all(c, a + b + c != "")))`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Eval(many); err == nil {
+		t.Fatal("an expression of eight million steps was evaluated to its end")
+	}
+}
+
+func FuzzCompile(f *testing.F) {
+	for _, s := range []string{`agent.os == "linux"`, `"a" in agent.tags && !(agent.arch != "arm64")`, "(((", "agent.tags.map(x, x+x)[0]"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, source string) {
+		e, err := Compile(source)
+		if err != nil {
+			return
+		}
+		_, _ = e.Eval(linux)
+		_ = e.Explain(linux)
+	})
+}
+
+func BenchmarkEval(b *testing.B) {
+	e, err := Compile(`agent.os == "linux" && "office" in agent.tags`)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if ok, _ := e.Eval(linux); !ok {
+			b.Fatal("not matched")
+		}
+	}
+}
