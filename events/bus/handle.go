@@ -94,15 +94,13 @@ func (b *Bus) settle(ctx context.Context, c Consumer, d *delivery, open *tracker
 	}
 	reason, result := verdict(err, c, d)
 	if reason == "" {
-		open.settled(d)
 		b.log.WarnContext(ctx, "event could not be handled and will come again", "consumer", c.Name, "type", typeName, "sequence", d.meta.Sequence.Stream,
 			"delivered", d.meta.NumDelivered, "error", err)
-		if ctx.Err() != nil {
-			b.acked(ctx, c, d.Nak()) // this process ends; another may have it now
-		} else {
+		count("retried")
+		if ctx.Err() == nil { // or this process ends, and gives it back without a pause
+			open.settled(d)
 			b.acked(ctx, c, d.NakWithDelay(redeliveryPause(d.meta.NumDelivered)))
 		}
-		count("retried")
 		return
 	}
 	if storeErr := b.deadLetter(ctx, c, d, reason, err); storeErr != nil {

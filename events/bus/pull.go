@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// pullExpiry ends a pull request that nothing answered; it must be shorter than PinnedTTL, which counts
-	// from the last request. pullHeartbeat tells a request that the broker forgot from one without messages.
+	// pullExpiry ends a pull request that is not filled; it must be shorter than PinnedTTL, which counts from
+	// the last request. pullHeartbeat tells a request that the broker forgot from one without messages.
 	pullExpiry    = 6 * time.Second
 	pullHeartbeat = time.Second
 )
@@ -30,20 +30,24 @@ func (d *delivery) plain() *nats.Msg {
 
 func (d *delivery) describe(typeName string) Meta {
 	return Meta{Type: typeName, StreamSequence: d.meta.Sequence.Stream, Delivered: d.meta.NumDelivered, Subject: d.Subject(), Stored: d.meta.Timestamp,
-		Pending: d.meta.NumPending, Pin: d.Headers().Get("Nats-Pin-Id")}
+		Pending: d.meta.NumPending, Pin: d.pin()}
 }
+
+func (d *delivery) pin() string { return d.Headers().Get("Nats-Pin-Id") }
 
 // tracker knows every delivery that is not settled. While the process lives it keeps the broker from
 // giving them to somebody else, however long their handlers take.
 type tracker struct {
 	mu   sync.Mutex
 	open map[*delivery]struct{}
+	pin  string // of the last delivery
 }
 
 func (t *tracker) add(d *delivery) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open[d] = struct{}{}
+	t.pin = d.pin()
 }
 
 // settled takes a delivery off. It comes before the acknowledgement: a sign of life after it would be an
@@ -98,8 +102,34 @@ func (b *Bus) consume(ctx context.Context, c Consumer, work func(ctx context.Con
 	workers.Wait()
 	stop()
 	keeper.Wait()
+	// The broker must have learnt that the last pull request is over, or it would send to it what we give back.
+	_ = b.conn.FlushTimeout(graceTime) // a broker that is away finds out by itself
 	open.release()
+	if c.Pinned && open.pin != "" {
+		b.unpin(c, open.pin)
+	}
 	return err
+}
+
+// unpin lets another replica have the consumer at once, if it is still pinned to this one.
+func (b *Bus) unpin(c Consumer, pin string) {
+	ctx, cancel := context.WithTimeout(context.Background(), graceTime)
+	defer cancel()
+	stream, err := b.js.Stream(ctx, c.Stream)
+	if err != nil {
+		return // the pin lapses by itself
+	}
+	consumer, err := stream.Consumer(ctx, c.Name)
+	if err != nil {
+		return
+	}
+	for _, group := range consumer.CachedInfo().PriorityGroups {
+		if group.PinnedClientID == pin {
+			if err := stream.UnpinConsumer(ctx, c.Name, group.Group); err != nil {
+				b.log.Warn("consumer could not be handed over, its pin will lapse", "consumer", c.Name, "error", err)
+			}
+		}
+	}
 }
 
 func (b *Bus) pull(ctx context.Context, c Consumer, in chan<- *delivery, open *tracker) error {
@@ -133,17 +163,9 @@ func (b *Bus) pull(ctx context.Context, c Consumer, in chan<- *delivery, open *t
 // pullFrom fetches batch after batch until something goes wrong. progress says that at least one request
 // was answered.
 func (b *Bus) pullFrom(ctx context.Context, c Consumer, consumer jetstream.Consumer, in chan<- *delivery, open *tracker) (progress bool, err error) {
-	opts := []jetstream.FetchOpt{jetstream.FetchMaxWait(pullExpiry), jetstream.FetchHeartbeat(pullHeartbeat)}
-	if c.Pinned {
-		opts = append(opts, jetstream.FetchPriorityGroup(pinGroup))
-	}
 	pending := b.metrics.pending.WithLabelValues(c.Name)
 	for ctx.Err() == nil {
-		batch, err := consumer.Fetch(c.Batch, opts...)
-		if err != nil {
-			return progress, err
-		}
-		n, err := b.take(ctx, batch, in, open, pending.Set)
+		n, err := b.fetch(ctx, c, consumer, in, open, pending.Set)
 		if err != nil && !errors.Is(err, jetstream.ErrPinIDMismatch) {
 			return progress || n > 0, err
 		}
@@ -152,36 +174,39 @@ func (b *Bus) pullFrom(ctx context.Context, c Consumer, consumer jetstream.Consu
 	return progress, nil
 }
 
-// take passes the messages of one request on, until the request ends.
-func (b *Bus) take(ctx context.Context, batch jetstream.MessageBatch, in chan<- *delivery, open *tracker, pending func(float64)) (n int, err error) {
-	messages := batch.Messages()
-	for {
+// fetch makes one pull request and passes on what comes, until the request ends.
+func (b *Bus) fetch(ctx context.Context, c Consumer, consumer jetstream.Consumer, in chan<- *delivery, open *tracker, pending func(float64)) (n int, err error) {
+	request, cancel := context.WithTimeout(ctx, pullExpiry)
+	defer cancel()
+	opts := []jetstream.FetchOpt{jetstream.FetchContext(request), jetstream.FetchHeartbeat(pullHeartbeat)}
+	if c.Pinned {
+		opts = append(opts, jetstream.FetchPriorityGroup(pinGroup))
+	}
+	batch, err := consumer.Fetch(c.Batch, opts...)
+	if err != nil {
+		return 0, err
+	}
+	for m := range batch.Messages() {
+		meta, err := m.Metadata()
+		if err != nil {
+			return n, err
+		}
+		n++
+		pending(float64(meta.NumPending))
+		d := &delivery{m, *meta}
+		open.add(d)
 		select {
-		case <-ctx.Done():
-			// The request ends by itself; what still comes for it goes to the next reader after AckWait.
-			return n, nil
-		case m, more := <-messages:
-			if !more {
-				if n == 0 && batch.Error() == nil {
-					pending(0)
-				}
-				return n, batch.Error()
-			}
-			meta, err := m.Metadata()
-			if err != nil {
-				return n, err
-			}
-			n++
-			pending(float64(meta.NumPending))
-			d := &delivery{m, *meta}
-			open.add(d)
-			select {
-			case in <- d:
-			case <-ctx.Done():
-				return n, nil
-			}
+		case in <- d:
+		case <-ctx.Done(): // it is given back
 		}
 	}
+	if n == 0 && batch.Error() == nil {
+		pending(0)
+	}
+	if errors.Is(batch.Error(), context.DeadlineExceeded) {
+		return n, nil
+	}
+	return n, batch.Error()
 }
 
 // wait pauses; false when ctx is done.

@@ -1,0 +1,267 @@
+// Package agent is the part of Chandler on each machine: it receives offers, verifies the signed orders
+// behind them, and carries them out.
+//
+// A job goes through the stages of pipeline.go, in order: verify, decide, prepare (content), wait, run,
+// detect. Each stage lets the job pass, ends it with a state and a reason, or is interrupted.
+//
+// Under failure: every transition is journalled and synced before it is published, and a program's start
+// before the program. A killed agent goes on where it was: jobs that had not started begin again at
+// their first stage, which is harmless; a program that had started is never started again, its
+// supervisor tells what came of it, else detection does, else the job fails as outcome_unknown. Without
+// a broker the agent carries out what it knows; what it has to say waits in the journal.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"chandler/agent/cmlog"
+	"chandler/agent/detect"
+	"chandler/agent/execute"
+	"chandler/agent/fetch"
+	"chandler/agent/inbox"
+	"chandler/agent/journal"
+	"chandler/agent/report"
+	"chandler/events"
+	"chandler/events/bus"
+	"chandler/events/order"
+)
+
+// Version of the agent, as facts and heartbeats name it.
+const Version = "0.1.0"
+
+// Options of an Agent. Required: StateDir, Servers, Trust, Supervisor, Runner, Kinds, Sources.
+type Options struct {
+	StateDir string   // everything the agent keeps; 0700
+	Servers  []string // broker URLs
+	Domain   string   // JetStream domain, behind a leaf node
+	Trust    order.Trust
+
+	Hostname    string // instead of the machine's own
+	Site        string
+	Tags        []string
+	ClientKind  events.ClientKind // default advanced
+	Environment []string          // added to every program's environment, NAME=value; never secrets
+
+	Supervisor []string // command that runs `supervise`, to which the run's directory is added
+	Runner     execute.Runner
+	Kinds      map[string]detect.Kind
+	Sources    map[string]fetch.Source // by the scheme of an address
+
+	CacheSize    int64         // bytes of content kept; default 5 GiB, as the original's
+	Bandwidth    int64         // bytes/s of all downloads together; 0: no limit
+	MaxRuns      int           // programs at once; default 4
+	RetryAfter   time.Duration // instead of the pause that a failure's class prescribes; 0: that
+	CheckEvery   time.Duration // see inbox.Options
+	BeaconEvery  time.Duration
+	ReconnectMax time.Duration // longest pause between attempts to reach the broker; default 90 s
+	KeepJobs     time.Duration // how long ended jobs are remembered; default 400 days
+
+	Registerer prometheus.Registerer
+	Log        *slog.Logger
+	Clock      func() time.Time
+}
+
+func (o *Options) setDefaults() {
+	o.ClientKind = orDefault(o.ClientKind, events.Advanced)
+	o.CacheSize = orDefault(o.CacheSize, 5<<30)
+	o.MaxRuns = orDefault(o.MaxRuns, 4)
+	o.ReconnectMax = orDefault(o.ReconnectMax, 90*time.Second)
+	o.KeepJobs = orDefault(o.KeepJobs, 400*24*time.Hour)
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+}
+
+func orDefault[T comparable](v, standard T) T {
+	var zero T
+	if v == zero {
+		return standard
+	}
+	return v
+}
+
+func (o *Options) validate() error {
+	switch {
+	case o.StateDir == "":
+		return errors.New("agent: no state directory")
+	case len(o.Servers) == 0:
+		return errors.New("agent: no broker named")
+	case len(o.Supervisor) == 0 || o.Runner == nil || len(o.Sources) == 0:
+		return errors.New("agent: supervisor, runner and sources must be given")
+	case o.ClientKind != events.Advanced && o.ClientKind != events.Legacy:
+		return fmt.Errorf("agent: client kind %q must be advanced or legacy", o.ClientKind)
+	}
+	if o.Site != "" {
+		if err := events.ValidToken(o.Site); err != nil {
+			return fmt.Errorf("agent: site: %w", err)
+		}
+	}
+	return nil
+}
+
+// Agent is one agent. Make it with New, start it with Run.
+type Agent struct {
+	Options
+	id       string
+	log      *slog.Logger
+	metrics  *metrics
+	store    *journal.Store
+	journal  *journal.Journal
+	conn     *nats.Conn
+	bus      *bus.Bus
+	inbox    *inbox.Inbox
+	reporter *report.Reporter
+	fetcher  *fetch.Fetcher
+	executor *execute.Executor
+	detector *detect.Detector
+	jobLog   *cmlog.Log
+
+	mu          sync.Mutex
+	facts       events.Facts
+	tasks       map[string]*task
+	factsWanted chan struct{} // asks tellFacts to publish though nothing changed
+
+	freezes []events.Freeze
+	thawed  chan struct{} // closed and replaced when freezes change
+	running sync.WaitGroup
+	ctx     context.Context // of Run; jobs live in it
+	slots   *slots
+}
+
+// ID is the agent's id, derived from its key.
+func (a *Agent) ID() string { return a.id }
+
+// New opens the state directory and makes the parts; nothing is started and nothing is asked of the
+// broker. Close the agent if Run is never called.
+func New(o Options) (a *Agent, err error) {
+	o.setDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	id, err := loadIdentity(filepath.Join(o.StateDir, "agent.key"))
+	if err != nil {
+		return nil, err
+	}
+	a = &Agent{Options: o, id: id, log: o.Log.With("component", "agent", "agent", id), metrics: newMetrics(o.Registerer),
+		tasks: map[string]*task{}, thawed: make(chan struct{}), factsWanted: make(chan struct{}, 1), slots: newSlots(o.MaxRuns)}
+	defer func() {
+		if err != nil {
+			a.close()
+		}
+	}()
+	if a.store, err = journal.Open(filepath.Join(o.StateDir, "journal.db")); err != nil {
+		return nil, err
+	}
+	if a.journal, err = a.store.Agent(id); err != nil {
+		return nil, err
+	}
+	if a.freezes, err = a.journal.Freezes(); err != nil {
+		return nil, err
+	}
+	if a.jobLog, err = cmlog.Open(filepath.Join(o.StateDir, "logs", "execmgr.log"), cmlog.Options{}); err != nil {
+		return nil, err
+	}
+	if a.detector, err = detect.New(detect.Options{Kinds: o.Kinds}); err != nil {
+		return nil, err
+	}
+	return a, a.connect()
+}
+
+// connect makes the connection and all that uses it. The client keeps trying by itself, also when the
+// broker is away at start.
+func (a *Agent) connect() (err error) {
+	a.conn, err = nats.Connect(joinServers(a.Servers), connectOptions(a)...)
+	if err != nil {
+		return fmt.Errorf("connect to broker: %w", err)
+	}
+	if a.bus, err = bus.New(bus.Options{Conn: a.conn, Source: events.AgentSource(a.id), Domain: a.Domain, Registerer: a.Registerer, Log: a.log}); err != nil {
+		return err
+	}
+	a.reporter = report.New(report.Options{Agent: a.id, Bus: a.bus, Journal: a.journal, Metrics: a.metrics.report, Log: a.log, Clock: a.Clock, StatusLost: a.statusLost})
+	a.inbox, err = inbox.New(inbox.Options{Agent: a.id, Bus: a.bus, Journal: a.journal, Receiver: a, Metrics: a.metrics.inbox, Log: a.log,
+		CheckEvery: a.CheckEvery, BeaconEvery: a.BeaconEvery})
+	if err != nil {
+		return err
+	}
+	if a.fetcher, err = newFetcher(a); err != nil {
+		return err
+	}
+	a.executor, err = newExecutor(a)
+	return err
+}
+
+// Run carries out jobs until ctx is done. Programs that run then go on under their supervisors and are
+// found again at the next start.
+func (a *Agent) Run(ctx context.Context) error {
+	defer a.close()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	a.ctx = ctx
+	if err := a.readFacts(ctx); err != nil {
+		return err
+	}
+	if err := a.resume(ctx); err != nil {
+		return err
+	}
+	a.log.InfoContext(ctx, "agent runs", "hostname", a.facts.Hostname, "version", Version, "privileged", a.facts.Privileged)
+
+	parts := []func(context.Context) error{a.inbox.Run, a.reporter.Run, a.tellFacts, a.heartbeat, a.sweep, a.keepStatus}
+	failed := make(chan error, len(parts))
+	var wait sync.WaitGroup
+	for _, part := range parts {
+		wait.Go(func() {
+			if err := part(ctx); err != nil {
+				failed <- err
+				stop()
+			}
+		})
+	}
+	<-ctx.Done()
+	a.running.Wait()
+	wait.Wait()
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
+	}
+}
+
+func (a *Agent) close() {
+	if a.conn != nil {
+		a.conn.Close()
+	}
+	if a.jobLog != nil {
+		a.jobLog.Close()
+	}
+	if a.store != nil {
+		a.store.Close()
+	}
+}
+
+// Healthy says what is wrong with the agent's connection; nil: nothing.
+func (a *Agent) Healthy(context.Context) error {
+	if !a.conn.IsConnected() {
+		return errors.New("the broker is away")
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"chandler/agent"
+	"chandler/agent/detect"
+	"chandler/agent/execute/systemrunner"
+	"chandler/agent/fetch"
+	"chandler/agent/fetch/dpsource"
+	"chandler/events"
+	"chandler/events/order"
+	"chandler/services/daemon"
+)
+
+// config is the agent's one configuration file. Flags and environment (CHANDLER_SERVERS …) override it.
+type config struct {
+	Servers     []string         `yaml:"servers"`
+	Domain      string           `yaml:"domain"`
+	StateDir    string           `yaml:"state-dir"`
+	Trust       string           `yaml:"trust"` // file
+	Hostname    string           `yaml:"hostname"`
+	Site        string           `yaml:"site"`
+	Tags        []string         `yaml:"tags"`
+	ClientKind  string           `yaml:"client-kind"`
+	CacheSize   string           `yaml:"cache-size"` // 5GiB
+	Bandwidth   string           `yaml:"bandwidth"`  // 10MiB, per second
+	Environment []string         `yaml:"environment"`
+	Metrics     string           `yaml:"metrics"` // listen address
+	Log         daemon.LogConfig `yaml:"log"`
+}
+
+func defaultConfigFile() string {
+	if runtime.GOOS == "windows" {
+		return filepath.Join(os.Getenv("ProgramData"), "Chandler", "agent.yaml")
+	}
+	return "/etc/chandler/agent.yaml"
+}
+
+func defaultStateDir() string {
+	if runtime.GOOS == "windows" {
+		return filepath.Join(os.Getenv("ProgramData"), "Chandler", "agent")
+	}
+	return "/var/lib/chandler-agent"
+}
+
+// readConfig reads the file; a missing one is an error only where it was named.
+func readConfig(file string, flags map[string]string) (config, error) {
+	c := config{StateDir: defaultStateDir(), Servers: []string{"nats://127.0.0.1:4222"}, Metrics: "127.0.0.1:9651"}
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) && file == defaultConfigFile() {
+		file = ""
+	}
+	err := daemon.ReadConfig(&c, daemon.Sources{File: file, Environment: os.Environ(), Flags: flags})
+	return c, err
+}
+
+// options turns the configuration into the agent's options, with the tables of everything it can do.
+func (c config) options() (agent.Options, error) {
+	trust, err := c.readTrust()
+	if err != nil {
+		return agent.Options{}, err
+	}
+	cache, err := parseSize(c.CacheSize)
+	if err != nil {
+		return agent.Options{}, fmt.Errorf("cache-size: %w", err)
+	}
+	bandwidth, err := parseSize(c.Bandwidth)
+	if err != nil {
+		return agent.Options{}, fmt.Errorf("bandwidth: %w", err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return agent.Options{}, fmt.Errorf("find own program: %w", err)
+	}
+	scripts := filepath.Join(c.StateDir, "scripts")
+	if err := os.MkdirAll(scripts, 0o700); err != nil {
+		return agent.Options{}, fmt.Errorf("make state directory: %w", err)
+	}
+	tool := detect.Exec(c.Environment)
+	return agent.Options{
+		StateDir: c.StateDir, Servers: c.Servers, Domain: c.Domain, Trust: trust, Hostname: c.Hostname, Site: c.Site, Tags: c.Tags,
+		ClientKind: events.ClientKind(c.ClientKind), Environment: c.Environment, CacheSize: cache, Bandwidth: bandwidth,
+		Supervisor: []string{self, "supervise"},
+		Runner:     systemrunner.New(),
+		Sources:    sources(),
+		Kinds: map[string]detect.Kind{
+			detect.KindFile:   detect.File{},
+			detect.KindDpkg:   detect.Dpkg{Run: tool},
+			detect.KindRpm:    detect.Rpm{Run: tool},
+			detect.KindMSI:    detect.MSI{},
+			detect.KindScript: detect.Script{Run: tool, Dir: scripts},
+		},
+	}, nil
+}
+
+func (c config) readTrust() (order.Trust, error) {
+	if c.Trust == "" {
+		return order.Trust{}, errors.New("no trust bundle named: set trust to the trust.json that `chandler up` wrote, so that the agent knows whose orders to obey")
+	}
+	data, err := os.ReadFile(c.Trust)
+	if err != nil {
+		return order.Trust{}, fmt.Errorf("read trust bundle: %w", err)
+	}
+	return order.ParseTrust(data)
+}
+
+// parseSize reads 500MiB, 5GiB or plain bytes; empty is 0, which means the default.
+func parseSize(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	shift := 0
+	for unit, n := range map[string]int{"KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40} {
+		if head, ok := strings.CutSuffix(s, unit); ok {
+			s, shift = strings.TrimSpace(head), n
+			break
+		}
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n <= 0 || n > (1<<62)>>shift {
+		return 0, fmt.Errorf("%q is no size: write it as 500MiB or 5GiB", s)
+	}
+	return n << shift, nil
+}
+
+// sources is the table of where content can be read from, by the scheme of an address.
+func sources() map[string]fetch.Source {
+	dp := dpsource.New(dpsource.Options{})
+	return map[string]fetch.Source{"http": dp, "https": dp}
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"chandler/agent"
+)
+
+func statusCommand(file *string) *cobra.Command {
+	var output string
+	c := &cobra.Command{Use: "status", Short: "say what this agent is and does; needs no broker", Args: cobra.NoArgs}
+	c.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		conf, err := readConfig(*file, nil)
+		if err != nil {
+			return err
+		}
+		s, err := agent.ReadStatus(conf.StateDir)
+		if err != nil {
+			return err
+		}
+		if output == "json" {
+			enc := json.NewEncoder(c.OutOrStdout())
+			enc.SetIndent("", "  ")
+			return enc.Encode(s)
+		}
+		return printStatus(c, s)
+	}
+	return c
+}
+
+func printStatus(c *cobra.Command, s agent.Status) error {
+	w := tabwriter.NewWriter(c.OutOrStdout(), 0, 4, 2, ' ', 0)
+	running := "not running"
+	if s.PID != 0 {
+		running = fmt.Sprintf("running as process %d", s.PID)
+	}
+	broker := "away"
+	if s.Connected {
+		broker = "connected"
+	}
+	fmt.Fprintf(w, "agent\t%s (%s)\nstate\t%s, version %s\nfleet\t%s\nbroker\t%s %v\nas of\t%s\n\n", s.ID, s.Facts.Hostname, running, s.Version, s.Fleet, broker, s.Servers, s.Written.Local().Format(time.DateTime))
+	for _, f := range s.Freezes {
+		fmt.Fprintf(w, "frozen\t%s by %s: %s\n", f.ID, f.By, f.Why)
+	}
+	fmt.Fprintln(w, "JOB\tDEPLOYMENT\tPROGRAM\tSTATE\tREASON\tSINCE")
+	for _, j := range s.Jobs {
+		fmt.Fprintf(w, "%.10s\t%s\t%s %s/%s\t%s\t%s\t%s\n", j.Job, j.Deployment, j.Package, j.Version, j.Program, j.State, j.Reason, j.At.Local().Format(time.DateTime))
+	}
+	return w.Flush()
+}

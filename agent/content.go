@@ -1,0 +1,66 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"chandler/agent/execute"
+	"chandler/agent/fetch"
+	"chandler/events"
+	"chandler/events/bus"
+)
+
+func newFetcher(a *Agent) (*fetch.Fetcher, error) {
+	return fetch.New(fetch.Options{Dir: filepath.Join(a.StateDir, "cache"), MaxBytes: a.CacheSize, Sources: a.Sources, Locate: a.locate,
+		BytesPerSecond: a.Bandwidth, Registerer: a.Registerer, Log: a.log})
+}
+
+func newExecutor(a *Agent) (*execute.Executor, error) {
+	return execute.New(execute.Options{Supervisor: a.Supervisor, Runners: map[string]execute.Runner{runAsSystem: a.Runner}})
+}
+
+// locate asks content where blobs are.
+func (a *Agent) locate(ctx context.Context, digests []string) (map[string][]string, error) {
+	found := map[string][]string{}
+	for batch := range slices.Chunk(digests, 1000) {
+		err := a.ask(ctx, func(ctx context.Context) error {
+			answer, err := bus.Request(ctx, a.bus, a.id, events.ContentLocate, events.LocateRequest{Site: a.Site, Blobs: batch})
+			for digest, urls := range answer.Blobs {
+				found[digest] = urls
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// fetchContent brings all files of the package into the cache, held there until the job ends, and counts
+// the bytes that came over the network.
+func (t *task) fetchContent(ctx context.Context) error {
+	fetched, err := t.a.fetcher.Fetch(ctx, t.job.Offer.Job, t.manifest.Files, nil)
+	t.bytes += fetched.Bytes
+	return err
+}
+
+// stageContent lays out a fresh copy of the package's files for one run, hashed while it is copied. It
+// returns the copy's directory, "" for a package without files.
+func (t *task) stageContent(ctx context.Context, dir string) (string, error) {
+	if len(t.manifest.Files) == 0 {
+		return "", nil
+	}
+	content := filepath.Join(dir, "content")
+	// What an attempt that never started left behind may be half a copy.
+	if err := os.RemoveAll(content); err != nil {
+		return "", fmt.Errorf("clear %s: %w", content, err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make run directory: %w", err)
+	}
+	return content, t.a.fetcher.Stage(ctx, t.manifest.Files, content, nil)
+}

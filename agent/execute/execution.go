@@ -1,0 +1,74 @@
+package execute
+
+import (
+	"context"
+	"errors"
+
+	"chandler/agent/supervise"
+)
+
+// Execution is a program that was, is or will be running under its supervisor.
+type Execution struct {
+	run    *supervise.Run
+	spec   supervise.Spec
+	memory memory
+}
+
+// memory is what a Result needs beyond the outcome; it is kept with the run, so that a new agent finds it.
+type memory struct {
+	Executor    string          `json:"executor"`
+	Note        string          `json:"note,omitempty"`
+	ReturnCodes map[int]Meaning `json:"return_codes"`
+}
+
+// Result is what came of a Request.
+type Result struct {
+	Outcome supervise.Outcome
+	Meaning Meaning // Failure for everything but an exit code that the table calls otherwise
+	// TimedOut: the run time was exceeded; the program was killed, or (Outcome.StillRunning) is no longer watched.
+	TimedOut bool
+	// OutcomeUnknown: the program was executed, and what came of it is lost. Never run it again because of that.
+	OutcomeUnknown bool
+	Explanation    string   // why the outcome is unknown
+	Executor       string   // name of the user that ran it
+	Note           string   // the runner's
+	Argv           []string // as resolved
+	WorkDir        string
+	OutputPath     string // standard output and error together, the middle left out above the limit; may be absent
+}
+
+// Wait returns the result once the execution has ended. An error that wraps supervise.ErrNotStarted says that the program
+// was certainly never executed, and that Start may be called with the same directory; any other is that of ctx or of
+// reading the disk, and the execution goes on.
+func (x *Execution) Wait(ctx context.Context) (Result, error) {
+	result := Result{
+		Meaning: Failure, Executor: x.memory.Executor, Note: x.memory.Note,
+		Argv: x.spec.Argv, WorkDir: x.spec.Dir, OutputPath: x.run.OutputPath(),
+	}
+	outcome, err := x.run.Wait(ctx)
+	if errors.Is(err, supervise.ErrLost) {
+		result.OutcomeUnknown, result.Explanation = true, err.Error()
+		return result, nil
+	}
+	if err != nil {
+		return Result{}, err
+	}
+	result.Outcome, result.TimedOut = outcome, outcome.TimedOut
+	result.Meaning = meaningOf(outcome, x.memory.ReturnCodes)
+	return result, nil
+}
+
+// Kill asks for the death of the whole process tree; Wait tells when it is done. What has not started yet will not.
+func (x *Execution) Kill() error { return x.run.Kill() }
+
+// State says how far the execution is.
+func (x *Execution) State() supervise.State { return x.run.State() }
+
+// Executor is the name of the user that the program runs as.
+func (x *Execution) Executor() string { return x.memory.Executor }
+
+// Note is what the runner says about that choice, "" if nothing.
+func (x *Execution) Note() string { return x.memory.Note }
+
+// OutputPath is where the output is captured; it grows while the program runs, up to its first half.
+func (x *Execution) OutputPath() string { return x.run.OutputPath() }

@@ -1,0 +1,353 @@
+// Package runnertest is the suite that every runner of package execute passes: it runs real programs under a real
+// supervisor and shows that identity, environment, limits and results hold whoever runs them.
+//
+// The TestMain of a package that uses it begins with supervisetest.Main. It leaves no process behind, also when it fails.
+package runnertest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"chandler/agent/execute"
+	"chandler/agent/supervise"
+	"chandler/agent/supervise/supervisetest"
+)
+
+const underTest = "runner-under-test"
+
+// Run runs the suite. newRunner is called once for each of its tests.
+func Run(t *testing.T, newRunner func(t *testing.T) execute.Runner) {
+	for name, test := range map[string]func(*bench){
+		"the exit code arrives with its meaning":                    (*bench).exitCodes,
+		"the environment is clean and complete":                     (*bench).environment,
+		"arguments arrive byte for byte":                            (*bench).arguments,
+		"a shell runs a script, when asked for":                     (*bench).shell,
+		"the working directory is the content's or the one asked":   (*bench).workDirs,
+		"output is captured and capped":                             (*bench).output,
+		"the time limit kills the tree with its orphans":            (*bench).timeOut,
+		"stop-monitoring leaves the program alone":                  (*bench).stopMonitoring,
+		"a daemon lives on after a normal exit":                     (*bench).daemon,
+		"what cannot be started has a kind":                         (*bench).refusals,
+		"a new agent finds the execution and its result":            (*bench).resume,
+		"nothing is executed twice in one directory":                (*bench).once,
+		"a kill ends it, as a failure whatever the code would mean": (*bench).kill,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name != "the environment is clean and complete" { // it sets the agent's
+				t.Parallel()
+			}
+			executor, err := execute.New(execute.Options{
+				Supervisor: supervisetest.Supervisor(),
+				Runners:    map[string]execute.Runner{underTest: newRunner(t)},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			test(&bench{T: t, executor: executor})
+		})
+	}
+}
+
+// bench is one test's.
+type bench struct {
+	*testing.T
+	executor *execute.Executor
+}
+
+func (b *bench) request(argv []string) execute.Request {
+	return execute.Request{
+		Job: "job1", Attempt: 1, As: underTest, Dir: filepath.Join(supervisetest.TempDir(b), "run"), ContentDir: supervisetest.TempDir(b),
+		Command: execute.Command{Argv: argv},
+	}
+}
+
+func (b *bench) start(req execute.Request) *execute.Execution {
+	b.Helper()
+	execution, err := b.executor.Start(b.Context(), req)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { // the directory goes next: nothing may write there any more
+		ctx, cancel := context.WithTimeout(context.Background(), supervisetest.Patience)
+		defer cancel()
+		if err := execution.Kill(); err != nil {
+			b.Error(err)
+		}
+		if _, err := execution.Wait(ctx); err != nil {
+			b.Error(err)
+		}
+	})
+	return execution
+}
+
+func (b *bench) wait(execution *execute.Execution) execute.Result {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(b.Context(), supervisetest.Patience)
+	defer cancel()
+	result, err := execution.Wait(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return result
+}
+
+func (b *bench) run(req execute.Request) execute.Result {
+	b.Helper()
+	return b.wait(b.start(req))
+}
+
+func (b *bench) describe(req execute.Request) (supervisetest.Description, execute.Result) {
+	b.Helper()
+	result := b.run(req)
+	output, err := os.ReadFile(result.OutputPath)
+	if err != nil {
+		b.Fatalf("%v after %+v", err, result)
+	}
+	var d supervisetest.Description
+	if err := json.Unmarshal(output, &d); err != nil {
+		b.Fatalf("%v in %q", err, output)
+	}
+	return d, result
+}
+
+func (b *bench) exitCodes() {
+	for _, test := range []struct {
+		code string
+		want execute.Meaning
+	}{{"0", execute.Success}, {"1", execute.Failure}, {"42", execute.SoftReboot}} {
+		req := b.request(supervisetest.Program("exit", test.code))
+		req.ReturnCodes = map[int]execute.Meaning{42: execute.SoftReboot}
+		if got := b.run(req); got.Meaning != test.want || !got.Outcome.Started || got.Executor == "" {
+			b.Errorf("exit code %s: %+v", test.code, got)
+		}
+	}
+}
+
+func (b *bench) environment() {
+	b.Setenv("CHANDLER_TOKEN", "secret of the agent")
+	b.Setenv("LD_PRELOAD_OF_THE_AGENT", "x")
+	req := b.request(supervisetest.Program("describe"))
+	req.Env = []string{"PRODUCT=a b", "CHANDLER_JOB=forged"}
+	d, _ := b.describe(req)
+	env := map[string]string{}
+	for _, entry := range d.Env {
+		name, value, _ := strings.Cut(entry, "=")
+		env[strings.ToUpper(name)] = value
+	}
+	for name, want := range map[string]string{
+		"PRODUCT": "a b", "CHANDLER_JOB": "job1", "CHANDLER_ATTEMPT": "1", "CHANDLER_PACKAGE": req.ContentDir,
+	} {
+		if env[name] != want {
+			b.Errorf("%s=%q, want %q", name, env[name], want)
+		}
+	}
+	for _, name := range []string{"CHANDLER_TOKEN", "LD_PRELOAD_OF_THE_AGENT"} {
+		if value, found := env[name]; found {
+			b.Errorf("the agent's %s=%s got through", name, value)
+		}
+	}
+	needed := []string{"PATH", "HOME", "LANG", "TMPDIR"}
+	if runtime.GOOS == "windows" {
+		needed = []string{"PATH", "SYSTEMROOT", "TEMP", "TMP"}
+	}
+	for _, name := range needed {
+		if env[name] == "" {
+			b.Errorf("no %s", name)
+		}
+	}
+	if d.Input != "" || len(d.Files) > 0 {
+		b.Errorf("it inherited input %q and files %v", d.Input, d.Files)
+	}
+}
+
+func (b *bench) arguments() {
+	args := []string{"%n%s%1", "två ord", `say "hi"`, `c:\dir with blank\`, "日本語", "", "a=b c", "$HOME", "`id`", "*", "'", "\t", "--"}
+	d, _ := b.describe(b.request(supervisetest.Program("describe", args...)))
+	if diff := cmp.Diff(args, d.Args); diff != "" {
+		b.Errorf("as a list: %s", diff)
+	}
+	program := supervisetest.Program("describe")
+	req := b.request(nil)
+	req.Command = execute.Command{Line: `"` + program[0] + `" ` + strings.Join(program[1:], " ") + ` "två ord" %n "say \"hi\"" "日本語" "" $HOME`}
+	d, _ = b.describe(req)
+	if diff := cmp.Diff([]string{"två ord", "%n", `say "hi"`, "日本語", "", "$HOME"}, d.Args); diff != "" {
+		b.Errorf("as a string: %s", diff)
+	}
+}
+
+func (b *bench) shell() {
+	req := b.request(nil)
+	req.Command = execute.Command{Shell: execute.Sh, Line: `test "$CHANDLER_JOB" = 'job1' && exit 3`}
+	if runtime.GOOS == "windows" {
+		req.Command = execute.Command{Shell: execute.Cmd, Line: `if "%CHANDLER_JOB%"=="job1" exit 3`}
+	}
+	if got := b.run(req); got.Outcome.ExitCode != 3 {
+		b.Errorf("result %+v", got)
+	}
+}
+
+func (b *bench) workDirs() {
+	req := b.request(supervisetest.Program("describe"))
+	if err := os.Mkdir(filepath.Join(req.ContentDir, "sub dir"), 0o755); err != nil {
+		b.Fatal(err)
+	}
+	elsewhere := supervisetest.TempDir(b)
+	for _, test := range []struct{ given, want string }{
+		{"", req.ContentDir}, {"sub dir", filepath.Join(req.ContentDir, "sub dir")}, {elsewhere, elsewhere},
+	} {
+		req.WorkDir, req.Dir = test.given, filepath.Join(supervisetest.TempDir(b), "run")
+		d, result := b.describe(req)
+		want, err := filepath.EvalSymlinks(test.want)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if got, err := filepath.EvalSymlinks(d.Dir); err != nil || got != want || result.WorkDir != test.want {
+			b.Errorf("asked for %q it ran in %s (%v), the result says %s", test.given, got, err, result.WorkDir)
+		}
+	}
+}
+
+func (b *bench) output() {
+	req := b.request(supervisetest.Program("flood", "10000000"))
+	req.OutputLimit = 20
+	result := b.run(req)
+	output, err := os.ReadFile(result.OutputPath)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if want := "123456789\n\n[9999980 bytes left out here]\n1234567END"; string(output) != want {
+		b.Errorf("output %q, want %q", output, want)
+	}
+	if result.Outcome.OutputBytes != 10_000_000 || result.Outcome.OutputDropped != 9_999_980 {
+		b.Errorf("outcome %+v", result.Outcome)
+	}
+}
+
+func (b *bench) timeOut() {
+	if runtime.GOOS == "darwin" {
+		b.Skip("macOS cannot find orphans that left their session")
+	}
+	meeting := supervisetest.Meet(b)
+	req := b.request(meeting.Program("p"))
+	req.MaxRunTime = 5 * time.Second
+	execution := b.start(req)
+	program := meeting.Guest(b, "p")
+	program.Do(b, "orphan q")
+	orphan := meeting.Guest(b, "q")
+	orphan.Do(b, "ping")
+	if got := b.wait(execution); !got.TimedOut || !got.Outcome.Killed || got.Outcome.StillRunning || got.Meaning != execute.Failure {
+		b.Errorf("result %+v", got)
+	}
+	program.Gone(b)
+	orphan.Gone(b)
+}
+
+func (b *bench) stopMonitoring() {
+	meeting := supervisetest.Meet(b)
+	req := b.request(meeting.Program("p"))
+	req.MaxRunTime, req.OnTimeout = 200*time.Millisecond, supervise.StopMonitoring
+	got := b.run(req)
+	if !got.TimedOut || got.Outcome.Killed || !got.Outcome.StillRunning || got.Meaning != execute.Failure {
+		b.Errorf("result %+v", got)
+	}
+	meeting.Guest(b, "p").Do(b, "print still here")
+}
+
+func (b *bench) daemon() {
+	meeting := supervisetest.Meet(b)
+	execution := b.start(b.request(meeting.Program("p")))
+	program := meeting.Guest(b, "p")
+	program.Do(b, "orphan daemon")
+	daemon := meeting.Guest(b, "daemon")
+	program.Exit(b, 0)
+	if got := b.wait(execution); got.Meaning != execute.Success {
+		b.Errorf("result %+v", got)
+	}
+	daemon.Do(b, "print "+strings.Repeat("x", 60000))
+	daemon.Do(b, "print "+strings.Repeat("x", 60000))
+}
+
+func (b *bench) refusals() {
+	req := b.request(nil)
+	for name, mode := range map[string]os.FileMode{"data": 0o600, "junk.exe": 0o700} {
+		if err := os.WriteFile(filepath.Join(req.ContentDir, name), []byte("junk"), mode); err != nil {
+			b.Fatal(err)
+		}
+	}
+	fine := supervisetest.Program("exit", "0")
+	for _, test := range []struct {
+		name, workDir, want string
+		argv                []string
+		unixOnly            bool
+	}{
+		{"a name found nowhere", "", supervise.NotFound, []string{"no-such-program"}, false},
+		{"a path that leaves the package", "", supervise.NotFound, []string{"../setup"}, false},
+		{"an absolute path to nothing", "", supervise.NotFound, []string{filepath.Join(req.ContentDir, "none")}, false},
+		{"a file of the package without execute permission", "", supervise.NotExecutable, []string{"data"}, true},
+		{"a file of the package that is no program", "", supervise.NotExecutable, []string{"junk.exe"}, false},
+		{"a working directory that is missing", "none", supervise.BadDirectory, fine, false},
+		{"a working directory that is a file", "data", supervise.BadDirectory, fine, false},
+		{"a working directory outside the package", "../..", supervise.BadDirectory, fine, false},
+	} {
+		if test.unixOnly && runtime.GOOS == "windows" {
+			continue
+		}
+		req.Dir, req.WorkDir, req.Command.Argv = filepath.Join(supervisetest.TempDir(b), "run"), test.workDir, test.argv
+		got := b.run(req)
+		if got.Outcome.Started || got.Outcome.ErrorKind != test.want || got.Outcome.Error == "" || got.Meaning != execute.Failure {
+			b.Errorf("%s: %+v, want %s", test.name, got, test.want)
+		}
+	}
+}
+
+func (b *bench) resume() {
+	meeting := supervisetest.Meet(b)
+	req := b.request(meeting.Program("p"))
+	if _, err := b.executor.Resume(req.Dir); !errors.Is(err, supervise.ErrNotStarted) {
+		b.Errorf("before the start: %v", err)
+	}
+	req.ReturnCodes = map[int]execute.Meaning{9: execute.Retry}
+	first := b.start(req)
+	guest := meeting.Guest(b, "p")
+	second, err := b.executor.Resume(req.Dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	guest.Exit(b, 9)
+	want, got := b.wait(first), b.wait(second)
+	if diff := cmp.Diff(want, got); diff != "" || got.Meaning != execute.Retry {
+		b.Errorf("meaning %s; %s", got.Meaning, diff)
+	}
+}
+
+func (b *bench) once() {
+	req := b.request(supervisetest.Program("exit", "0"))
+	b.run(req)
+	if _, err := b.executor.Start(b.Context(), req); !errors.Is(err, supervise.ErrAlreadyStarted) {
+		b.Errorf("a second start: %v", err)
+	}
+}
+
+func (b *bench) kill() {
+	meeting := supervisetest.Meet(b)
+	req := b.request(meeting.Program("p"))
+	req.ReturnCodes = map[int]execute.Meaning{-1: execute.Success, 1: execute.Success}
+	execution := b.start(req)
+	guest := meeting.Guest(b, "p")
+	if err := execution.Kill(); err != nil {
+		b.Fatal(err)
+	}
+	if got := b.wait(execution); !got.Outcome.Killed || got.TimedOut || got.Meaning != execute.Failure {
+		b.Errorf("result %+v", got)
+	}
+	guest.Gone(b)
+}

@@ -1,0 +1,237 @@
+package inbox
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"chandler/agent/journal"
+	"chandler/events"
+	"chandler/events/bus"
+	"chandler/events/eventstest"
+)
+
+const me, other = "agent0001", "agent0002"
+
+// receiver keeps what arrives.
+type receiver struct {
+	got chan string
+}
+
+func (r *receiver) Offer(_ context.Context, o events.JobOffer, known *events.Outstanding) error {
+	what := "offer "
+	if known != nil {
+		what = "outstanding "
+	}
+	r.got <- what + o.Deployment
+	return nil
+}
+func (r *receiver) Cancel(_ context.Context, c events.CancelRequest) error {
+	r.got <- "cancel " + c.Deployment
+	return nil
+}
+func (r *receiver) Freeze(_ context.Context, f []events.Freeze) error {
+	for _, one := range f {
+		r.got <- "freeze " + one.ID
+	}
+	return nil
+}
+func (r *receiver) Retell(context.Context) error {
+	r.got <- "retell"
+	return nil
+}
+
+// rig is a broker, a stand-in for execution, and the inbox of one agent.
+type rig struct {
+	t         *testing.T
+	broker    *eventstest.Server
+	execution *bus.Bus
+	journal   *journal.Journal
+	receiver  *receiver
+
+	mu     sync.Mutex
+	answer events.SyncAnswer
+	asked  chan events.SyncRequest
+}
+
+func newRig(t *testing.T) *rig {
+	r := &rig{t: t, broker: eventstest.Broker(t), receiver: &receiver{make(chan string, 100)}, asked: make(chan events.SyncRequest, 100)}
+	r.execution = eventstest.Bus(t, r.broker, events.ServiceSource("execution"))
+	r.answer.JobsGeneration, r.answer.StatusGeneration = events.Generation{Created: 1}, events.Generation{Created: 2}
+	store, err := journal.Open(filepath.Join(t.TempDir(), "journal.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	if r.journal, err = store.Agent(me); err != nil {
+		t.Fatal(err)
+	}
+	r.background(func(ctx context.Context) error {
+		return r.execution.Serve(ctx, "execution", "0.1.0", bus.Answer(events.ExecutionSync, func(_ context.Context, _ string, req events.SyncRequest) (events.SyncAnswer, error) {
+			r.asked <- req
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.answer, nil
+		}))
+	})
+	return r
+}
+
+func (r *rig) background(run func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	r.t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			r.t.Error(err)
+		}
+	})
+}
+
+// listen starts the inbox and waits for its first sync.
+func (r *rig) listen() *Inbox {
+	r.t.Helper()
+	b, err := bus.New(bus.Options{Conn: eventstest.Connect(r.t, r.broker), Source: events.AgentSource(me)})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	in, err := New(Options{Agent: me, Bus: b, Journal: r.journal, Receiver: r.receiver, Metrics: NewMetrics(prometheus.NewRegistry()),
+		Log: slog.New(slog.DiscardHandler), CheckEvery: 100 * time.Millisecond, BeaconEvery: 10 * time.Second})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.background(in.Run)
+	in.WaitCurrent(context.Background(), 10*time.Second)
+	return in
+}
+
+func (r *rig) offer(agent, deployment string) {
+	r.t.Helper()
+	o := events.JobOffer{Format: 1, Agent: agent, Job: events.JobID(deployment, 1, agent, 0, ""), Deployment: deployment, Revision: 1,
+		Order: events.DigestOf(nil), Attempt: 1}
+	_, err := bus.Publish(context.Background(), r.execution, events.JobOffered, events.Event[events.JobOffer]{ID: events.DeriveID("offer", o.Job), Subject: agent, Data: o})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) want(what string) {
+	r.t.Helper()
+	limit := time.After(15 * time.Second)
+	for {
+		select {
+		case got := <-r.receiver.got:
+			if got == what {
+				return
+			}
+			r.t.Logf("on the way: %s", got)
+		case <-limit:
+			r.t.Fatalf("%q did not arrive", what)
+		}
+	}
+}
+
+func (r *rig) outstanding(deployments ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answer.Offers = nil
+	for _, d := range deployments {
+		r.answer.Offers = append(r.answer.Offers, events.Outstanding{JobOffer: events.JobOffer{Agent: me, Deployment: d, Revision: 1, Attempt: 1}, State: events.Offered})
+	}
+}
+
+func TestAnOfferArrivesAfterItWasStored(t *testing.T) {
+	r := newRig(t)
+	r.listen()
+	r.offer(other, "not-mine")
+	r.offer(me, "mine")
+	if got := <-r.receiver.got; got != "offer mine" {
+		t.Fatalf("got %q", got)
+	}
+}
+
+func TestAnOfferMadeWhileAwayIsFetchedBySync(t *testing.T) {
+	r := newRig(t)
+	r.outstanding("early")
+	r.offer(me, "early")
+	r.listen()
+	r.want("outstanding early")
+	if p, _ := r.journal.Position(); p.JobsSequence != 1 || p.JobsGeneration.Created != 1 {
+		t.Fatalf("position %+v", p)
+	}
+}
+
+func TestAGapLeadsToASync(t *testing.T) {
+	r := newRig(t)
+	in := r.listen()
+	for len(r.asked) > 0 {
+		<-r.asked
+	}
+	in.CheckEvery = time.Hour
+	r.outstanding("missed")
+	// A message of which this connection heard nothing: the journal has not seen its sequence.
+	r.offer(me, "first")
+	r.want("offer first")
+	if err := r.journal.MovePosition(func(p *journal.Position) { p.JobsSequence = 0 }); err != nil {
+		t.Fatal(err)
+	}
+	r.offer(me, "second")
+	r.want("outstanding missed")
+}
+
+func TestALostStreamIsNoticedAndEverythingToldAgain(t *testing.T) {
+	r := newRig(t)
+	r.listen()
+	r.mu.Lock()
+	r.answer.StatusGeneration = events.Generation{Created: 2, Counter: 1}
+	generation := r.answer.StatusGeneration
+	r.mu.Unlock()
+	err := bus.Send(context.Background(), r.execution, events.Beacon, events.Event[events.BeaconNote]{ID: "b1", Data: events.BeaconNote{
+		Jobs: events.Generation{Created: 1}, Status: generation, Freezes: []events.Freeze{{ID: "fleet", Scope: "fleet"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.want("freeze fleet")
+	r.want("retell")
+}
+
+func TestARestartedBrokerIsAskedAtOnce(t *testing.T) {
+	r := newRig(t)
+	in := r.listen()
+	in.Bus.Conn().SetReconnectHandler(nil)
+	r.broker.Restart()
+	in.Reconnected()
+	r.outstanding("while-away")
+	r.want("outstanding while-away")
+}
+
+func TestMessagesThatNameAnotherAgentOrSenderAreRefused(t *testing.T) {
+	for name, send := range map[string]func(*rig){
+		"an offer for another agent on our subject": func(r *rig) {
+			m, err := bus.Message(events.JobOffered, events.Event[events.JobOffer]{ID: "x", Source: events.ServiceSource("execution"), Subject: other,
+				Data: events.JobOffer{Format: 1, Agent: other, Job: "j", Deployment: "stray", Revision: 1, Order: events.DigestOf(nil), Attempt: 1}})
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			m.Subject = events.OfferRepublished(me)
+			r.execution.Conn().PublishMsg(m)
+		},
+		"bytes that are no event": func(r *rig) { r.execution.Conn().Publish(events.OfferRepublished(me), []byte("stray")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.listen()
+			send(r)
+			r.offer(me, "after")
+			if got := <-r.receiver.got; got != "offer after" {
+				t.Fatalf("got %q", got)
+			}
+		})
+	}
+}

@@ -1,0 +1,208 @@
+// Package report brings what an agent has to say to the broker: statuses from the journal's outbox, log
+// lines in chunks, facts and heartbeats.
+//
+// Under failure: a status stays in the journal until the broker has said that it is stored, and a while
+// longer; it is published again after a restart, a reconnect, or when STATUS lost it. Log lines are kept
+// in memory only: their queue is bounded, what does not fit is dropped and counted.
+package report
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"chandler/agent/journal"
+	"chandler/events"
+	"chandler/events/bus"
+)
+
+// KeepAcknowledged is how long a status is kept after its acknowledgement: twice the broker's default
+// sync interval of two minutes, so that a power cut there loses none, and a little.
+const KeepAcknowledged = 5 * time.Minute
+
+// window is the number of statuses under way at once.
+const window = 64
+
+// Options of a Reporter. All are required but Clock.
+type Options struct {
+	Agent   string
+	Bus     *bus.Bus
+	Journal *journal.Journal
+	Metrics *Metrics
+	Log     *slog.Logger
+	Clock   func() time.Time
+	// StatusLost is told when an acknowledgement shows that STATUS went back.
+	StatusLost func()
+}
+
+// Reporter is the sending side of one agent.
+type Reporter struct {
+	Options
+	wake chan struct{}
+	logs *logSpool
+}
+
+// New makes a reporter; nothing is started.
+func New(o Options) *Reporter {
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	return &Reporter{Options: o, wake: make(chan struct{}, 1), logs: newLogSpool(o)}
+}
+
+// Wake makes the reporter look into the outbox: after a transition was journalled, and on reconnect.
+func (r *Reporter) Wake() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run publishes until ctx is done; then it tries once more for what is left, within two seconds.
+func (r *Reporter) Run(ctx context.Context) error {
+	logs := make(chan struct{})
+	go func() { defer close(logs); r.logs.run(ctx) }()
+	defer func() { <-logs }()
+
+	const least, most = 500 * time.Millisecond, 30 * time.Second
+	pause, retry := least, time.NewTimer(0)
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			if err := r.drain(last); err != nil {
+				r.Log.InfoContext(last, "statuses are left for the next start", "error", err)
+			}
+			return nil
+		case <-r.wake:
+		case <-retry.C:
+		}
+		if err := r.drain(ctx); err != nil {
+			r.Metrics.failures.Inc()
+			r.Log.DebugContext(ctx, "statuses not stored yet", "error", err)
+			retry.Reset(pause)
+			pause = min(2*pause, most)
+			continue
+		}
+		pause = least
+	}
+}
+
+// drain publishes everything unsent.
+func (r *Reporter) drain(ctx context.Context) error {
+	for after := uint64(0); ; {
+		entries, err := r.Journal.Unsent(after, window)
+		if err != nil || len(entries) == 0 {
+			return err
+		}
+		if !r.Bus.Conn().IsConnected() {
+			return errors.New("the broker is away")
+		}
+		if err := r.publish(ctx, entries); err != nil {
+			return err
+		}
+		after = entries[len(entries)-1].Sequence
+	}
+}
+
+// publish sends a window of statuses and notes those that were stored.
+func (r *Reporter) publish(ctx context.Context, entries []journal.Entry) error {
+	futures := make([]jetstream.PubAckFuture, 0, len(entries))
+	var failed error
+	for _, e := range entries {
+		future, err := r.send(e.Status)
+		if err != nil {
+			failed = err
+			break
+		}
+		futures = append(futures, future)
+	}
+	var stored []uint64
+	var highest uint64
+	lost := false
+	p, err := r.Journal.Position()
+	if err != nil {
+		return err
+	}
+	for i, f := range futures {
+		ack, err := r.await(ctx, f)
+		if err != nil {
+			failed = errors.Join(failed, err)
+			continue
+		}
+		stored = append(stored, entries[i].Sequence)
+		// A later publication has a higher sequence, unless the stream lost what it had.
+		if !ack.Duplicate {
+			lost = lost || ack.Sequence <= p.StatusSequence
+			highest = max(highest, ack.Sequence)
+		}
+	}
+	r.Metrics.statuses.Add(float64(len(stored)))
+	if err := r.Journal.Acknowledge(stored, r.Clock()); err != nil {
+		return errors.Join(failed, err)
+	}
+	return errors.Join(failed, r.notePosition(highest, lost))
+}
+
+func (r *Reporter) notePosition(highest uint64, lost bool) error {
+	if highest == 0 {
+		return nil
+	}
+	err := r.Journal.MovePosition(func(p *journal.Position) {
+		if lost {
+			p.StatusLost = true
+			p.StatusSequence = highest
+		}
+		p.StatusSequence = max(p.StatusSequence, highest)
+	})
+	if lost && err == nil {
+		r.StatusLost()
+	}
+	return err
+}
+
+func (r *Reporter) send(s events.JobStatus) (jetstream.PubAckFuture, error) {
+	t, ok := events.StatusType(s.State)
+	if !ok {
+		return nil, fmt.Errorf("state %q has no event", s.State)
+	}
+	m, err := bus.Message(t, events.Event[events.JobStatus]{ID: s.StatusID(), Source: r.Bus.Source(), Subject: r.Agent, Time: s.At, Data: s})
+	if err != nil {
+		return nil, err
+	}
+	return r.Bus.JetStream().PublishMsgAsync(m)
+}
+
+func (r *Reporter) await(ctx context.Context, f jetstream.PubAckFuture) (*jetstream.PubAck, error) {
+	select {
+	case ack := <-f.Ok():
+		return ack, nil
+	case err := <-f.Err():
+		return nil, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Facts publishes the machine's facts and waits until they are stored.
+func (r *Reporter) Facts(ctx context.Context, f events.Facts) error {
+	now := r.Clock()
+	id := events.DeriveID("facts", r.Agent, fmt.Sprint(now.UnixNano()))
+	_, err := bus.Publish(ctx, r.Bus, events.AgentReported, events.Event[events.AgentReport]{ID: id, Subject: r.Agent, Time: now, Data: events.AgentReport{Facts: f, At: now}})
+	return err
+}
+
+// Heartbeat says that the agent is there; nobody confirms it.
+func (r *Reporter) Heartbeat(ctx context.Context, version string, jobs int) error {
+	now := r.Clock()
+	return bus.Send(ctx, r.Bus, events.Heartbeat, events.Event[events.HeartbeatNote]{
+		ID: events.DeriveID("heartbeat", r.Agent, fmt.Sprint(now.UnixNano())), Subject: r.Agent, Time: now,
+		Data: events.HeartbeatNote{Agent: r.Agent, Version: version, Jobs: jobs, At: now},
+	})
+}

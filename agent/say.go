@@ -1,0 +1,100 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"chandler/agent/cmlog"
+	"chandler/events"
+)
+
+// Levels of log lines.
+const (
+	info    = cmlog.Info
+	warning = cmlog.Warning
+	failure = cmlog.Error
+)
+
+var levelNames = map[cmlog.Type]string{info: "info", warning: "warning", failure: "error"}
+
+// say writes one line about the job into execmgr.log and sends the same line as part of the job's log.
+func (t *task) say(level cmlog.Type, format string, args ...any) {
+	t.line(level, "execmgr", fmt.Sprintf(format, args...))
+}
+
+func (t *task) line(level cmlog.Type, component, text string) {
+	now := t.a.Clock()
+	entry := cmlog.Entry{Time: now, Component: component, Type: level, Context: t.job.Offer.Job, Text: text}
+	if err := t.a.jobLog.Write(entry); err != nil {
+		t.a.log.Warn("log line not written", "error", err)
+	}
+	t.a.reporter.Line(t.ref(), events.LogLine{At: now.UTC(), Level: levelNames[level], Component: component, Text: entry.Clean().Text})
+}
+
+// Bounds of the program's output in the log.
+const (
+	outputLines = 200
+	outputBytes = 24 << 10
+)
+
+// sayOutput puts the end of the program's output into the log.
+func (t *task) sayOutput(path string) {
+	f, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err == nil && st.Size() > outputBytes {
+		if _, err := f.Seek(-outputBytes, 2); err != nil {
+			return
+		}
+	}
+	var lines []string
+	scan := bufio.NewScanner(f)
+	scan.Buffer(make([]byte, 4096), outputBytes+1)
+	for scan.Scan() {
+		if lines = append(lines, strings.ToValidUTF8(scan.Text(), "\uFFFD")); len(lines) > outputLines {
+			lines = lines[1:]
+		}
+	}
+	if len(lines) > 0 {
+		t.line(info, "output", strings.Join(lines, "\n"))
+	}
+}
+
+// pass enters a state on the way, unless the job is in it already (after a restart of the agent).
+func (t *task) pass(ctx context.Context, state events.State, d status) {
+	last := t.job.Last
+	if last.State == state && last.Attempt == t.job.Offer.Attempt && last.WaitingFor == d.waitingFor && last.Explanation == d.explanation {
+		return
+	}
+	if state == events.Accepted && last.Attempt == t.job.Offer.Attempt && last.Transition > 0 {
+		return
+	}
+	t.enter(ctx, state, events.NoReason, d)
+}
+
+// tell writes how an attempt ended into the log.
+func (t *task) tell(e *ending) {
+	level := failure
+	switch e.state {
+	case events.Succeeded, events.WillNotRerun:
+		level = info
+	case events.Cancelled, events.Expired, events.Retrying:
+		level = warning
+	}
+	text := fmt.Sprintf("Job %s of deployment %s attempt %d: %s", t.job.Offer.Job, t.deployment, t.job.Offer.Attempt, e.state)
+	if e.reason != events.NoReason {
+		text += fmt.Sprintf(" (%s)", e.reason)
+	}
+	if e.detail.explanation != "" {
+		text += ": " + e.detail.explanation
+	}
+	if e.detail.retryAt != nil {
+		text += "; tried again not before " + e.detail.retryAt.Format("15:04:05 MST")
+	}
+	t.line(level, "execmgr", text)
+}

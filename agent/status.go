@@ -1,0 +1,106 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"chandler/agent/journal"
+	"chandler/events"
+)
+
+// Status is what an agent says about itself on its own machine, with or without a broker.
+type Status struct {
+	ID        string             `json:"id"`
+	Version   string             `json:"version"`
+	PID       int                `json:"pid,omitempty"` // 0: the agent does not run
+	Written   time.Time          `json:"written"`
+	Servers   []string           `json:"servers,omitempty"`
+	Connected bool               `json:"connected"`
+	Fleet     string             `json:"fleet,omitempty"`
+	Facts     events.Facts       `json:"facts"`
+	Freezes   []events.Freeze    `json:"freezes,omitempty"`
+	Jobs      []events.JobStatus `json:"jobs"` // the last transition of every remembered job
+}
+
+const statusFile = "status.json"
+
+// ReadStatus reads the status below a state directory: the journal's if no agent runs, else what the
+// running agent last wrote, every few seconds.
+func ReadStatus(dir string) (Status, error) {
+	var s Status
+	data, err := os.ReadFile(filepath.Join(dir, statusFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, fmt.Errorf("no agent has run with state directory %s", dir)
+	}
+	if err != nil {
+		return s, fmt.Errorf("read status: %w", err)
+	}
+	if err := json.Unmarshal(data, &s); err != nil {
+		return s, fmt.Errorf("read status: %w", err)
+	}
+	store, err := journal.Open(filepath.Join(dir, "journal.db"))
+	if err != nil {
+		return s, nil // held by the running agent, whose word is newer than a few seconds
+	}
+	defer store.Close()
+	s.PID, s.Connected = 0, false
+	j, err := store.Agent(s.ID)
+	if err != nil {
+		return s, err
+	}
+	s.Jobs, err = lastStatuses(j)
+	return s, err
+}
+
+func lastStatuses(j *journal.Journal) ([]events.JobStatus, error) {
+	list := []events.JobStatus{}
+	err := j.Jobs(func(job journal.Job) error {
+		list = append(list, job.Last)
+		return nil
+	})
+	return list, err
+}
+
+const statusEvery = 5 * time.Second
+
+// keepStatus writes the status file while the agent runs.
+func (a *Agent) keepStatus(ctx context.Context) error {
+	tick := time.NewTicker(statusEvery)
+	defer tick.Stop()
+	for {
+		if err := a.writeStatus(); err != nil {
+			a.log.WarnContext(ctx, "status file not written", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (a *Agent) writeStatus() error {
+	jobs, err := lastStatuses(a.journal)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	s := Status{ID: a.id, Version: Version, PID: os.Getpid(), Written: a.Clock().UTC(), Servers: a.Servers, Connected: a.conn.IsConnected(),
+		Fleet: a.Trust.Fleet, Facts: a.facts, Freezes: a.freezes, Jobs: jobs}
+	a.mu.Unlock()
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(a.StateDir, statusFile)
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}

@@ -1,0 +1,135 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"chandler/events"
+	"chandler/events/bus"
+	"chandler/events/order"
+)
+
+// verify fetches the signed order and makes sure that it is one this machine obeys: signed, of this
+// fleet, valid now, no older than what was seen of the deployment, and meant for this machine's facts.
+func (t *task) verify(ctx context.Context) error {
+	o := t.job.Offer
+	serial, err := t.a.journal.Serial(o.Deployment)
+	if err != nil {
+		return err
+	}
+	if serial.Stopped >= o.Revision {
+		return end(events.Cancelled, events.DeploymentStopped, "the deployment was stopped")
+	}
+	answer, err := t.fetchOrder(ctx)
+	if err != nil {
+		return err
+	}
+	if err := t.verifyOrder(ctx, answer); err != nil {
+		return err
+	}
+	if serial.Revision > t.order.Revision {
+		return end(events.Rejected, events.OrderSerialOld, "the order is revision %d, revision %d was seen before", t.order.Revision, serial.Revision)
+	}
+	target, err := t.order.Target(answer.Include, answer.Exclude)
+	if err != nil {
+		return err
+	}
+	meant, err := target.Matches(t.facts)
+	if err != nil {
+		return end(events.Rejected, events.NotTargeted, "the target cannot be evaluated on this machine: %v", err)
+	}
+	if !meant {
+		return end(events.Rejected, events.NotTargeted, "%s", target.Explain(t.facts))
+	}
+	if err := t.a.journal.KeepOrder(o.Order, answer); err != nil {
+		return err
+	}
+	if err := t.a.journal.RaiseSerial(o.Deployment, t.order.Revision, 0); err != nil {
+		return err
+	}
+	t.pass(ctx, events.Accepted, status{})
+	t.say(info, "Order of deployment %s revision %d verified: program %s of %s %s", o.Deployment, o.Revision, t.order.Program, t.order.Package, t.order.Version)
+	return nil
+}
+
+// verifyOrder checks signatures and agreement with the offer. An order issued ahead of this machine's
+// clock is waited for: it is more likely the clock that is wrong.
+func (t *task) verifyOrder(ctx context.Context, answer events.OrderAnswer) error {
+	for {
+		verified, digest, err := order.Verify(answer.Envelope, t.a.Trust, t.a.Clock())
+		if e := asOrderError(err); e != nil && e.Reason == events.OrderNotYetValid {
+			t.pass(ctx, events.Waiting, status{waitingFor: events.WaitClock, explanation: e.Text})
+			if !sleep(ctx, time.Minute) {
+				return ctx.Err()
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		o := t.job.Offer
+		switch {
+		case digest != o.Order:
+			return end(events.Rejected, events.OrderAltered, "the offer names order %.12s, what came is %.12s", o.Order, digest)
+		case verified.Deployment != o.Deployment || verified.Revision != o.Revision || verified.Assignments[0].Occurrence() != o.Occurrence:
+			return end(events.Rejected, events.OrderAltered, "the offer is of deployment %s revision %d, the order of %s revision %d", o.Deployment, o.Revision, verified.Deployment, verified.Revision)
+		}
+		t.order = verified
+		return nil
+	}
+}
+
+// patience is how often a question to a service is asked while the broker is there.
+const patience = 6
+
+// fetchOrder takes the order from the journal or asks execution for it. Time without a broker does not
+// count: an attempt is not used up by being offline.
+func (t *task) fetchOrder(ctx context.Context) (events.OrderAnswer, error) {
+	digest := t.job.Offer.Order
+	if answer, ok, err := t.a.journal.Order(digest); err != nil || ok {
+		return answer, err
+	}
+	var answer events.OrderAnswer
+	err := t.a.ask(ctx, func(ctx context.Context) (err error) {
+		answer, err = bus.Request(ctx, t.a.bus, t.a.id, events.ExecutionOrder, events.OrderRequest{Order: digest})
+		return err
+	})
+	if err != nil && ctx.Err() == nil {
+		return answer, &ending{events.Failed, events.OrderUnavailable, status{identity: "agent", resource: "order " + digest, answer: err.Error(),
+			explanation: fmt.Sprintf("execution did not give order %.12s: %v", digest, err)}}
+	}
+	return answer, err
+}
+
+// ask repeats a request while there is a broker, up to patience times with growing pauses.
+func (a *Agent) ask(ctx context.Context, request func(context.Context) error) error {
+	pause := 500 * time.Millisecond
+	for tries := 0; ; {
+		if a.conn.IsConnected() {
+			limit, cancel := context.WithTimeout(ctx, 10*time.Second)
+			err := request(limit)
+			cancel()
+			if tries++; err == nil || tries == patience {
+				return err
+			}
+		}
+		if !sleep(ctx, pause) {
+			return ctx.Err()
+		}
+		pause = min(2*pause, 10*time.Second)
+	}
+}
+
+// recallOrder reads the order of a job that was verified before the agent restarted.
+func (t *task) recallOrder() error {
+	answer, ok, err := t.a.journal.Order(t.job.Offer.Order)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("order %s is not in the journal", t.job.Offer.Order)
+	}
+	t.order, _, err = order.Open(answer.Envelope)
+	return err
+}
