@@ -120,6 +120,7 @@ type Agent struct {
 	Options
 	id       string
 	log      *slog.Logger
+	made     chan struct{} // closed when New is done
 	metrics  *metrics
 	store    *journal.Store
 	journal  *journal.Journal
@@ -161,7 +162,7 @@ func New(o Options) (a *Agent, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a = &Agent{Options: o, id: id, log: o.Log.With("component", "agent", "agent", id), metrics: newMetrics(o.Registerer),
+	a = &Agent{Options: o, made: make(chan struct{}), id: id, log: o.Log.With("component", "agent", "agent", id), metrics: newMetrics(o.Registerer),
 		tasks: map[string]*task{}, thawed: make(chan struct{}), factsWanted: make(chan struct{}, 1), slots: newSlots(o.MaxRuns)}
 	defer func() {
 		if err != nil {
@@ -183,7 +184,11 @@ func New(o Options) (a *Agent, err error) {
 	if a.detector, err = detect.New(detect.Options{Kinds: o.Kinds}); err != nil {
 		return nil, err
 	}
-	return a, a.connect()
+	if err := a.connect(); err != nil {
+		return nil, err
+	}
+	close(a.made)
+	return a, nil
 }
 
 // connect makes the connection and all that uses it. The client keeps trying by itself, also when the
@@ -236,8 +241,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		})
 	}
 	<-ctx.Done()
+	wait.Wait() // first the inbox, which begins tasks
 	a.running.Wait()
-	wait.Wait()
 	select {
 	case err := <-failed:
 		return err

@@ -81,12 +81,13 @@ func connectOptions(a *Agent) []nats.Option {
 	}
 }
 
-// connected may be called before New has made all parts.
+// connected is called by the client's goroutine, possibly before New is done; then there is nothing to
+// tell, because both parts look at their start.
 func (a *Agent) connected() {
-	if a.inbox != nil {
+	select {
+	case <-a.made:
 		a.inbox.Reconnected()
-	}
-	if a.reporter != nil {
 		a.reporter.Wake()
+	default:
 	}
 }

@@ -101,10 +101,7 @@ func (a *Agent) Offer(ctx context.Context, o events.JobOffer, known *events.Outs
 		return a.offerAgain(live, o, job, known)
 	case there && !(job.Ended() && o.Attempt > job.Offer.Attempt):
 		// It ended here; execution would not offer it had it heard so.
-		if known != nil || o.Reissue > 0 {
-			return a.retell(o.Job)
-		}
-		return nil
+		return a.retell(o.Job)
 	case busy:
 		return fmt.Errorf("%d jobs are under way", maxTasks)
 	}
@@ -131,7 +128,7 @@ func (a *Agent) offerAgain(t *task, o events.JobOffer, job journal.Job, known *e
 		}
 		return nil
 	}
-	if known != nil && known.Transition < job.Last.Transition {
+	if known == nil || known.Transition < job.Last.Transition {
 		return a.retell(o.Job)
 	}
 	return nil

@@ -280,7 +280,7 @@ func (f *Fetcher) rounds(ctx context.Context, sha256 string, addresses []string,
 			if hopeless(last) {
 				return last
 			}
-			f.log.InfoContext(ctx, "transfer was cut", "blob", sha256, "address", Redact(address), "gained", more, "error", last)
+			f.log.DebugContext(ctx, "transfer was cut", "blob", sha256, "address", Redact(address), "gained", more, "error", last)
 		}
 		if gained {
 			fruitless, pause = 0, f.pause

@@ -165,14 +165,14 @@ func (r *fetching) transfer(ctx context.Context, p *partial, address string) err
 			if err := r.throttle(ctx, n); err != nil {
 				return err
 			}
+			r.metrics.bytes.WithLabelValues("network").Add(float64(n))
+			r.arrived(int64(n), Redact(address))
 			before, resumed := p.at, p.resumed
 			if err := p.write(room[:n]); err != nil {
 				r.advance(p.at - before)
 				return r.writeFailed(p, err, resumed, address)
 			}
 			r.advance(int64(n))
-			r.metrics.bytes.WithLabelValues("network").Add(float64(n))
-			r.arrived(int64(n), Redact(address))
 		}
 		if err != nil && p.at < p.size {
 			return cut(err, p, address)

@@ -117,6 +117,17 @@ func (in *Inbox) WaitCurrent(ctx context.Context, limit time.Duration) {
 	}
 }
 
+func (in *Inbox) isCurrent() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	select {
+	case <-in.current:
+		return true
+	default:
+		return false
+	}
+}
+
 func (in *Inbox) setCurrent() {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -22,7 +22,8 @@ const requestTimeout = 10 * time.Second
 // after which time to look again sooner than usual; 0: no sooner.
 func (in *Inbox) check(ctx context.Context, why string) time.Duration {
 	in.Metrics.looks.WithLabelValues(why).Inc()
-	if why == "interval" || why == "beacon_missed" {
+	// After a connect only a sync tells what was stopped or frozen meanwhile; otherwise equal sequences will do.
+	if (why == "interval" || why == "beacon_missed") && in.isCurrent() {
 		same, err := in.upToDate(ctx)
 		if err == nil && same {
 			return 0

@@ -36,6 +36,9 @@ type Entry struct {
 	Sequence uint64           `json:"-"`
 	Status   events.JobStatus `json:"status"`
 	Acked    time.Time        `json:"acked,omitzero"` // when the broker said that it is stored
+	// Retold: said once more because it may have been lost or passed over; the broker must not take it for
+	// a duplicate.
+	Retold bool `json:"retold,omitempty"`
 }
 
 // Job by its id; ok is false where the agent never had it.
@@ -77,17 +80,17 @@ func (j *Journal) Advance(job Job) error {
 				return err
 			}
 		}
-		return enqueue(root, job.Last)
+		return enqueue(root, Entry{Status: job.Last})
 	})
 }
 
-func enqueue(root *bbolt.Bucket, s events.JobStatus) error {
+func enqueue(root *bbolt.Bucket, e Entry) error {
 	b := root.Bucket(bucketOutbox)
 	n, err := b.NextSequence()
 	if err != nil {
 		return err
 	}
-	return put(b, sequenceKey(n), Entry{Status: s})
+	return put(b, sequenceKey(n), e)
 }
 
 // Unsent lists up to limit statuses after the given sequence that the broker has not acknowledged, in the
@@ -144,7 +147,7 @@ func (j *Journal) Retell(all bool) error {
 			if e.Acked.IsZero() {
 				continue
 			}
-			e.Acked = time.Time{}
+			e.Acked, e.Retold = time.Time{}, true
 			if err := put(b, append([]byte(nil), k...), e); err != nil {
 				return err
 			}
@@ -160,7 +163,7 @@ func (j *Journal) Retell(all bool) error {
 			if job.Last.Transition == 0 || held[job.Last.StatusID()] {
 				return nil
 			}
-			return enqueue(root, job.Last)
+			return enqueue(root, Entry{Status: job.Last, Retold: true})
 		})
 	})
 }
@@ -173,7 +176,7 @@ func (j *Journal) RetellJob(id string) error {
 		if err != nil || !ok || job.Last.Transition == 0 {
 			return err
 		}
-		return enqueue(root, job.Last)
+		return enqueue(root, Entry{Status: job.Last, Retold: true})
 	})
 }
 

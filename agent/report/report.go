@@ -116,7 +116,7 @@ func (r *Reporter) publish(ctx context.Context, entries []journal.Entry) error {
 	futures := make([]jetstream.PubAckFuture, 0, len(entries))
 	var failed error
 	for _, e := range entries {
-		future, err := r.send(e.Status)
+		future, err := r.send(e)
 		if err != nil {
 			failed = err
 			break
@@ -167,7 +167,8 @@ func (r *Reporter) notePosition(highest uint64, lost bool) error {
 	return err
 }
 
-func (r *Reporter) send(s events.JobStatus) (jetstream.PubAckFuture, error) {
+func (r *Reporter) send(e journal.Entry) (jetstream.PubAckFuture, error) {
+	s := e.Status
 	t, ok := events.StatusType(s.State)
 	if !ok {
 		return nil, fmt.Errorf("state %q has no event", s.State)
@@ -175,6 +176,10 @@ func (r *Reporter) send(s events.JobStatus) (jetstream.PubAckFuture, error) {
 	m, err := bus.Message(t, events.Event[events.JobStatus]{ID: s.StatusID(), Source: r.Bus.Source(), Subject: r.Agent, Time: s.At, Data: s})
 	if err != nil {
 		return nil, err
+	}
+	if e.Retold {
+		// Within its window the broker would drop it as a duplicate of what its readers may have passed over.
+		m.Header.Del(jetstream.MsgIDHeader)
 	}
 	return r.Bus.JetStream().PublishMsgAsync(m)
 }

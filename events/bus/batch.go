@@ -164,13 +164,14 @@ func subjectIn(subject string, patterns []string) bool {
 	return false
 }
 
+// subjectMatches says whether pattern matches all that subject, which may be a pattern itself, matches.
 func subjectMatches(subject, pattern string) bool {
 	s, p := strings.Split(subject, "."), strings.Split(pattern, ".")
 	for i, token := range p {
 		if token == ">" {
 			return len(s) > i
 		}
-		if i >= len(s) || token != "*" && token != s[i] {
+		if i >= len(s) || s[i] == ">" || token != "*" && token != s[i] {
 			return false
 		}
 	}

@@ -46,6 +46,7 @@ type Options struct {
 type Bus struct {
 	conn    *nats.Conn
 	js      jetstream.JetStream
+	api     string // prefix of JetStream's API, with the domain
 	source  string
 	window  int
 	strict  bool
@@ -82,7 +83,9 @@ func New(o Options) (*Bus, error) {
 	}
 	var js jetstream.JetStream
 	var err error
+	api := jetstream.DefaultAPIPrefix
 	if o.Domain != "" {
+		api = "$JS." + o.Domain + ".API."
 		js, err = jetstream.NewWithDomain(o.Conn, o.Domain, opts...)
 	} else {
 		js, err = jetstream.New(o.Conn, opts...)
@@ -94,7 +97,7 @@ func New(o Options) (*Bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Bus{conn: o.Conn, js: js, source: o.Source, window: o.PublishWindow, strict: o.CheckPublished,
+	return &Bus{conn: o.Conn, js: js, api: api, source: o.Source, window: o.PublishWindow, strict: o.CheckPublished,
 		log: o.Log.With("component", "bus"), metrics: m}, nil
 }
 

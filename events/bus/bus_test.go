@@ -340,6 +340,13 @@ func TestWhatCannotTravelIsNotPublished(t *testing.T) {
 			t.Errorf("%s is published", name)
 		}
 	}
+	beacon := events.Event[events.BeaconNote]{ID: "x", Source: events.ServiceSource("execution"), Subject: "x", Data: events.BeaconNote{}}
+	if err := bus.Send(t.Context(), b, events.Beacon, beacon); err == nil {
+		t.Error("a beacon about somebody is sent")
+	}
+	if beacon.Subject = ""; bus.Send(t.Context(), b, events.Beacon, beacon) != nil {
+		t.Error("a beacon is not sent")
+	}
 	good.Source = "" // the bus's own
 	publish(t, b, events.CollectionChanged, good)
 	eventstest.ExpectExactly(t, b, events.CollectionChanged, nil, 1)

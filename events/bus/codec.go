@@ -36,7 +36,11 @@ func Encode(e event.Event) (*nats.Msg, error) {
 		return nil, fmt.Errorf("encode event %q: %w", e.ID(), err)
 	}
 	h := make(nats.Header, 10+len(e.Extensions()))
+	var bad error
 	set := func(name, value string) {
+		if err := validText(value); err != nil && bad == nil {
+			bad = fmt.Errorf("encode event %q: attribute %s: %w", e.ID(), name, err)
+		}
 		if value != "" {
 			h[attributePrefix+name] = []string{escape(value)}
 		}
@@ -57,6 +61,9 @@ func Encode(e event.Event) (*nats.Msg, error) {
 			return nil, fmt.Errorf("encode event %q: extension %s: %w", e.ID(), name, err)
 		}
 		set(name, text)
+	}
+	if bad != nil {
+		return nil, bad
 	}
 	h[jetstream.MsgIDHeader] = []string{escape(e.ID())}
 	return &nats.Msg{Header: h, Data: e.Data()}, nil
@@ -178,6 +185,17 @@ func decodeStructured(data []byte) (e event.Event, err error) {
 	if err := e.UnmarshalJSON(data); err != nil {
 		return event.Event{}, fmt.Errorf("read structured cloudevent: %w", err)
 	}
+	// Headers were checked one by one; here the attributes may hold what JSON can escape.
+	for _, text := range []string{e.ID(), e.Source(), e.Type(), e.Subject(), e.DataSchema(), e.DataContentType()} {
+		if err := validText(text); err != nil {
+			return event.Event{}, fmt.Errorf("read structured cloudevent: attribute %q: %w", text, err)
+		}
+	}
+	for name, value := range e.Extensions() {
+		if text, ok := value.(string); ok && validText(text) != nil {
+			return event.Event{}, fmt.Errorf("read structured cloudevent: extension %s: %w", name, validText(text))
+		}
+	}
 	return e, nil
 }
 
@@ -209,7 +227,7 @@ func escape(s string) string {
 func mustEscape(c byte) bool { return c <= ' ' || c == '"' || c == '%' || c >= 0x7f }
 
 // unescape decodes percent-encoding once. A percent sign that begins no pair of hexadecimal digits stands
-// for itself: there are senders that do not encode. The outcome must be UTF-8 without control characters.
+// for itself: there are senders that do not encode.
 func unescape(s string) (string, error) {
 	if strings.IndexByte(s, '%') >= 0 {
 		out := make([]byte, 0, len(s))
@@ -225,15 +243,20 @@ func unescape(s string) (string, error) {
 		}
 		s = string(out)
 	}
+	return s, validText(s)
+}
+
+// validText says whether s may be an attribute: CloudEvents allow no control characters.
+func validText(s string) error {
 	if !utf8.ValidString(s) {
-		return "", errors.New("not UTF-8")
+		return errors.New("not UTF-8")
 	}
 	for _, r := range s {
 		if r < 0x20 || r >= 0x7f && r < 0xa0 {
-			return "", fmt.Errorf("control character %U", r)
+			return fmt.Errorf("control character %U", r)
 		}
 	}
-	return s, nil
+	return nil
 }
 
 func unhex(c byte) int {

@@ -110,25 +110,24 @@ func (c Consumer) config() jetstream.ConsumerConfig {
 
 // attach finds or makes the consumer, and the stream if this bus provisioned it and it is gone. final
 // means that trying again would not help.
-func (b *Bus) attach(ctx context.Context, c Consumer) (consumer jetstream.Consumer, final bool, err error) {
+func (b *Bus) attach(ctx context.Context, c Consumer) (final bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	want := c.config()
-	consumer, err = b.js.Consumer(ctx, c.Stream, c.Name)
+	consumer, err := b.js.Consumer(ctx, c.Stream, c.Name)
 	if err == nil && sameConsumer(consumer.CachedInfo().Config, want) {
-		return consumer, false, nil
+		return false, nil
 	}
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		if err := b.remake(ctx, c.Stream); err != nil {
-			return nil, false, err
+			return false, err
 		}
 	}
-	consumer, err = b.js.CreateOrUpdateConsumer(ctx, c.Stream, want)
-	if err == nil {
-		return consumer, false, nil
+	if _, err = b.js.CreateOrUpdateConsumer(ctx, c.Stream, want); err == nil {
+		return false, nil
 	}
 	api, ok := errors.AsType[*jetstream.APIError](err)
-	return nil, ok && api.Code == 400, fmt.Errorf("make consumer %s of %s: %w", c.Name, c.Stream, err)
+	return ok && api.Code == 400, fmt.Errorf("make consumer %s of %s: %w", c.Name, c.Stream, err)
 }
 
 // sameConsumer compares what config sets.

@@ -67,7 +67,7 @@ func deadLetterMessage(c Consumer, d *delivery, reason string, cause error, maxP
 		return m
 	}
 	// The broker counts headers too: half of what it takes leaves room for ours, and none for a stranger's.
-	own[HeaderTruncated] = []string{strconv.Itoa(d.plain().Size())}
+	own[HeaderTruncated] = []string{strconv.Itoa(d.msg.Size())}
 	m.Header, m.Data = own, m.Data[:min(len(m.Data), maxPayload/2)]
 	return m
 }

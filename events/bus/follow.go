@@ -47,7 +47,7 @@ func (b *Bus) read(ctx context.Context, stream, filter string, startSeq uint64, 
 			return p.next, fmt.Errorf("follow %s from %d: %w", stream, p.next, err)
 		}
 		if done {
-			return p.next, nil
+			return max(p.next, p.last+1), nil
 		}
 		if p.next > before {
 			failures = 1
@@ -71,69 +71,90 @@ type passage struct {
 	fn             func(jetstream.Msg) error
 }
 
-// run reads until the broker fails it, or, to the end.
+// followBatch is the number of messages that a passage asks for at once.
+const followBatch = 512
+
+var errEnd = errors.New("the end is reached")
+
+// run reads by a consumer of its own, which the broker forgets soon after, until the broker fails it, or
+// to the end.
 func (p *passage) run(ctx context.Context) (done bool, err error) {
-	pending, err := p.look(ctx)
-	if err != nil || pending == 0 && p.toEnd {
-		return err == nil, err
-	}
-	consumer, err := p.bus.js.OrderedConsumer(ctx, p.stream, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{p.filter}, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: p.next, MaxResetAttempts: 1})
+	name, pending, err := p.open(ctx)
 	if err != nil {
 		return false, err
 	}
-	messages, err := consumer.Messages(jetstream.PullExpiry(2*pullExpiry), jetstream.PullHeartbeat(pullHeartbeat))
+	defer p.forget(name)
+	if p.toEnd && (pending == 0 || p.next > p.last) {
+		return true, nil
+	}
+	puller, err := p.bus.newPuller(p.stream, name, followBatch, "")
 	if err != nil {
 		return false, err
 	}
-	defer messages.Stop()
-	for {
-		m, err := messages.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return false, err
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			return false, err
-		}
-		if p.toEnd && meta.Sequence.Stream > p.last {
+	defer puller.close(func(*delivery) {})
+	for expected := uint64(1); ctx.Err() == nil; {
+		err := puller.fetch(ctx, func(d *delivery) error {
+			if d.meta.Sequence.Consumer != expected {
+				return fmt.Errorf("delivery %d came where %d was awaited", d.meta.Sequence.Consumer, expected)
+			}
+			expected++
+			return p.take(ctx, d)
+		})
+		if errors.Is(err, errEnd) {
 			return true, nil
 		}
-		if err := p.fn(m); err != nil {
-			return false, failed{err}
-		}
-		p.next = meta.Sequence.Stream + 1
-		if p.toEnd && (meta.NumPending == 0 || p.next > p.last) {
-			return true, nil
+		if err != nil {
+			return false, err
 		}
 	}
+	return false, ctx.Err()
 }
 
-// look checks that the stream has not gone back, and counts what matches from next on, if that is asked.
-func (p *passage) look(ctx context.Context) (pending uint64, err error) {
+func (p *passage) take(ctx context.Context, d *delivery) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	sequence := d.meta.Sequence.Stream
+	if p.toEnd && sequence > p.last {
+		return errEnd
+	}
+	if err := p.fn(d); err != nil {
+		return failed{err}
+	}
+	p.next = sequence + 1
+	if p.toEnd && (d.meta.NumPending == 0 || p.next > p.last) {
+		return errEnd
+	}
+	return nil
+}
+
+// open checks that the stream has not gone back, and makes the consumer.
+func (p *passage) open(ctx context.Context) (name string, pending uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	stream, err := p.bus.js.Stream(ctx, p.stream)
 	if err != nil {
-		return 0, err
+		return "", 0, err
 	}
-	state := stream.CachedInfo().State
-	if state.LastSeq+1 < p.next {
-		return 0, fmt.Errorf("%w: it ends at %d", ErrWentBack, state.LastSeq)
+	last := stream.CachedInfo().State.LastSeq
+	if last+1 < p.next {
+		return "", 0, fmt.Errorf("%w: it ends at %d", ErrWentBack, last)
 	}
-	if !p.toEnd {
-		return 0, nil
+	if p.toEnd && p.last == 0 {
+		p.last = last
 	}
-	if p.last == 0 {
-		p.last = state.LastSeq
+	consumer, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+		FilterSubject: p.filter, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: p.next, AckPolicy: jetstream.AckNonePolicy,
+		MemoryStorage: true, Replicas: 1, InactiveThreshold: 5 * pullExpiry, MaxDeliver: -1})
+	if err != nil {
+		return "", 0, err
 	}
-	if p.next > p.last {
-		return 0, nil
-	}
-	_, err = stream.GetMsg(ctx, p.next, jetstream.WithGetMsgSubject(p.filter))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		p.next = p.last + 1
-		return 0, nil
-	}
-	return 1, err
+	info := consumer.CachedInfo()
+	return info.Name, info.NumPending, nil
+}
+
+func (p *passage) forget(name string) {
+	ctx, cancel := context.WithTimeout(context.Background(), graceTime)
+	defer cancel()
+	_ = p.bus.js.DeleteConsumer(ctx, p.stream, name) // it lapses by itself
 }

@@ -58,7 +58,7 @@ func (b *Bus) Handle(ctx context.Context, c Consumer, handlers ...Handler) error
 }
 
 func (b *Bus) handleOne(ctx context.Context, c Consumer, handlers map[string]Handler, d *delivery, open *tracker) {
-	e, known, refusal := admit(d.plain())
+	e, known, refusal := admit(d.msg)
 	if refusal != nil {
 		b.settle(ctx, c, d, open, typeLabel(e.Type()), refusal)
 		return
@@ -71,7 +71,7 @@ func (b *Bus) handleOne(ctx context.Context, c Consumer, handlers map[string]Han
 		return
 	}
 	started := time.Now()
-	err := guard(func() error { return h.call(ctx, e, known, d.describe(known.Name)) })
+	err := guard(b.log, func() error { return h.call(ctx, e, known, d.describe(known.Name)) })
 	b.metrics.observeHandling(c.Name, started)
 	b.settle(ctx, c, d, open, known.Name, err)
 }
@@ -139,7 +139,7 @@ func (b *Bus) noteNewer(ctx context.Context, c Consumer, d *delivery, cause erro
 // writer's, and must not become a label.
 func newerLabel(d *delivery) string {
 	var e event.Event
-	e, err := Decode(d.plain())
+	e, err := Decode(d.msg)
 	if err != nil {
 		return "unknown"
 	}

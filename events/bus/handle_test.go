@@ -82,6 +82,10 @@ var badMessages = []struct {
 	{"a service's source", "disagrees", setHeader("ce-source", events.ServiceSource("execution"))},
 	{"a type of another subject", "disagrees", setHeader("ce-type", events.JobFailed.Name)},
 	{"a state of another type", "disagrees", replace(`"state":"running"`, `"state":"succeeded"`)},
+	{"a word that the broker itself might say", "not_json", func(m *nats.Msg) {
+		m.Header["Status"], m.Header["Description"], m.Data = []string{"409"}, []string{"Consumer Deleted"}, nil
+	}},
+	{"nothing but the broker's word", "not_cloudevent", func(m *nats.Msg) { m.Header, m.Data = nats.Header{"Status": {"404"}}, nil }},
 	{"sent on by the broker", "relayed", setHeader("Nats-Stream", "JOBS")},
 }
 
@@ -175,7 +179,6 @@ func TestALetterThatIsTooLargeIsCut(t *testing.T) {
 		return b.Handle(ctx, bus.Consumer{Stream: events.StreamStatus, Name: "test"}, bus.On(kind, func(context.Context, events.Event[events.JobStatus], bus.Meta) error { return nil }))
 	})
 	letter := deadLetters(t, b, events.StreamStatus, 1)[0]
-	t.Log(len(letter.Data()), letter.Headers().Get(bus.HeaderTruncated))
 	if letter.Headers().Get(bus.HeaderReason) != "not_json" || len(letter.Data()) == 0 {
 		t.Errorf("letter of %d bytes: %v", len(letter.Data()), letter.Headers())
 	}

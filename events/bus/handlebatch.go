@@ -121,7 +121,7 @@ func (r *batchReader[T]) batch(ctx context.Context, batch []*delivery) {
 
 // read gives a delivery its data; the name is empty for a type that has other data.
 func (r *batchReader[T]) read(d *delivery) (e events.Event[T], name string, err error) {
-	raw, known, refusal := admit(d.plain())
+	raw, known, refusal := admit(d.msg)
 	if refusal != nil {
 		return e, typeLabel(raw.Type()), refusal
 	}
@@ -137,7 +137,7 @@ func (r *batchReader[T]) read(d *delivery) (e events.Event[T], name string, err 
 
 func (r *batchReader[T]) call(ctx context.Context, good []Received[T]) error {
 	defer r.bus.metrics.observeHandling(r.consumer.Name, time.Now())
-	return guard(func() error { return r.handle(ctx, good) })
+	return guard(r.bus.log, func() error { return r.handle(ctx, good) })
 }
 
 // insist calls the handler until it takes the batch, and acknowledges all of it at once.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"time"
 
@@ -60,11 +61,13 @@ func Drop(reason string, err error) error {
 	return &dropped{reason, err}
 }
 
-// guard turns a panic into an error, so that one event cannot end a service.
-func guard(call func() error) (err error) {
+// guard turns a panic into an error, so that one event cannot end a service. The stack is for the log
+// alone: the error may travel to a caller or into a dead letter.
+func guard(log *slog.Logger, call func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("handler panicked: %v\n%s", p, debug.Stack())
+			err = fmt.Errorf("handler panicked: %v", p)
+			log.Error("handler panicked", "error", err, "stack", string(debug.Stack()))
 		}
 	}()
 	return call()

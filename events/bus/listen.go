@@ -37,7 +37,7 @@ func Listen[T any](ctx context.Context, b *Bus, t events.Type[T], queue string, 
 			e, err := Open(t, m)
 			if err == nil {
 				started := time.Now()
-				err = guard(func() error { handle(e); return nil })
+				err = guard(b.log, func() error { handle(e); return nil })
 				b.metrics.observeHandling("listen", started)
 			}
 			if err != nil {

@@ -143,7 +143,7 @@ func streamConfig(s events.Stream, t Topology) jetstream.StreamConfig {
 func widen(there, want jetstream.StreamConfig) (jetstream.StreamConfig, error) {
 	out := there
 	for _, s := range there.Subjects {
-		if !slices.Contains(want.Subjects, s) {
+		if !subjectIn(s, want.Subjects) {
 			return out, fmt.Errorf("it takes subject %s, which is not declared (declared: %s): rename or remove that stream", s, strings.Join(want.Subjects, ", "))
 		}
 	}

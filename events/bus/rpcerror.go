@@ -51,7 +51,7 @@ func Conflict(err error) error    { return &RequestError{CodeConflict, err.Error
 func Denied(err error) error      { return &RequestError{CodeDenied, err.Error(), err} }
 func Unavailable(err error) error { return &RequestError{CodeUnavailable, err.Error(), err} }
 
-// known says whether the code is one that this version declares; others may come from newer services.
+// knownCode says whether the code is one that this version declares; others may come from newer services.
 func knownCode(code string) bool {
 	switch code {
 	case CodeBadRequest, CodeNotFound, CodeConflict, CodeDenied, CodeUnavailable, CodeInternal:

@@ -83,14 +83,11 @@ func (b *Bus) Serve(ctx context.Context, name, version string, endpoints ...Endp
 			return errors.Join(fmt.Errorf("add endpoint %s.%s: %w", name, e.call.Verb, err), service.Stop())
 		}
 	}
-	if err := b.conn.FlushTimeout(apiTimeout); err != nil {
-		b.log.WarnContext(ctx, "broker is away, the service answers when it is back", "service", name, "error", err)
-	}
 	<-ctx.Done()
 	if err := service.Stop(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 		b.log.WarnContext(ctx, "service could not be stopped in order", "service", name, "error", err)
 	}
-	_ = b.conn.FlushTimeout(graceTime) // a broker that is away has no requests for us
+	settleConn(b.conn)
 	s.finish(graceTime)
 	return nil
 }
@@ -163,7 +160,7 @@ func (s *server) answer(ctx context.Context, e Endpoint, r micro.Request) (resp 
 	if len(r.Data()) > maxRequest {
 		return nil, BadRequest(fmt.Errorf("request of %d bytes is larger than %d", len(r.Data()), maxRequest))
 	}
-	err = guard(func() error {
+	err = guard(s.log, func() error {
 		resp, err = e.answer(ctx, caller, r.Data())
 		return err
 	})

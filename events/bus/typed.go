@@ -31,10 +31,12 @@ func traceOf(e event.Event) string {
 // Message makes the message of an event, ready for t's subject. The event needs an id, a source that may
 // publish the type, and as subject a token ([events.ValidToken]); a zero time becomes the present.
 func Message[T any](t events.Type[T], e events.Event[T]) (*nats.Msg, error) {
-	if t.Pattern != t.Subject("") || e.Subject != "" {
-		if err := events.ValidToken(e.Subject); err != nil {
-			return nil, fmt.Errorf("subject of %s: %w", t.Name, err)
+	if subject := t.Subject(e.Subject); subject == t.Pattern {
+		if e.Subject != "" {
+			return nil, fmt.Errorf("subject of %s: the type is about nobody, but the event is about %q", t.Name, e.Subject)
 		}
+	} else if err := events.ValidToken(e.Subject); err != nil {
+		return nil, fmt.Errorf("subject of %s: %w", t.Name, err)
 	}
 	if want := sender(t.Declaration, e.Subject); e.Source != want {
 		return nil, fmt.Errorf("source of %s about %q is %q, not %s", t.Name, e.Subject, e.Source, want)

@@ -14,9 +14,9 @@ import (
 	"chandler/events/bus"
 )
 
-// patience is the longest that anything here waits. It is long because test machines are slow: what is
+// Patience is the longest that anything here waits. It is long because test machines are slow: what is
 // waited for comes as soon as it is there.
-const patience = 30 * time.Second
+const Patience = 30 * time.Second
 
 // Server is a broker with JetStream, for one test.
 type Server struct {
@@ -56,7 +56,7 @@ func (s *Server) Start() {
 		s.t.Fatalf("make broker: %v", err)
 	}
 	running.Start()
-	if !running.ReadyForConnections(patience) {
+	if !running.ReadyForConnections(Patience) {
 		s.t.Fatal("broker did not become ready")
 	}
 	if addr, ok := running.Addr().(*net.TCPAddr); ok && s.options.Port <= 0 {
@@ -131,7 +131,7 @@ func Bus(t testing.TB, s *Server, source string) *bus.Bus {
 // Provision makes streams and buckets, with one replica.
 func Provision(t testing.TB, b *bus.Bus) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
 	if err := b.Provision(ctx, bus.Topology{}); err != nil {
 		t.Fatalf("provision: %v", err)

@@ -41,7 +41,7 @@ func expect[T any](tb testing.TB, b *bus.Bus, t events.Type[T], match func(event
 	if t.Stream == "" {
 		tb.Fatalf("%s is not stored: use bus.Listen", t.Name)
 	}
-	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	ctx, cancel := context.WithTimeout(tb.Context(), Patience)
 	defer cancel()
 	w := watch[T]{kind: t, match: match, want: n, exact: exact, stop: func() { time.AfterFunc(settling, cancel) }}
 	if exact && n == 0 {

@@ -52,7 +52,7 @@ func New(o Options) *Source {
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: o.Idle}).DialContext, TLSClientConfig: o.TLS, TLSHandshakeTimeout: o.Idle,
 		ResponseHeaderTimeout: o.Idle, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 4, MaxResponseHeaderBytes: 64 << 10,
-		DisableCompression: true, ForceAttemptHTTP2: false, ReadBufferSize: 64 << 10,
+		DisableCompression: true, ReadBufferSize: 64 << 10,
 	}
 	return &Source{client: &http.Client{Transport: transport, CheckRedirect: redirect}, idle: o.Idle}
 }

@@ -1,0 +1,93 @@
+package agent
+
+import (
+	"testing"
+
+	"chandler/events"
+)
+
+func TestInstallersOfOneKindTakeTurns(t *testing.T) {
+	s := newSlots(3)
+	if ok, _ := s.take("dpkg"); !ok {
+		t.Fatal("the first dpkg found no slot")
+	}
+	ok, changed := s.take("dpkg")
+	if ok {
+		t.Fatal("two dpkg run at once")
+	}
+	if ok, _ := s.take("msiexec"); !ok {
+		t.Fatal("an independent installer is held up")
+	}
+	s.leave("dpkg")
+	select {
+	case <-changed:
+	default:
+		t.Fatal("whoever waits was not told that a slot is free")
+	}
+	if ok, _ := s.take("dpkg"); !ok {
+		t.Fatal("the second dpkg found no slot after the first had left")
+	}
+}
+
+func TestNoMoreProgramsRunThanThereAreSlots(t *testing.T) {
+	s := newSlots(1)
+	s.occupy("") // one that an earlier process of the agent had started
+	if ok, _ := s.take(""); ok {
+		t.Fatal("a second program runs")
+	}
+	s.leave("")
+	s.block()
+	if ok, _ := s.take(""); ok {
+		t.Fatal("a program starts though a restart is under way")
+	}
+}
+
+func TestAFreezeHoldsWhomItMeans(t *testing.T) {
+	facts := events.Facts{ID: "agent0001", Site: "oslo", OS: "linux"}
+	collection := func(expression string, exclude ...string) events.Freeze {
+		return events.Freeze{Scope: "collection", Collection: &events.Collection{Expression: expression, Exclude: exclude}}
+	}
+	for name, c := range map[string]struct {
+		freeze events.Freeze
+		want   bool
+	}{
+		"the fleet is everybody":                      {events.Freeze{Scope: "fleet"}, true},
+		"its own site":                                {events.Freeze{Scope: "site", Name: "oslo"}, true},
+		"another site":                                {events.Freeze{Scope: "site", Name: "bergen"}, false},
+		"a collection it is in":                       {collection(`agent.os == "linux"`), true},
+		"a collection it is not in":                   {collection(`agent.os == "windows"`), false},
+		"a collection that excludes it":               {collection("true", "agent0001"), false},
+		"a collection that cannot be evaluated holds": {collection(`agent.tags[3] == "x"`), true},
+		"a collection that cannot be compiled holds":  {collection(`agent.nonsense`), true},
+		"a freeze without its collection holds":       {events.Freeze{Scope: "collection", Name: "x"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := holds(c.freeze, facts); got != c.want {
+				t.Fatalf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestOffersThatDoNotFitThisAgentAreRefused(t *testing.T) {
+	good := events.JobOffer{Format: 1, Agent: "agent0001", Job: events.JobID("d", 1, "agent0001", 0, ""), Deployment: "d", Revision: 1, Order: events.DigestOf(nil), Attempt: 1}
+	if err := checkOffer(good, "agent0001"); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*events.JobOffer){
+		"a newer format":            func(o *events.JobOffer) { o.Format = 2 },
+		"attempt zero":              func(o *events.JobOffer) { o.Attempt = 0 },
+		"a digest that is none":     func(o *events.JobOffer) { o.Order = "../../etc/passwd" },
+		"another agent's job":       func(o *events.JobOffer) { o.Job = events.JobID("d", 1, "agent0002", 0, "") },
+		"a job of another revision": func(o *events.JobOffer) { o.Revision = 2 },
+		"a job that is a path":      func(o *events.JobOffer) { o.Job = "../x" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := good
+			change(&o)
+			if checkOffer(o, "agent0001") == nil {
+				t.Fatal("it was taken")
+			}
+		})
+	}
+}

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"chandler/events"
+)
+
+// silentAfter is how long an agent may say nothing before it is shown as silent: several heartbeats.
+const silentAfter = 15 * time.Minute
+
+func newAgent(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "agent", Short: "The machines of the fleet"}
+	cmd.AddCommand(agentList(a), agentShow(a), agentHistory(a))
+	return cmd
+}
+
+func (a *app) agentColumns() listing[events.AgentView] {
+	type v = events.AgentView
+	return listing[v]{
+		name: func(r v) string { return r.Facts.ID },
+		columns: []column[v]{
+			{"HOST", false, func(r v) any { return r.Facts.Hostname }},
+			{"ID", false, func(r v) any { return r.Facts.ID }},
+			{"SITE", false, func(r v) any { return r.Facts.Site }},
+			{"OS", false, func(r v) any { return strings.TrimSpace(r.Facts.OSName + " " + r.Facts.OSVersion) }},
+			{"ARCH", false, func(r v) any { return r.Facts.Arch }},
+			{"KIND", true, func(r v) any { return r.Facts.ClientKind }},
+			{"TAGS", true, func(r v) any { return r.Facts.Tags }},
+			{"ADDRESSES", true, func(r v) any { return r.Facts.Addresses }},
+			{"VERSION", true, func(r v) any { return r.Facts.Version }},
+			{"SEEN", false, func(r v) any { return a.ago(r.LastSeen) }},
+		},
+	}
+}
+
+func agentList(a *app) *cobra.Command {
+	var query events.AgentQuery
+	cmd := &cobra.Command{
+		Use: "ls", Short: "List agents", Args: cobra.NoArgs,
+		Example: `  chandler agent ls --where 'agent.os == "linux" && "office" in agent.tags'`,
+		RunE: a.connected(func(cmd *cobra.Command, c *client, _ []string) error {
+			if err := checkExpression("--where", query.Where); err != nil {
+				return err
+			}
+			found, err := ask(cmd.Context(), c, events.AgentList, query)
+			if err != nil {
+				return err
+			}
+			return a.agentColumns().write(cmd.OutOrStdout(), a.output, found.Agents)
+		}),
+	}
+	cmd.Flags().StringVar(&query.Where, "where", "", "only agents whose facts satisfy this CEL expression")
+	return cmd
+}
+
+func agentShow(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "show AGENT", Short: "Show one agent's facts", Args: cobra.ExactArgs(1),
+		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
+			found, err := resolveAgent(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			f := found.Facts
+			return writeDetail(cmd.OutOrStdout(), a.output, found, f.ID, []field{
+				{"ID", f.ID}, {"Host", f.Hostname}, {"Domain", f.Domain}, {"Site", f.Site}, {"Tags", f.Tags},
+				{"System", strings.TrimSpace(f.OSName + " " + f.OSVersion)}, {"OS", f.OS}, {"Architecture", f.Arch}, {"Kernel", f.Kernel},
+				{"Addresses", f.Addresses}, {"Memory", byteSize(f.MemoryBytes)}, {"Zone", f.Zone}, {"Client kind", f.ClientKind},
+				{"Domain controller", mark(f.DomainController, "yes")}, {"Privileged", mark(f.Privileged, "yes")}, {"Agent version", f.Version},
+				{"Facts not read", f.Incomplete}, {"Facts of", a.longTime(found.Reported)},
+				{"Last seen", fmt.Sprintf("%s (%s)", a.longTime(found.LastSeen), a.ago(found.LastSeen))},
+			})
+		}),
+	}
+}
+
+func (a *app) historyColumns() listing[events.JobEnd] {
+	type v = events.JobEnd
+	return listing[v]{
+		name: func(r v) string { return r.Job },
+		columns: []column[v]{
+			{"ENDED", false, func(r v) any { return a.longTime(r.At) }},
+			{"DEPLOYMENT", false, func(r v) any { return r.Deployment }},
+			{"PROGRAM", false, func(r v) any { return fmt.Sprintf("%s@%s/%s", r.Package, r.Version, r.Program) }},
+			{"STATE", false, func(r v) any { return r.State }},
+			{"REASON", false, func(r v) any { return r.Reason }},
+			{"ATTEMPT", true, func(r v) any { return r.Attempt }},
+			{"EXIT CODE", true, func(r v) any { return exitCodeText(r.ExitCode) }},
+			{"JOB", true, func(r v) any { return r.Job }},
+			{"EXPLANATION", true, func(r v) any { return r.Explanation }},
+		},
+	}
+}
+
+func agentHistory(a *app) *cobra.Command {
+	var since string
+	var limit int
+	cmd := &cobra.Command{
+		Use: "history AGENT", Short: "What was done on one machine, newest last", Args: cobra.ExactArgs(1),
+		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
+			start, err := a.parseSince(since)
+			if err != nil {
+				return err
+			}
+			found, err := resolveAgent(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			history, err := ask(cmd.Context(), c, events.ExecutionHistory, events.HistoryQuery{Agent: found.Facts.ID, Since: start, Limit: limit})
+			if err != nil {
+				return err
+			}
+			return a.historyColumns().write(cmd.OutOrStdout(), a.output, history.Jobs)
+		}),
+	}
+	cmd.Flags().StringVar(&since, "since", "", "only jobs that ended after this time, or within this span (30d)")
+	cmd.Flags().IntVar(&limit, "limit", 0, "show at most so many (0: 100)")
+	return cmd
+}
+
+// parseSince reads a span before now (12h, 30d), or a time as [parseWhen]; "" is the zero time.
+func (a *app) parseSince(s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if span, err := parseSpan(s); err == nil {
+		return a.now().Add(-span).UTC(), nil
+	}
+	return parseWhen(s, a.now())
+}
+
+func exitCodeText(code *int) string {
+	if code == nil {
+		return ""
+	}
+	return fmt.Sprint(*code)
+}
+
+// resolveAgent finds the one agent of an id or a host name.
+func resolveAgent(ctx context.Context, c *client, name string) (events.AgentView, error) {
+	found, err := ask(ctx, c, events.AgentList, events.AgentQuery{Name: name})
+	if err != nil {
+		return events.AgentView{}, err
+	}
+	return pickAgent(name, found.Agents)
+}
+
+// pickAgent chooses among the agents that bear a name. An id beats host names; several machines of one
+// host name are listed, never guessed between.
+func pickAgent(name string, candidates []events.AgentView) (events.AgentView, error) {
+	for _, v := range candidates {
+		if v.Facts.ID == name {
+			return v, nil
+		}
+	}
+	switch len(candidates) {
+	case 0:
+		return events.AgentView{}, fmt.Errorf("no agent has the id or host name %q: `chandler agent ls` shows those there are", name)
+	case 1:
+		return candidates[0], nil
+	}
+	var list strings.Builder
+	for _, v := range candidates {
+		fmt.Fprintf(&list, "\n  %s  %s  site %s  last seen %s", v.Facts.ID, v.Facts.Hostname, v.Facts.Site, v.LastSeen.UTC().Format(time.RFC3339))
+	}
+	return events.AgentView{}, fmt.Errorf("%d agents have the host name %q: say which by its id%s", len(candidates), name, list.String())
+}
+
+// resolveAgents turns names into ids.
+func resolveAgents(ctx context.Context, c *client, names []string) ([]string, error) {
+	var ids []string
+	for _, name := range names {
+		found, err := resolveAgent(ctx, c, name)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, found.Facts.ID)
+	}
+	return ids, nil
+}

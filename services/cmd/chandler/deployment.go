@@ -1,0 +1,140 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"chandler/events"
+)
+
+func newDeployment(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "deployment", Short: "One program to one collection"}
+	cmd.AddCommand(deploymentCreate(a), deploymentList(a), deploymentShow(a), deploymentWatch(a),
+		deploymentChange(a, "pause", "Release no further agents; what was released goes on", events.DeploymentPause, "is paused: no further agents are released; to withdraw those released, use stop"),
+		deploymentChange(a, "resume", "Go on releasing agents", events.DeploymentResume, "goes on"),
+		deploymentStop(a), deploymentRetry(a), deploymentRemove(a))
+	return cmd
+}
+
+func programText(n events.DeploymentNotice) string {
+	return fmt.Sprintf("%s@%s/%s", n.Package, n.Version, n.Program)
+}
+
+func (a *app) deploymentColumns() listing[events.DeploymentView] {
+	type v = events.DeploymentView
+	state := func(s events.State) func(v) any {
+		return func(r v) any {
+			if r.Progress == nil {
+				return ""
+			}
+			return count(r.Progress.States[s])
+		}
+	}
+	return listing[v]{
+		name: func(r v) string { return r.Deployment },
+		columns: []column[v]{
+			{"NAME", false, func(r v) any { return r.Deployment }},
+			{"PROGRAM", false, func(r v) any { return programText(r.DeploymentNotice) }},
+			{"COLLECTION", false, func(r v) any { return r.Collection }},
+			{"LIFE", false, func(r v) any { return r.Life }},
+			{"MEMBERS", false, func(r v) any { return count(r.Members) }},
+			{"RELEASED", true, func(r v) any { return count(r.Released) }},
+			{"SUCCEEDED", false, state(events.Succeeded)},
+			{"FAILED", false, state(events.Failed)},
+			{"REVISION", true, func(r v) any { return r.Revision }},
+			{"DEADLINE", true, func(r v) any { return a.optionalTime(r.Deadline) }},
+			{"EXPIRES", true, func(r v) any { return a.optionalTime(r.Expires) }},
+			{"BY", true, func(r v) any { return r.By }},
+			{"CREATED", false, func(r v) any { return a.ago(r.At) }},
+		},
+	}
+}
+
+func deploymentList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "ls", Short: "List deployments", Args: cobra.NoArgs,
+		RunE: a.connected(func(cmd *cobra.Command, c *client, _ []string) error {
+			all, err := ask(cmd.Context(), c, events.DeploymentList, events.Nothing{})
+			if err != nil {
+				return err
+			}
+			return a.deploymentColumns().write(cmd.OutOrStdout(), a.output, all.Deployments)
+		}),
+	}
+}
+
+func deploymentShow(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "show NAME", Short: "Show one deployment", Args: cobra.ExactArgs(1),
+		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
+			view, err := ask(cmd.Context(), c, events.DeploymentShow, events.Named{Name: args[0]})
+			if err != nil {
+				return err
+			}
+			return a.writeDeployment(cmd, view)
+		}),
+	}
+}
+
+func (a *app) writeDeployment(cmd *cobra.Command, view events.DeploymentView) error {
+	fields := []field{
+		{"Name", view.Deployment}, {"Program", programText(view.DeploymentNotice)}, {"Collection", view.Collection}, {"Target", view.Expression},
+		{"Life", view.Life}, {"Why", view.Why}, {"Revision", view.Revision}, {"Order", view.Order},
+		{"Available", a.optionalTime(view.Available)}, {"Deadline", a.optionalTime(view.Deadline)}, {"Expires", a.optionalTime(view.Expires)},
+		{"Order valid until", a.longTime(view.NotAfter)}, {"Created", a.longTime(view.At)}, {"By", view.By},
+		{"Members", count(view.Members)}, {"Released", count(view.Released)},
+	}
+	if view.Progress != nil {
+		fields = append(fields, field{"Jobs", progressText(*view.Progress)}, field{"Reasons", reasonsText(*view.Progress)})
+	}
+	return writeDetail(cmd.OutOrStdout(), a.output, view, view.Deployment, fields)
+}
+
+// deploymentChange makes a command that asks for one change of a deployment.
+func deploymentChange(a *app, verb, short string, call events.Call[events.Named, events.DeploymentView], done string) *cobra.Command {
+	var why string
+	cmd := &cobra.Command{
+		Use: verb + " NAME", Short: short, Args: cobra.ExactArgs(1),
+		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
+			view, err := ask(cmd.Context(), c, call, events.Named{Name: args[0], Why: why})
+			if err != nil {
+				return err
+			}
+			note(cmd.ErrOrStderr(), "deployment %s %s", view.Deployment, done)
+			return nil
+		}),
+	}
+	cmd.Flags().StringVar(&why, "why", "", "why, kept with the event")
+	return cmd
+}
+
+func deploymentRetry(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "retry NAME", Short: "Offer a deployment's failed jobs once more", Args: cobra.ExactArgs(1),
+		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
+			answer, err := ask(cmd.Context(), c, events.ExecutionRetry, events.Named{Name: args[0]})
+			if err != nil {
+				return err
+			}
+			if a.output == formJSON || a.output == formYAML {
+				return writeData(cmd.OutOrStdout(), a.output, answer)
+			}
+			note(cmd.OutOrStdout(), "%s offered again; follow with: chandler deployment watch %s", plural(answer.Offered, "job is", "jobs are"), args[0])
+			return nil
+		}),
+	}
+}
+
+func deploymentRemove(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "rm NAME", Short: "Forget a deployment that is stopped, expired or done; its history stays", Args: cobra.ExactArgs(1),
+		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
+			if _, err := ask(cmd.Context(), c, events.DeploymentRemove, events.Named{Name: args[0]}); err != nil {
+				return err
+			}
+			note(cmd.ErrOrStderr(), "deployment %s is forgotten", args[0])
+			return nil
+		}),
+	}
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"chandler/events"
+	"chandler/events/order"
+)
+
+func helloFleet(t *testing.T) *fakeFleet {
+	t.Helper()
+	f := newFakeFleet(t)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.packages = []events.PackageInfo{{Digest: events.DigestOf([]byte("m")), Manifest: events.Manifest{Package: "hello", Version: "2.10-3",
+		Programs: map[string]events.Program{"install": {Run: events.RunAdministrative}, "remove": {Run: events.RunAdministrative}}}}}
+	f.collection = events.CollectionView{Collection: events.Collection{Name: "office", Expression: `agent.os == "linux"`, Exclude: []string{"agent0002"}}, Members: []string{"agent0001"}}
+	return f
+}
+
+var createHello = []string{"deployment", "create", "hello-everywhere", "--package", "hello", "--program", "install", "--to", "office"}
+
+func TestADeploymentIsSignedAsAgentsWillReadIt(t *testing.T) {
+	f := helloFleet(t)
+	code, _, stderr := command(t, f.app, "", append(createHello, "--deadline", "+24h", "--expires", "2026-12-24T12:00 Europe/Oslo", "--rerun", "never")...)
+	if code != 0 {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	if !strings.Contains(stderr, "1 machine now") {
+		t.Errorf("it does not say how many machines it reaches: %s", stderr)
+	}
+	c, err := f.app.current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := loadSigner(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _, err := order.Verify(f.sent().Envelope, s.trust, testNow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := order.Order{
+		Format: order.Format, Fleet: s.trust.Fleet, Deployment: "hello-everywhere", Revision: 1, Package: "hello", Version: "2.10-3", Manifest: events.DigestOf([]byte("m")),
+		Program: "install", Run: events.RunAdministrative, Collection: "office", Expression: `agent.os == "linux"`, ExcludeDigest: order.ListDigest([]string{"agent0002"}),
+		Assignments: []order.Assignment{{At: new(testNow.Add(24 * time.Hour))}}, Expires: new(time.Date(2026, 12, 24, 11, 0, 0, 0, time.UTC)),
+		Rerun: order.RerunNever, Issued: testNow, NotAfter: testNow.Add(order.DefaultValidity),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"agent0002"}, f.sent().Exclude); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWhatMustNotBeSentIsNotSent(t *testing.T) {
+	many := make([]string, confirmAbove)
+	for name, c := range map[string]struct {
+		change func(*fakeFleet)
+		args   []string
+		code   int
+		says   string
+	}{
+		"a dry run":                           {args: []string{"--dry-run"}, says: "1 machine now"},
+		"a program that is not there":         {args: []string{"--program", "instal"}, code: 1, says: "install, remove"},
+		"a package that is not there":         {args: []string{"--package", "goodbye"}, code: 1, says: "--package"},
+		"a deadline after the signature ends": {args: []string{"--deadline", "+91d"}, code: 1, says: "--valid"},
+		"an expiry before the deadline":       {args: []string{"--deadline", "+2d", "--expires", "+1d"}, code: 1, says: "expires"},
+		"a time without a zone":               {args: []string{"--available", "2026-12-01T08:00"}, code: 1, says: "zone"},
+		"an unknown rerun":                    {args: []string{"--rerun", "sometimes"}, code: 1, says: "if-failed"},
+		"a name with a dot":                   {args: []string{"--package", "hello"}, change: func(f *fakeFleet) { f.collection.Name = "a.b" }, code: 1, says: "a.b"},
+		"very many machines, not confirmed":   {change: func(f *fakeFleet) { f.collection.Members = many }, code: 1, says: "--yes"},
+		"a name that is taken": {change: func(f *fakeFleet) {
+			f.deployment = &events.DeploymentView{DeploymentNotice: events.DeploymentNotice{Revision: 4}, Life: events.LifeActive}
+		}, code: 1, says: "--revise"},
+		"an expression agents could not read": {change: func(f *fakeFleet) { f.collection.Expression = "agent." }, code: 1, says: "expression"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := helloFleet(t)
+			if c.change != nil {
+				f.set(func() { c.change(f) })
+			}
+			code, _, stderr := command(t, f.app, "", append(createHello, c.args...)...)
+			if code != c.code || !strings.Contains(stderr, c.says) {
+				t.Errorf("exit code %d, %s; want %d and %q", code, stderr, c.code, c.says)
+			}
+			if f.sent() != nil {
+				t.Error("it was sent")
+			}
+		})
+	}
+}
+
+func TestARevisionFollowsTheOneBefore(t *testing.T) {
+	f := helloFleet(t)
+	f.set(func() {
+		f.deployment = &events.DeploymentView{DeploymentNotice: events.DeploymentNotice{Revision: 4}, Life: events.LifeActive}
+		f.collection.Members = make([]string, confirmAbove)
+	})
+	if code, _, stderr := command(t, f.app, "", append(createHello, "--revise", "--yes")...); code != 0 {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	o, _, err := order.Open(f.sent().Envelope)
+	if err != nil || o.Revision != 5 {
+		t.Fatalf("got revision %d, %v", o.Revision, err)
+	}
+}
+
+func TestManyMachinesAskForTheNameTyped(t *testing.T) {
+	for typed, sent := range map[string]bool{"hello-everywhere\n": true, "yes\n": false, "": false} {
+		f := helloFleet(t)
+		f.app.isTerminal = func(any) bool { return true }
+		f.set(func() { f.collection.Members = make([]string, confirmAbove) })
+		code, _, stderr := command(t, f.app, typed, createHello...)
+		if sent != (f.sent() != nil) || sent != (code == 0) {
+			t.Errorf("%q: sent %v, exit code %d: %s", typed, f.sent() != nil, code, stderr)
+		}
+	}
+}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"chandler/events"
+	"chandler/events/bus"
+)
+
+// finding is what doctor says about one thing.
+type finding struct {
+	About  string `json:"about"`
+	State  string `json:"state"` // ok, warning or problem
+	Says   string `json:"says"`
+	Advice string `json:"advice,omitempty"`
+}
+
+const (
+	stateOK      = "ok"
+	stateWarning = "warning"
+	stateProblem = "problem"
+)
+
+func ok(about, format string, args ...any) finding {
+	return finding{About: about, State: stateOK, Says: fmt.Sprintf(format, args...)}
+}
+
+func warning(about, advice, format string, args ...any) finding {
+	return finding{about, stateWarning, fmt.Sprintf(format, args...), advice}
+}
+
+func problem(about, advice, format string, args ...any) finding {
+	return finding{about, stateProblem, fmt.Sprintf(format, args...), advice}
+}
+
+func newDoctor(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "doctor", Short: "Look for what is wrong: broker, streams, services, agents, orders, keys", Args: cobra.NoArgs,
+		Long: `Looks at everything that can be looked at from here and says what to do. Nothing is changed. The exit
+code is 1 if there is a problem; warnings do not count.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			where, err := a.current()
+			if err != nil {
+				return err
+			}
+			found := a.examine(cmd.Context(), where)
+			if err := findingColumns.write(cmd.OutOrStdout(), a.output, found); err != nil {
+				return err
+			}
+			for _, f := range found {
+				if f.State == stateProblem {
+					return exitCode(1)
+				}
+			}
+			return nil
+		},
+	}
+}
+
+var findingColumns = listing[finding]{
+	name: func(f finding) string { return f.About },
+	columns: []column[finding]{
+		{"STATE", false, func(f finding) any { return f.State }},
+		{"ABOUT", false, func(f finding) any { return f.About }},
+		{"SAYS", false, func(f finding) any {
+			if f.Advice == "" {
+				return f.Says
+			}
+			return f.Says + ": " + f.Advice
+		}},
+	},
+}
+
+// examine runs every examination; without a broker only those that need none.
+func (a *app) examine(ctx context.Context, where connection) []finding {
+	found := examineKeys(where)
+	c, err := dial(where, a.timeout)
+	if err != nil {
+		return append(found, problem("broker", "start it with `chandler up`, or choose another context", "%s does not answer: %v", where.Server, err))
+	}
+	defer c.bus.Conn().Close()
+	found = append(found, examineBroker(c)...)
+	for _, look := range []func(context.Context, *client) ([]finding, error){
+		examineTopology, examineServices, examineConsumers, a.examineDeadLetters, a.examineAgents, a.examineOrders,
+	} {
+		more, err := look(ctx, c)
+		found = append(found, more...)
+		if err != nil && !errors.Is(err, bus.ErrUnavailable) { // a service that is away is told already
+			found = append(found, problem("examination", "mend what is said above first", "%v", err))
+		}
+	}
+	return found
+}
+
+func examineKeys(where connection) []finding {
+	if where.SigningKey == "" {
+		return []finding{warning("signing key", "needed only where deployments are created: chandler context add", "context %s names none", where.Name)}
+	}
+	s, err := loadSigner(where)
+	if err != nil {
+		return []finding{problem("signing key", "deployments cannot be created from here until this is mended", "%v", err)}
+	}
+	for _, k := range s.trust.Keys {
+		if k.Key == s.key.Public(k.Name).Key {
+			return []finding{ok("signing key", "readable by its owner alone, and trusted by agents that hold %s (fleet %s)", where.Trust, s.trust.Fleet)}
+		}
+	}
+	return []finding{problem("signing key", "use the key that belongs to the bundle", "agents that hold %s do not trust it", where.Trust)}
+}
+
+func examineBroker(c *client) []finding {
+	nc := c.bus.Conn()
+	rtt, err := nc.RTT()
+	if err != nil {
+		return []finding{problem("broker", "look at its log", "%s does not answer: %v", c.Server, err)}
+	}
+	found := []finding{ok("broker", "nats-server %s at %s answers in %s", nc.ConnectedServerVersion(), nc.ConnectedUrlRedacted(), rtt.Round(10*time.Microsecond))}
+	if _, err := nc.TLSConnectionState(); err != nil && !loopbackURL(nc.ConnectedUrl()) {
+		found = append(found, warning("broker", "give it a certificate before anything leaves this network", "the connection to %s is not encrypted", nc.ConnectedUrlRedacted()))
+	}
+	if !nc.AuthRequired() && !loopbackURL(nc.ConnectedUrl()) {
+		found = append(found, warning("broker", "let it listen on loopback or a trusted network only", "it lets anybody in"))
+	}
+	return found
+}
+
+func loopbackURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && loopbackHost(u.Hostname())
+}
+
+// loopbackHost says whether only this machine can reach an address.
+func loopbackHost(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func (a *app) examineAgents(ctx context.Context, c *client) ([]finding, error) {
+	all, err := ask(ctx, c, events.AgentList, events.AgentQuery{})
+	if err != nil {
+		return nil, err
+	}
+	var silent []string
+	for _, v := range all.Agents {
+		if a.now().Sub(v.LastSeen) > silentAfter {
+			silent = append(silent, v.Facts.Hostname)
+		}
+	}
+	switch {
+	case len(all.Agents) == 0:
+		return []finding{warning("agents", "start chandler-agent on a machine", "none has reported yet")}, nil
+	case len(silent) > 0:
+		return []finding{warning("agents", "`chandler agent ls` shows since when; machines that are off are no fault", "%d of %d silent for more than %s: %s",
+			len(silent), len(all.Agents), silentAfter, firstOf(silent, 5))}, nil
+	}
+	return []finding{ok("agents", "%s, none silent", plural(len(all.Agents), "agent", "agents"))}, nil
+}
+
+// nearEnd is how long before its end an order's validity is warned about.
+const nearEnd = 14 * 24 * time.Hour
+
+func (a *app) examineOrders(ctx context.Context, c *client) ([]finding, error) {
+	all, err := ask(ctx, c, events.DeploymentList, events.Nothing{})
+	if err != nil {
+		return nil, err
+	}
+	var found []finding
+	live := 0
+	for _, d := range all.Deployments {
+		if d.Life == events.LifeStopped || d.Life == events.LifeExpired {
+			continue
+		}
+		live++
+		left := d.NotAfter.Sub(a.now())
+		switch {
+		case left <= 0:
+			found = append(found, problem("order", "create it again with --revise", "the signature of deployment %s is no longer valid since %s", d.Deployment, a.longTime(d.NotAfter)))
+		case left < nearEnd:
+			found = append(found, warning("order", "create it again with --revise", "the signature of deployment %s is valid only until %s", d.Deployment, a.longTime(d.NotAfter)))
+		}
+	}
+	if len(found) == 0 {
+		found = append(found, ok("orders", "%s, every signature is valid for long enough", plural(live, "live deployment", "live deployments")))
+	}
+	return found, nil
+}
+
+// firstOf shows the first n of a list.
+func firstOf(list []string, n int) string {
+	if len(list) <= n {
+		return strings.Join(list, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(list[:n], ", "), len(list)-n)
+}

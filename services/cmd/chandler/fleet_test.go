@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"chandler/events"
+	"chandler/events/bus"
+)
+
+// fakeFleet answers as the services would, from what a test put into it, on a real broker.
+type fakeFleet struct {
+	app *app
+	bus *bus.Bus // of the test itself
+
+	mu         sync.Mutex
+	agents     []events.AgentView
+	packages   []events.PackageInfo
+	collection events.CollectionView
+	deployment *events.DeploymentView
+	received   *events.DeploymentRequest
+	decisions  []events.WhyDecision
+	freezes    []events.Freeze
+	jobs       []events.JobRow
+	stops      []events.StopAnswer // the first answers stop, the next each further question
+}
+
+func newFakeFleet(t *testing.T) *fakeFleet {
+	t.Helper()
+	dir := t.TempDir()
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	b, err := startBroker(filepath.Join(dir, "broker"), "127.0.0.1:0", log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.close)
+	f := &fakeFleet{app: testApp(map[string]string{"XDG_CONFIG_HOME": filepath.Join(dir, "config")})}
+	f.app.timeout = 0 // set by the flag's default
+	at := place{filepath.Join(dir, "data")}
+	if _, err := makeKeys(at.key(), at.trust()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.app.writeContext(b.url(), at); err != nil {
+		t.Fatal(err)
+	}
+	f.bus = f.serve(t, b, log)
+	return f
+}
+
+// serve runs all services until the test ends; it returns when they answer.
+func (f *fakeFleet) serve(t *testing.T, b *broker, log *slog.Logger) *bus.Bus {
+	t.Helper()
+	nc, err := nats.Connect("", nats.InProcessServer(b.server))
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := bus.New(bus.Options{Conn: nc, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := made.Provision(t.Context(), bus.Topology{MaxBytesScale: b.scale}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for name, endpoints := range f.endpoints() {
+		running.Go(func() {
+			if err := made.Serve(ctx, name, "0.0.1", endpoints...); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Cleanup(func() { cancel(); running.Wait(); nc.Close() })
+	for name, endpoints := range f.endpoints() {
+		if err := awaitService(t.Context(), nc, name, len(endpoints)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return made
+}
+
+// set changes what the services answer.
+func (f *fakeFleet) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+// sent is the deployment that was received, or nil.
+func (f *fakeFleet) sent() *events.DeploymentRequest {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.received
+}
+
+// with makes an answer under the lock.
+func with[Req, Resp any](f *fakeFleet, call events.Call[Req, Resp], answer func(Req) (Resp, error)) bus.Endpoint {
+	return bus.Answer(call, func(_ context.Context, _ string, r Req) (Resp, error) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return answer(r)
+	})
+}
+
+func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
+	return map[string][]bus.Endpoint{
+		"credentials": {with(f, events.AccountList, func(events.Nothing) (events.AccountViews, error) { return events.AccountViews{}, nil })},
+		"content": {with(f, events.ContentShow, func(n events.Named) (events.PackageInfo, error) {
+			for _, p := range f.packages {
+				if p.Manifest.Package == n.Name {
+					return p, nil
+				}
+			}
+			return events.PackageInfo{}, bus.NotFound(os.ErrNotExist)
+		})},
+		"scheduling": {
+			with(f, events.AgentList, func(q events.AgentQuery) (events.AgentViews, error) {
+				return events.AgentViews{Agents: slices.DeleteFunc(slices.Clone(f.agents), func(v events.AgentView) bool {
+					return q.Name != "" && v.Facts.ID != q.Name && v.Facts.Hostname != q.Name
+				})}, nil
+			}),
+			with(f, events.CollectionShow, func(events.Named) (events.CollectionView, error) { return f.collection, nil }),
+			with(f, events.DeploymentShow, func(events.Named) (events.DeploymentView, error) {
+				if f.deployment == nil {
+					return events.DeploymentView{}, bus.NotFound(os.ErrNotExist)
+				}
+				return *f.deployment, nil
+			}),
+			with(f, events.DeploymentCreate, func(r events.DeploymentRequest) (events.DeploymentView, error) {
+				f.received = &r
+				return events.DeploymentView{Life: events.LifeActive}, nil
+			}),
+			with(f, events.DeploymentList, func(events.Nothing) (events.DeploymentViews, error) { return events.DeploymentViews{}, nil }),
+			with(f, events.Why, func(events.WhyRequest) (events.WhyAnswer, error) { return events.WhyAnswer{Answers: f.decisions}, nil }),
+		},
+		"execution": {
+			with(f, events.ExecutionFreezes, func(events.Nothing) (events.FreezeList, error) { return events.FreezeList{Freezes: f.freezes}, nil }),
+			with(f, events.ExecutionJobs, func(events.JobQuery) (events.JobRows, error) { return events.JobRows{Jobs: f.jobs}, nil }),
+			with(f, events.ExecutionStop, func(events.StopRequest) (events.StopAnswer, error) { return f.stops[0], nil }),
+			with(f, events.ExecutionStopped, func(events.StopQuery) (events.StopAnswer, error) {
+				if len(f.stops) > 1 {
+					f.stops = f.stops[1:]
+				}
+				return f.stops[0], nil
+			}),
+		},
+	}
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"chandler/events"
+)
+
+func newPackage(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "package", Short: "Software and the programs that install it"}
+	cmd.AddCommand(packagePublish(a), packageList(a), packageShow(a), packageRemove(a))
+	return cmd
+}
+
+func packageName(p events.PackageInfo) string { return p.Manifest.Package + "@" + p.Manifest.Version }
+
+func programNames(m events.Manifest) []string { return slices.Sorted(maps.Keys(m.Programs)) }
+
+func (a *app) packageColumns() listing[events.PackageInfo] {
+	type v = events.PackageInfo
+	return listing[v]{
+		name: packageName,
+		columns: []column[v]{
+			{"NAME", false, func(r v) any { return r.Manifest.Package }},
+			{"VERSION", false, func(r v) any { return r.Manifest.Version }},
+			{"PROGRAMS", false, func(r v) any { return programNames(r.Manifest) }},
+			{"FILES", true, func(r v) any { return count(len(r.Manifest.Files)) }},
+			{"SIZE", false, func(r v) any { return byteSize(r.Manifest.Size()) }},
+			{"DEPLOYMENTS", true, func(r v) any { return r.Deployments }},
+			{"PUBLISHED", false, func(r v) any { return a.ago(r.Manifest.Published) }},
+			{"BY", true, func(r v) any { return r.By }},
+			{"DIGEST", true, func(r v) any { return r.Digest }},
+		},
+	}
+}
+
+func packageList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "ls", Short: "List packages", Args: cobra.NoArgs,
+		RunE: a.connected(func(cmd *cobra.Command, c *client, _ []string) error {
+			all, err := ask(cmd.Context(), c, events.ContentList, events.Nothing{})
+			if err != nil {
+				return err
+			}
+			return a.packageColumns().write(cmd.OutOrStdout(), a.output, all.Packages)
+		}),
+	}
+}
+
+func packageShow(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "show NAME[@VERSION]", Short: "Show one package; without a version the newest published", Args: cobra.ExactArgs(1),
+		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
+			name, version, _ := strings.Cut(args[0], "@")
+			found, err := ask(cmd.Context(), c, events.ContentShow, events.Named{Name: name, Version: version})
+			if err != nil {
+				return err
+			}
+			m := found.Manifest
+			fields := []field{
+				{"Package", m.Package}, {"Version", m.Version}, {"Publisher", m.Publisher}, {"Comment", m.Comment}, {"Digest", found.Digest},
+				{"Published", a.longTime(m.Published)}, {"By", found.By}, {"Deployments", found.Deployments},
+			}
+			for _, program := range programNames(m) {
+				p := m.Programs[program]
+				fields = append(fields, field{"Program " + program, "run " + string(p.Run) + ": " + p.Command.String()})
+			}
+			for _, f := range m.Files {
+				fields = append(fields, field{"File " + f.Path, byteSize(f.Size) + "  " + f.SHA256})
+			}
+			return writeDetail(cmd.OutOrStdout(), a.output, found, packageName(found), fields)
+		}),
+	}
+}
+
+func packageRemove(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "rm NAME@VERSION", Short: "Remove a package that no deployment needs", Args: cobra.ExactArgs(1),
+		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
+			name, version, ok := strings.Cut(args[0], "@")
+			if !ok {
+				return errNameVersion
+			}
+			removed, err := ask(cmd.Context(), c, events.ContentRemove, events.Named{Name: name, Version: version})
+			if err != nil {
+				return err
+			}
+			note(cmd.ErrOrStderr(), "package %s is removed", packageName(removed))
+			return nil
+		}),
+	}
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"chandler/events"
+	"chandler/services/content/publish"
+)
+
+var errNameVersion = errors.New("say which version is to be removed: NAME@VERSION")
+
+// publishFlags are those of package publish, as typed.
+type publishFlags struct{ run, name, version string }
+
+func packagePublish(a *app) *cobra.Command {
+	var f publishFlags
+	cmd := &cobra.Command{
+		Use: "publish PATH", Short: "Publish a package: a directory with package.yaml, or a .deb, .rpm, .msi or script file", Args: cobra.ExactArgs(1),
+		Long: `Reads and checks the package here, uploads what the content service lacks, and publishes it. A published
+version never changes.
+
+The programs of a .deb, .rpm, .msi or script are inferred; whose rights they run with is not: say --run.`,
+		Example: `  chandler package publish ./hello
+  chandler package publish hello_2.10-3_amd64.deb --run administrative`,
+		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
+			return a.publish(cmd, c, args[0], f)
+		}),
+	}
+	cmd.Flags().StringVar(&f.run, "run", "", "whose rights the programs of a file run with: user or administrative")
+	cmd.Flags().StringVar(&f.name, "name", "", "name of the package of a file, instead of what the file says")
+	cmd.Flags().StringVar(&f.version, "version", "", "version of the package of a file, instead of what the file says")
+	return cmd
+}
+
+func (a *app) publish(cmd *cobra.Command, c *client, path string, f publishFlags) error {
+	plan, err := a.readPackage(cmd, path, f)
+	if err != nil {
+		return err
+	}
+	for _, n := range plan.Notes {
+		note(cmd.ErrOrStderr(), "note: %s", n)
+	}
+	progress := newProgress(cmd.ErrOrStderr(), a.isTerminal(cmd.ErrOrStderr()), "upload", plan.Size())
+	published, err := publish.Upload(cmd.Context(), plan, contentServer{c}, nil, progress.set)
+	progress.finish(err == nil)
+	if err != nil {
+		return fmt.Errorf("publish %s: %w", path, err)
+	}
+	if a.output != formTable && a.output != formWide {
+		return writeDetail(cmd.OutOrStdout(), a.output, published, packageName(published), nil)
+	}
+	note(cmd.OutOrStdout(), "package %s is published: %s, %s, programs: %s", packageName(published), plural(len(published.Manifest.Files), "file", "files"),
+		byteSize(published.Manifest.Size()), cellText(programNames(published.Manifest)))
+	return nil
+}
+
+// readPackage reads the package; where it needs to know whose rights are meant, it asks on a terminal.
+func (a *app) readPackage(cmd *cobra.Command, path string, f publishFlags) (*publish.Plan, error) {
+	o := publish.Options{Run: events.RunMode(f.run), Name: f.name, Version: f.version, Now: a.now,
+		Expression: func(e string) error { return checkExpression("expression", e) }}
+	plan, err := publish.Read(cmd.Context(), path, o)
+	if !errors.Is(err, publish.ErrNoRun) {
+		return plan, err
+	}
+	if !a.interactive(cmd) {
+		return nil, fmt.Errorf("%w: --run user or --run administrative", err)
+	}
+	fmt.Fprint(cmd.ErrOrStderr(), "With whose rights does it run? user (whoever is logged on) or administrative: ")
+	typed, err := readLine(cmd.InOrStdin())
+	if err != nil {
+		return nil, err
+	}
+	o.Run = events.RunMode(typed)
+	return publish.Read(cmd.Context(), path, o)
+}
+
+// contentServer is the content service as publishing sees it.
+type contentServer struct{ c *client }
+
+func (s contentServer) Upload(ctx context.Context, r events.UploadRequest) (events.UploadAnswer, error) {
+	return ask(ctx, s.c, events.ContentUpload, r)
+}
+
+func (s contentServer) Commit(ctx context.Context, r events.CommitRequest) (events.PackageInfo, error) {
+	return ask(ctx, s.c, events.ContentCommit, r)
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+
+	"chandler/events"
+	"chandler/services/daemon"
+)
+
+// serverOptions say what one process runs.
+type serverOptions struct {
+	// Data is the directory of everything that is kept here: broker/, content/, keys/.
+	Data string
+	// Listen is where the embedded broker listens, host:port (port 0: any free one). Empty: no broker is
+	// embedded, and Server says where one is.
+	Listen string
+	Server []string
+	// Credentials and CA are files for the connection to Server; both may be empty.
+	Credentials, CA string
+	// HTTP is where content listens, host:port; Advertise is the address that agents are told, if they reach
+	// it by another.
+	HTTP, Advertise string
+	Metrics         string   // where /metrics and /healthz listen
+	Services        []string // which to run
+	Replicas        int      // of every stream, when they are made
+	Log             *slog.Logger
+	Clock           func() time.Time // nil: time.Now
+}
+
+// server is a broker and services in this process. The zero value is not usable: see startServer.
+type server struct {
+	URL     string // of the broker
+	Metrics string // where /metrics is served, host:port
+	broker  *broker
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when all parts have stopped
+	err     error         // why, after done
+}
+
+// readyTime bounds the wait for services to answer after their start.
+const readyTime = 60 * time.Second
+
+// startServer starts everything and returns when every service answers. The server stops when ctx ends or
+// a part of it fails; wait tells. After an error nothing is left running.
+func startServer(ctx context.Context, o serverOptions) (*server, error) {
+	s := &server{done: make(chan struct{})}
+	if o.Listen != "" {
+		embedded, err := startBroker(filepath.Join(o.Data, "broker"), o.Listen, o.Log)
+		if err != nil {
+			return nil, err
+		}
+		s.broker, s.URL = embedded, embedded.url()
+	}
+	a := &assembly{serverOptions: o, registry: daemon.NewRegistry(), checks: map[string]daemon.Check{}, broker: s.broker}
+	if err := a.build(ctx); err != nil {
+		a.closeAll()
+		s.broker.close()
+		return nil, err
+	}
+	if s.URL == "" {
+		s.URL = a.conns[0].ConnectedUrl()
+	}
+	s.Metrics = a.monitor.Addr()
+	running, cancel := context.WithCancel(ctx)
+	s.cancel = cancel
+	go func() {
+		defer close(s.done)
+		s.err = daemon.Run(running, daemon.RunOptions{Log: o.Log}, a.parts...)
+		a.closeAll()
+		s.broker.close()
+	}()
+	if err := s.ready(ctx, a); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// ready waits until each service takes all its requests.
+func (s *server) ready(ctx context.Context, a *assembly) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	go func() {
+		select {
+		case <-s.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	for _, name := range a.Services {
+		if err := awaitService(ctx, a.conns[0], name, declaredCalls(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func declaredCalls(service string) (n int) {
+	for _, c := range events.Calls() {
+		if c.Service == service {
+			n++
+		}
+	}
+	return n
+}
+
+// awaitService waits until a service answers on so many endpoints: it is there for pings before it has
+// them all.
+func awaitService(ctx context.Context, nc *nats.Conn, name string, endpoints int) error {
+	subject, err := micro.ControlSubject(micro.InfoVerb, name, "")
+	if err != nil {
+		return err
+	}
+	for {
+		asking, cancel := context.WithTimeout(ctx, pingTime)
+		answer, err := nc.RequestWithContext(asking, subject, nil)
+		cancel()
+		var info micro.Info
+		if err == nil && json.Unmarshal(answer.Data, &info) == nil && len(info.Endpoints) >= endpoints {
+			return nil
+		}
+		if !pause(ctx, 10*time.Millisecond) {
+			return fmt.Errorf("service %s does not answer: %w", name, ctx.Err())
+		}
+	}
+}
+
+// wait blocks until the server has stopped and says why; nil after close, or when ctx ended.
+func (s *server) wait() error {
+	<-s.done
+	return s.err
+}
+
+// close stops everything, within one grace period.
+func (s *server) close() error {
+	s.cancel()
+	return s.wait()
+}
+
+// loopback says whether only this machine can reach host:port.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	return err == nil && loopbackHost(host)
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"chandler/events/bus"
+	"chandler/services/content"
+	"chandler/services/credentials"
+	"chandler/services/execution"
+	"chandler/services/scheduling"
+)
+
+// services are those that a whole fleet has.
+func services() []string { return []string{"scheduling", "content", "credentials", "execution"} }
+
+// makers is the table of services.
+func (a *assembly) makers() map[string]func(*bus.Bus) (service, error) {
+	return map[string]func(*bus.Bus) (service, error){
+		"scheduling": func(b *bus.Bus) (service, error) {
+			return scheduling.New(scheduling.Options{Bus: b, Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version, Provision: a.provision(b)})
+		},
+		"content": a.content,
+		"credentials": func(b *bus.Bus) (service, error) {
+			return credentials.New(credentials.Options{Bus: b, Dir: filepath.Join(a.Data, "keys"), Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version, Provision: a.provision(b)})
+		},
+		"execution": func(b *bus.Bus) (service, error) {
+			return execution.New(execution.Options{Bus: b, Registerer: a.registry, Log: a.Log, Clock: a.Clock})
+		},
+	}
+}
+
+// content opens its listener here, so that an address in use is told at once.
+func (a *assembly) content(b *bus.Bus) (service, error) {
+	l, err := net.Listen("tcp", a.HTTP)
+	if err != nil {
+		return nil, fmt.Errorf("listen for content: %w", err)
+	}
+	public := a.Advertise
+	if public == "" {
+		if public, err = publicURL(l.Addr()); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
+	s, err := content.New(content.Options{Bus: b, Dir: filepath.Join(a.Data, "content"), Listener: l, PublicURL: public, Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version})
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return s, nil
+}
+
+// publicURL is how agents reach a listener: by its own address, or by this machine's name where it listens
+// on every address.
+func publicURL(listening net.Addr) (string, error) {
+	host, port, err := net.SplitHostPort(listening.String())
+	if err != nil {
+		return "", err
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		if host, err = os.Hostname(); err != nil {
+			return "", fmt.Errorf("find the name under which agents reach content: %w; say --advertise", err)
+		}
+	}
+	return "http://" + net.JoinHostPort(host, port), nil
+}

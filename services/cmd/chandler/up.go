@@ -1,0 +1,177 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"chandler/services/daemon"
+)
+
+const (
+	defaultBroker = "127.0.0.1:4222"
+	defaultHTTP   = "127.0.0.1:4280"
+)
+
+// upFlags are those of up, as typed.
+type upFlags struct {
+	data, listen, http, advertise, metrics string
+	log                                    daemon.LogConfig
+}
+
+func newUp(a *app) *cobra.Command {
+	var f upFlags
+	cmd := &cobra.Command{
+		Use: "up", Short: "Run the broker and every service in this process", Args: cobra.NoArgs,
+		Long: `Runs an embedded broker and every service until interrupted, and writes a context, so that the next
+commands need no flags. At its first start it makes a key that signs orders, and the trust bundle that
+agents are given.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.up(cmd, f) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.data, "data", "", "directory of everything that is kept (default: the user's state directory, or /var/lib/chandler for root)")
+	flags.StringVar(&f.listen, "listen", defaultBroker, "where the broker listens")
+	flags.StringVar(&f.http, "http", defaultHTTP, "where package content is served")
+	flags.StringVar(&f.advertise, "advertise", "", "address of --http as agents reach it, if another (http://files.example:4280)")
+	flags.StringVar(&f.metrics, "metrics", daemon.DefaultListen, "where /metrics and /healthz are served")
+	flags.StringVar(&f.log.Level, "log-level", "warn", "debug, info, warn or error")
+	flags.StringVar(&f.log.Format, "log-format", "text", "text or json")
+	return cmd
+}
+
+// place is where a server keeps its files.
+type place struct{ data string }
+
+func (p place) key() string   { return filepath.Join(p.data, "keys", "order.key") }
+func (p place) trust() string { return filepath.Join(p.data, "trust.json") }
+
+func (a *app) up(cmd *cobra.Command, f upFlags) error {
+	data, err := a.dataDirectory(f.data)
+	if err != nil {
+		return err
+	}
+	log, err := daemon.NewLogger(cmd.ErrOrStderr(), f.log)
+	if err != nil {
+		return err
+	}
+	unlock, err := lockDirectory(data)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	at := place{data}
+	made, err := makeKeys(at.key(), at.trust())
+	if err != nil {
+		return fmt.Errorf("make the fleet's keys: %w", err)
+	}
+	warnOpen(cmd, f)
+	s, err := startServer(cmd.Context(), f.options(data, log))
+	if err != nil {
+		return err
+	}
+	name, err := a.writeContext(s.URL, at)
+	if err != nil {
+		return fmt.Errorf("write a context: %w", joinClose(err, s))
+	}
+	tellUp(cmd, at, s, name, made)
+	return s.wait()
+}
+
+// joinClose stops the server after an error and adds what that says.
+func joinClose(err error, s *server) error {
+	if closing := s.close(); closing != nil {
+		return fmt.Errorf("%w; and while stopping: %w", err, closing)
+	}
+	return err
+}
+
+func (f upFlags) options(data string, log *slog.Logger) serverOptions {
+	return serverOptions{Data: data, Listen: f.listen, HTTP: f.http, Advertise: f.advertise, Metrics: f.metrics, Services: services(), Replicas: 1, Log: log}
+}
+
+// dataDirectory makes the directory, for this user alone.
+func (a *app) dataDirectory(given string) (string, error) {
+	data := given
+	switch home, err := os.UserHomeDir(); {
+	case data != "":
+	case os.Geteuid() == 0:
+		data = "/var/lib/chandler"
+	case a.getenv("XDG_STATE_HOME") != "":
+		data = filepath.Join(a.getenv("XDG_STATE_HOME"), "chandler")
+	case err != nil:
+		return "", fmt.Errorf("find a directory to keep things in: %w; say --data", err)
+	default:
+		data = filepath.Join(home, ".local", "state", "chandler")
+	}
+	data, err := filepath.Abs(data)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return "", fmt.Errorf("make data directory: %w", err)
+	}
+	return data, nil
+}
+
+// warnOpen says what others on the network can do.
+func warnOpen(cmd *cobra.Command, f upFlags) {
+	if !loopback(f.listen) {
+		note(cmd.ErrOrStderr(), "WARNING: the broker listens on %s and has no authentication yet: whoever reaches it can speak as an administrator. "+
+			"They cannot make machines run anything (that takes the signing key), but they can stop and read everything.", f.listen)
+	}
+	for _, address := range []string{f.http, f.metrics} {
+		if !loopback(address) {
+			note(cmd.ErrOrStderr(), "note: %s can be reached from other machines, without encryption", address)
+		}
+	}
+}
+
+// writeContext makes the context "local", or the one named, and selects it.
+func (a *app) writeContext(url string, at place) (string, error) {
+	store, err := a.contexts()
+	if err != nil {
+		return "", err
+	}
+	c := connection{Name: a.context, Server: url, Caller: defaultCaller, SigningKey: at.key(), Trust: at.trust()}
+	if c.Name == "" {
+		c.Name = "local"
+	}
+	if there, err := store.load(c.Name); err == nil && there.Trust == c.Trust {
+		c.Caller, c.SigningKey = there.Caller, there.SigningKey // the key may have been moved
+	}
+	if err := store.save(c); err != nil {
+		return "", err
+	}
+	return c.Name, store.choose(c.Name)
+}
+
+func tellUp(cmd *cobra.Command, at place, s *server, context string, made bool) {
+	out := cmd.OutOrStdout()
+	note(out, "chandler is up: broker %s, metrics http://%s/metrics, data %s", s.URL, s.Metrics, at.data)
+	if made {
+		note(out, "A key that signs orders was made: %s", at.key())
+	}
+	if there, err := exists(at.key()); err == nil && there {
+		note(out, "The signing key lies beside the services only until it is moved away: whoever has this machine can install anything on every agent.")
+		note(out, "  Move it to where deployments are created, then: chandler context add %s --server %s --trust %s --signing-key NEW-PLACE", context, s.URL, at.trust())
+	}
+	note(out, "Context %q is selected. Next:", context)
+	note(out, "  chandler-agent run --servers %s --trust %s", s.URL, at.trust())
+	note(out, "  chandler agent ls")
+	note(out, "  chandler package publish PATH")
+}
+
+// localURL is the address under which this machine reaches a broker that listens on every address.
+func localURL(url string) string {
+	for _, every := range []string{"0.0.0.0", "[::]"} {
+		if rest, found := strings.CutPrefix(url, "nats://"+every+":"); found {
+			return "nats://" + net.JoinHostPort("127.0.0.1", rest)
+		}
+	}
+	return url
+}

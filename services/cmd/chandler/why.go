@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"chandler/events"
+	"chandler/events/target"
+)
+
+func newWhy(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "why AGENT [DEPLOYMENT]", Short: "Why a machine did, does or will not do something", Args: cobra.RangeArgs(1, 2),
+		Long: `Joins what scheduling decided about a machine, what execution knows of its job, and what the machine
+itself said last. It answers also where there is no job: not in the target (which clause, which fact), not
+yet available, paused, stopped, frozen, offline, or done before.`,
+		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
+			answer, err := a.why(cmd.Context(), c, args[0], slices.Concat(args[1:], []string{""})[0])
+			if err != nil {
+				return err
+			}
+			if a.output == formJSON || a.output == formYAML {
+				return writeData(cmd.OutOrStdout(), a.output, answer)
+			}
+			for _, line := range a.whyLines(answer) {
+				note(cmd.OutOrStdout(), "%s", line)
+			}
+			return nil
+		}),
+	}
+}
+
+// whyAnswer joins the services' answers about one agent.
+type whyAnswer struct {
+	Agent       events.AgentView `json:"agent"`
+	Silent      bool             `json:"silent"`
+	Freezes     []events.Freeze  `json:"freezes,omitempty"` // that hold on the machine
+	Deployments []whyDeployment  `json:"deployments"`
+}
+
+// whyDeployment is the story of one deployment on the agent; Job is absent where there is none.
+type whyDeployment struct {
+	events.WhyDecision
+	Job  *events.JobRow    `json:"job,omitempty"`
+	Last *events.JobStatus `json:"last,omitempty"` // what the agent said last
+}
+
+func (a *app) why(ctx context.Context, c *client, name, deployment string) (whyAnswer, error) {
+	agent, err := resolveAgent(ctx, c, name)
+	if err != nil {
+		return whyAnswer{}, err
+	}
+	decided, err := ask(ctx, c, events.Why, events.WhyRequest{Agent: agent.Facts.ID, Deployment: deployment})
+	if err != nil {
+		return whyAnswer{}, err
+	}
+	answer := whyAnswer{Agent: agent, Silent: a.now().Sub(agent.LastSeen) > silentAfter, Deployments: []whyDeployment{}}
+	freezes, err := ask(ctx, c, events.ExecutionFreezes, events.Nothing{})
+	if err != nil {
+		return answer, err
+	}
+	answer.Freezes = slices.DeleteFunc(freezes.Freezes, func(f events.Freeze) bool { return !holds(f, agent.Facts) })
+	jobs, err := ask(ctx, c, events.ExecutionJobs, events.JobQuery{Agent: agent.Facts.ID, Deployment: deployment})
+	if err != nil {
+		return answer, err
+	}
+	for _, d := range decided.Answers {
+		w := whyDeployment{WhyDecision: d, Job: newestJob(jobs.Jobs, d.Deployment)}
+		if w.Job != nil {
+			statuses, err := statusesOf(ctx, c, *w.Job)
+			if err != nil {
+				return answer, err
+			}
+			if len(statuses) > 0 {
+				w.Last = &statuses[len(statuses)-1]
+			}
+		}
+		answer.Deployments = append(answer.Deployments, w)
+	}
+	return answer, nil
+}
+
+// newestJob is the job of the highest revision, and among those the one that changed last.
+func newestJob(jobs []events.JobRow, deployment string) *events.JobRow {
+	var newest *events.JobRow
+	for _, j := range jobs {
+		if j.Deployment != deployment {
+			continue
+		}
+		if newest == nil || j.Revision > newest.Revision || j.Revision == newest.Revision && j.Changed.After(newest.Changed) {
+			newest = &j
+		}
+	}
+	return newest
+}
+
+// holds says whether a freeze covers the machine, as its agent decides it. One that cannot be evaluated
+// holds: that is the safe side, and the agent's.
+func holds(f events.Freeze, facts events.Facts) bool {
+	switch f.Scope {
+	case "site":
+		return f.Name == facts.Site
+	case "collection":
+		if f.Collection == nil {
+			return true
+		}
+		t, err := target.New(f.Collection.Expression, f.Collection.Include, f.Collection.Exclude)
+		if err != nil {
+			return true
+		}
+		member, err := t.Matches(facts)
+		return member || err != nil
+	}
+	return true
+}
+
+func (a *app) whyLines(w whyAnswer) []string {
+	f := w.Agent.Facts
+	seen := "last seen " + a.ago(w.Agent.LastSeen)
+	if w.Silent {
+		seen = "offline since " + cellOr(a.longTime(w.Agent.LastSeen), "ever")
+	}
+	lines := []string{fmt.Sprintf("%s (%s), site %s: %s", f.Hostname, f.ID, cellOr(f.Site, "none"), seen)}
+	for _, z := range w.Freezes {
+		text := fmt.Sprintf("frozen: %s starts no programs, by %s since %s", scopeText(z), z.By, a.longTime(z.At))
+		if z.Why != "" {
+			text += " (" + z.Why + ")"
+		}
+		lines = append(lines, text)
+	}
+	if len(w.Deployments) == 0 {
+		lines = append(lines, "no deployment concerns it: `chandler deployment ls` shows those there are")
+	}
+	for _, d := range w.Deployments {
+		lines = append(lines, "", d.Deployment)
+		for _, line := range a.whyDeploymentLines(d, w) {
+			lines = append(lines, "  "+line)
+		}
+	}
+	return lines
+}
+
+// whyDeploymentLines go from the decision to what the machine said last.
+func (a *app) whyDeploymentLines(d whyDeployment, w whyAnswer) []string {
+	lines := []string{"scheduling: " + d.Says}
+	switch {
+	case d.Job == nil && !d.Member:
+		return append(lines, "there is no job: the machine is not in the target")
+	case d.Job == nil:
+		return append(lines, "there is no job: "+noJob(d.WhyDecision, w))
+	}
+	lines = append(lines, fmt.Sprintf("execution: job %s is %s since %s, attempt %d", d.Job.Job, stateText(*d.Job), a.longTime(d.Job.Changed), d.Job.Attempt))
+	reason := d.Job.Reason
+	if d.Last != nil {
+		lines = append(lines, fmt.Sprintf("the machine said at %s: %s", a.longTime(d.Last.At), statusText(*d.Last)))
+		for _, f := range []field{{"who tried", d.Last.Identity}, {"what", d.Last.Resource}, {"which answered", d.Last.Answer}} {
+			if f.value != "" {
+				lines = append(lines, fmt.Sprintf("  %s: %s", f.name, f.value))
+			}
+		}
+		if reason == "" {
+			reason = d.Last.Reason
+		}
+	} else {
+		lines = append(lines, "the machine has said nothing about it that is still stored")
+	}
+	lines = append(lines, openJob(*d.Job, w)...)
+	return append(lines, adviceLines(reason)...)
+}
+
+// noJob says why a member has none.
+func noJob(d events.WhyDecision, w whyAnswer) string {
+	switch d.Life {
+	case events.LifePending:
+		return "the deployment is not available yet"
+	case events.LifePaused:
+		return "the deployment is paused: `chandler deployment resume " + d.Deployment + "`"
+	case events.LifeStopped:
+		return "the deployment was stopped"
+	case events.LifeExpired:
+		return "the deployment has expired"
+	}
+	if d.Released {
+		return "the machine was released, and execution has not offered it yet: `chandler doctor` shows whether execution runs"
+	}
+	if w.Silent {
+		return "the machine is offline; it is offered the order, and gets it when it is back"
+	}
+	return "the machine is about to be released"
+}
+
+// openJob says what holds up a job that has not ended.
+func openJob(j events.JobRow, w whyAnswer) []string {
+	if j.State.Terminal() || j.State == events.Running {
+		return nil
+	}
+	var lines []string
+	if w.Silent {
+		lines = append(lines, "the machine is offline: it goes on when it is back")
+	}
+	if len(w.Freezes) > 0 {
+		lines = append(lines, "a freeze holds on the machine: the program starts when it is lifted")
+	}
+	return lines
+}
+
+func cellOr(s, otherwise string) string {
+	if strings.TrimSpace(s) == "" {
+		return otherwise
+	}
+	return s
+}

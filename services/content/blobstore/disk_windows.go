@@ -1,0 +1,14 @@
+package blobstore
+
+import (
+	"errors"
+
+	"golang.org/x/sys/windows"
+)
+
+func diskFull(err error) bool {
+	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL) || errors.Is(err, windows.ERROR_DISK_QUOTA_EXCEEDED)
+}
+
+// syncDir does nothing: NTFS journals renames, and directories cannot be flushed.
+func syncDir(string) error { return nil }

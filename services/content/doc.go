@@ -1,0 +1,34 @@
+// Package content owns bytes: it stores packages and serves them to agents over HTTP.
+//
+// # Consumes
+//
+// DeploymentCreated and DeploymentRemoved, to know which packages are needed. It answers the requests of
+// package events that begin with Content, and on HTTP, at addresses that it signs and that soon expire:
+//
+//	GET, HEAD /v1/blobs/SHA256   bytes, with ranges and conditions; their digest is the strong ETag
+//	PUT       /v1/blobs/SHA256   exactly the bytes of that digest and size, nothing else
+//
+// # Emits
+//
+// PackagePublished when a package's manifest and all its bytes are stored; PackageRemoved.
+//
+// # Keeps
+//
+// Blobs in a directory (package blobstore), beside the key that signs addresses (0600). In the bucket
+// chandler_packages one record for each package, with the manifest unless that is too large and only
+// stored as a blob like every other, and one for each deployment that needs a package. Manifests are
+// checked by package manifest before anything is recorded. One process owns a directory: it is what makes
+// publishing and removing wait for each other.
+//
+// # On failure
+//
+// A package is recorded before it is announced, and marked when the announcement is stored; a removal is
+// marked before it begins. What a crash interrupts is completed at the next start and then every minute,
+// under the same event ids. Blobs that were uploaded for a package that was never committed stay until a
+// later removal meets them. A deployment that is created in the moment in which its package is removed
+// loses: its agents report content_unavailable.
+//
+// While the broker is away the service goes on serving bytes and tries again for ever; Check says so. A
+// full disk fails uploads with a clear answer and leaves no half blob. Bytes that decayed on the disk are
+// found by the agents, who know the digest.
+package content

@@ -1,0 +1,276 @@
+package content
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"chandler/events"
+	"chandler/events/bus"
+	"chandler/services/content/manifest"
+)
+
+// manifestOf is a package's manifest, from its record or from the blobs.
+func (s *Service) manifestOf(r record) (events.Manifest, error) {
+	if r.Manifest != nil {
+		return *r.Manifest, nil
+	}
+	m, _, err := s.readManifest(r.Digest)
+	return m, err
+}
+
+// readManifest reads and checks a stored manifest.
+func (s *Service) readManifest(digest string) (events.Manifest, int, error) {
+	f, err := s.blobs.Open(digest)
+	if err != nil {
+		return events.Manifest{}, 0, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, manifest.MaxBytes+1))
+	if err != nil {
+		return events.Manifest{}, 0, err
+	}
+	if len(data) <= manifest.MaxBytes && events.DigestOf(data) != digest {
+		err := fmt.Errorf("manifest %s decayed in the store and was thrown out: publish the package again, which stores it anew", digest)
+		return events.Manifest{}, 0, errors.Join(err, s.blobs.Remove(digest))
+	}
+	m, err := manifest.Decode(data)
+	return m, len(data), err
+}
+
+// commit publishes the package of a manifest whose blobs are all stored.
+func (s *Service) commit(ctx context.Context, caller string, req events.CommitRequest) (events.PackageInfo, error) {
+	if err := events.ValidDigest(req.Manifest); err != nil {
+		return events.PackageInfo{}, bus.BadRequest(err)
+	}
+	m, size, err := s.readManifest(req.Manifest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return events.PackageInfo{}, bus.BadRequest(fmt.Errorf("manifest %s is not stored: upload it first", req.Manifest))
+	}
+	if err != nil {
+		return events.PackageInfo{}, bus.BadRequest(err)
+	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if err := s.allStored(m); err != nil {
+		return events.PackageInfo{}, bus.Conflict(err)
+	}
+	there, err := s.records.get(ctx, m.Package, m.Version)
+	switch {
+	case err == nil:
+		return s.again(ctx, there, req.Manifest, m)
+	case !errors.Is(err, jetstream.ErrKeyNotFound):
+		return events.PackageInfo{}, away(err)
+	}
+	rec := record{Digest: req.Manifest, Package: m.Package, Version: m.Version, Published: m.Published, Bytes: m.Size(), Files: len(m.Files),
+		Programs: slices.Sorted(maps.Keys(m.Programs)), By: caller, At: s.now().UTC(), Phase: publishing}
+	if size <= inlineManifest {
+		rec.Manifest = &m
+	}
+	if rec, err = s.records.put(ctx, rec); err != nil {
+		return events.PackageInfo{}, away(err)
+	}
+	s.log.InfoContext(ctx, "package published", "package", m.Package, "version", m.Version, "digest", req.Manifest, "bytes", rec.Bytes, "by", caller)
+	if err := s.announce(ctx, rec); err != nil {
+		s.log.WarnContext(ctx, "publication could not be announced yet", "package", m.Package, "version", m.Version, "error", err)
+	}
+	return events.PackageInfo{Digest: rec.Digest, Manifest: m, By: rec.By}, nil
+}
+
+// allStored says which blobs of a package are missing.
+func (s *Service) allStored(m events.Manifest) error {
+	missing, first := 0, ""
+	for _, b := range manifest.Blobs(m) {
+		if size, err := s.blobs.Size(b.SHA256); err != nil || size != b.Size {
+			if missing++; missing == 1 {
+				first = b.SHA256
+			}
+		}
+	}
+	if missing > 0 {
+		return fmt.Errorf("%d blobs of %s %s are not stored, the first is %s: upload them, then commit again", missing, m.Package, m.Version, first)
+	}
+	return nil
+}
+
+// again answers a commit of a version that is there: the same package is fine, whenever it was read; another
+// never takes its place.
+func (s *Service) again(ctx context.Context, there record, digest string, m events.Manifest) (events.PackageInfo, error) {
+	if there.Phase == removing {
+		return events.PackageInfo{}, bus.Conflict(fmt.Errorf("package %s %s is being removed: try again in a minute", m.Package, m.Version))
+	}
+	old, err := s.manifestOf(there)
+	if err != nil {
+		return events.PackageInfo{}, fmt.Errorf("read manifest of %s %s: %w", there.Package, there.Version, err)
+	}
+	same := there.Digest == digest || manifest.Same(old, m)
+	if there.Digest != digest {
+		if err := s.dropUnneeded(ctx, []string{digest}, record{}); err != nil {
+			s.log.WarnContext(ctx, "manifest that nobody needs could not be removed", "blob", digest, "error", err)
+		}
+	}
+	if !same {
+		return events.PackageInfo{}, bus.Conflict(fmt.Errorf("package %s %s is published already, with other content: published packages never change, give it a new version", m.Package, m.Version))
+	}
+	uses, err := s.records.uses(ctx)
+	if err != nil {
+		return events.PackageInfo{}, away(err)
+	}
+	return events.PackageInfo{Digest: there.Digest, Manifest: old, By: there.By, Deployments: uses[packageKey(m.Package, m.Version)]}, nil
+}
+
+// announce stores PackagePublished and marks the record.
+func (s *Service) announce(ctx context.Context, r record) error {
+	id := events.DeriveID("package.published", r.Digest, r.At.Format(time.RFC3339Nano))
+	_, err := bus.Publish(ctx, s.bus, events.PackagePublished, events.Event[events.PackageNotice]{ID: id, Subject: events.Token(r.Package), Time: r.At, Data: r.notice(r.By)})
+	if err != nil {
+		return err
+	}
+	r.Phase = published
+	_, err = s.records.put(ctx, r)
+	return err
+}
+
+// remove takes a package away that no deployment needs.
+func (s *Service) remove(ctx context.Context, caller string, req events.Named) (events.PackageInfo, error) {
+	if req.Version == "" {
+		return events.PackageInfo{}, bus.BadRequest(fmt.Errorf("which version of %s is to be removed?", req.Name))
+	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	rec, err := s.find(ctx, req)
+	if err != nil {
+		return events.PackageInfo{}, err
+	}
+	uses, err := s.records.uses(ctx)
+	if err != nil {
+		return events.PackageInfo{}, away(err)
+	}
+	if by := uses[packageKey(rec.Package, rec.Version)]; len(by) > 0 {
+		slices.Sort(by)
+		return events.PackageInfo{}, bus.Conflict(fmt.Errorf("package %s %s is needed by %s: remove what needs it first (`chandler deployment rm NAME`)", rec.Package, rec.Version, strings.Join(by, ", ")))
+	}
+	m, err := s.manifestOf(rec)
+	if err != nil {
+		return events.PackageInfo{}, fmt.Errorf("read manifest of %s %s: %w", rec.Package, rec.Version, err)
+	}
+	if rec.Phase == publishing {
+		// Whoever follows the events learns of the package before it goes.
+		if err := s.announce(ctx, rec); err != nil {
+			return events.PackageInfo{}, away(err)
+		}
+		if rec, err = s.records.get(ctx, rec.Package, rec.Version); err != nil {
+			return events.PackageInfo{}, away(err)
+		}
+	}
+	rec.Phase, rec.RemovedBy = removing, caller
+	if rec, err = s.records.put(ctx, rec); err != nil {
+		return events.PackageInfo{}, away(err)
+	}
+	s.log.InfoContext(ctx, "package removed", "package", rec.Package, "version", rec.Version, "digest", rec.Digest, "by", caller)
+	if err := s.finishRemoval(ctx, rec); err != nil {
+		s.log.WarnContext(ctx, "removal could not be completed yet", "package", rec.Package, "version", rec.Version, "error", err)
+	}
+	return events.PackageInfo{Digest: rec.Digest, Manifest: m, By: rec.By}, nil
+}
+
+// finishRemoval announces a removal, deletes what no other package needs, and forgets the record.
+func (s *Service) finishRemoval(ctx context.Context, r record) error {
+	id := events.DeriveID("package.removed", r.Digest, r.At.Format(time.RFC3339Nano))
+	_, err := bus.Publish(ctx, s.bus, events.PackageRemoved, events.Event[events.PackageNotice]{ID: id, Subject: events.Token(r.Package), Data: r.notice(r.RemovedBy)})
+	if err != nil {
+		return err
+	}
+	m, err := s.manifestOf(r)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // the manifest goes last: all else is gone already
+		return err
+	}
+	var digests []string
+	for _, b := range manifest.Blobs(m) {
+		digests = append(digests, b.SHA256)
+	}
+	if err := s.dropUnneeded(ctx, append(digests, r.Digest), r); err != nil {
+		return err
+	}
+	return s.records.remove(ctx, r)
+}
+
+// dropUnneeded deletes those of the blobs, in their order, that no package but except needs. Whatever cannot
+// be read might need them.
+func (s *Service) dropUnneeded(ctx context.Context, digests []string, except record) error {
+	all, err := s.records.packages(ctx)
+	if err != nil {
+		return err
+	}
+	needed := map[string]bool{}
+	for _, r := range all {
+		if r.Digest == except.Digest && r.Package == except.Package && r.Version == except.Version {
+			continue
+		}
+		needed[r.Digest] = true
+		m, err := s.manifestOf(r)
+		if err != nil && r.Phase != removing {
+			return fmt.Errorf("read manifest of %s %s: %w", r.Package, r.Version, err)
+		}
+		for _, f := range m.Files {
+			needed[f.SHA256] = true
+		}
+	}
+	for _, d := range digests {
+		if !needed[d] {
+			if err := s.blobs.Remove(d); err != nil {
+				return fmt.Errorf("remove blob %s: %w", d, err)
+			}
+		}
+	}
+	return nil
+}
+
+// finishPending completes publications and removals that were recorded and not completed.
+func (s *Service) finishPending(ctx context.Context) error {
+	all, err := s.records.packages(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	pending := 0
+	for _, r := range all {
+		if r.Phase == published {
+			continue
+		}
+		pending++
+		if err := s.finishOne(ctx, r); err != nil {
+			errs = append(errs, fmt.Errorf("%s %s: %w", r.Package, r.Version, err))
+		} else {
+			pending--
+		}
+	}
+	s.metrics.pending.Set(float64(pending))
+	return errors.Join(errs...)
+}
+
+// finishOne looks again once it is alone: a request may have done it meanwhile.
+func (s *Service) finishOne(ctx context.Context, seen record) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	r, err := s.records.get(ctx, seen.Package, seen.Version)
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		return nil
+	case err != nil:
+		return err
+	case r.Phase == publishing:
+		return s.announce(ctx, r)
+	case r.Phase == removing:
+		return s.finishRemoval(ctx, r)
+	}
+	return nil
+}

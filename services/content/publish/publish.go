@@ -1,0 +1,171 @@
+// Package publish reads a package from the administrator's disk and sends it to the content service.
+//
+// Read takes a directory with a package.yaml, or one .deb, .rpm, .msi or script file whose programs it
+// infers, and returns a Plan: the manifest with the digest of every file, and what is to be uploaded. It
+// finds every mistake that can be found without a server and names file and line. Reading changes nothing;
+// equal files and an equal time give an equal manifest.
+//
+// Upload sends what the server lacks and publishes. It may be cut off at any point and called again: blobs
+// that arrived are not sent twice, and until the last request nothing is published.
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"chandler/events"
+	"chandler/services/content/manifest"
+)
+
+// SpecName is the file that describes the package of its directory.
+const SpecName = "package.yaml"
+
+// ErrNoRun says that a package file was given without saying as whom it is installed.
+var ErrNoRun = errors.New(`as whom is it installed? Choose run "user" (with the rights of whoever is logged on) or run "administrative"`)
+
+// Options of Read.
+type Options struct {
+	// Run, Name and Version are for a package read from one file. Run is required there; Name and Version
+	// replace what the file says of itself. In a directory, package.yaml says them.
+	Run           events.RunMode
+	Name, Version string
+	// Expression checks an applies-if (CEL); nil: unchecked.
+	Expression func(expression string) error
+	// Reading is told of the bytes read so far of each file; may be nil.
+	Reading func(path string, done, size int64)
+	// Now is the time of publication; nil: the clock.
+	Now func() time.Time
+}
+
+// Plan is a package, read and checked.
+type Plan struct {
+	Manifest      events.Manifest
+	ManifestBytes []byte
+	Digest        string   // of ManifestBytes: the package's name in signed orders
+	Notes         []string // what the administrator should know and need not mend
+	Blobs         []Blob   // every file's bytes once, and the manifest as the last
+}
+
+// Blob is something to upload.
+type Blob struct {
+	events.BlobRef
+	Path string // on this machine; empty: the manifest
+}
+
+// Size of all blobs in bytes.
+func (p *Plan) Size() (n int64) {
+	for _, b := range p.Blobs {
+		n += b.Size
+	}
+	return n
+}
+
+// Read reads the package at path: a directory, its package.yaml, or one package file or script.
+func Read(ctx context.Context, path string, o Options) (*Plan, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Reading == nil {
+		o.Reading = func(string, int64, int64) {}
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s is not there: give a directory with a %s, or a .deb, .rpm, .msi or script file", path, SpecName)
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return readDirectory(ctx, path, o)
+	case filepath.Base(path) == SpecName:
+		return readDirectory(ctx, filepath.Dir(path), o)
+	}
+	return readFile(ctx, path, o)
+}
+
+func readDirectory(ctx context.Context, dir string, o Options) (*Plan, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	doc, spec, err := readSpec(root, filepath.Join(dir, SpecName))
+	if err != nil {
+		return nil, err
+	}
+	src := source{root: root, dir: dir, doc: doc, reading: o.Reading}
+	files, notes, err := src.files(ctx, spec.Files)
+	if err != nil {
+		return nil, err
+	}
+	m := spec.manifest(o.Now())
+	for _, f := range files {
+		m.Files = append(m.Files, f.File)
+	}
+	more, err := src.completeMSI(&m)
+	if err != nil {
+		return nil, err
+	}
+	problems := doc.errors(manifest.Check(m), files)
+	problems = append(problems, doc.expressions(m, o.Expression)...)
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	return newPlan(m, dir, slices.Concat(notes, more, commandNotes(m)))
+}
+
+// newPlan encodes the manifest and lists the blobs; the files' paths are below dir.
+func newPlan(m events.Manifest, dir string, notes []string) (*Plan, error) {
+	data, err := manifest.Encode(m)
+	if err != nil {
+		return nil, err
+	}
+	m, err = manifest.Decode(data) // what the server will see, and that it will take it
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Manifest: m, ManifestBytes: data, Digest: events.DigestOf(data), Notes: notes}
+	paths := map[string]string{}
+	for _, f := range m.Files {
+		paths[f.SHA256] = filepath.Join(dir, filepath.FromSlash(f.Path))
+	}
+	for _, b := range manifest.Blobs(m) {
+		p.Blobs = append(p.Blobs, Blob{BlobRef: b, Path: paths[b.SHA256]})
+	}
+	p.Blobs = append(p.Blobs, Blob{BlobRef: events.BlobRef{SHA256: p.Digest, Size: int64(len(data))}})
+	return p, nil
+}
+
+// commandNotes tells of commands that look as if they named a file of the package, which is not in it.
+func commandNotes(m events.Manifest) []string {
+	var notes []string
+	if len(m.Files) == 0 {
+		notes = append(notes, "the package has no files: its programs run what is on the machines")
+	}
+	for _, name := range sortedPrograms(m) {
+		p := m.Programs[name]
+		words := p.Command.Argv
+		if len(words) == 0 && p.Shell == "" {
+			words = splitLine(p.Command.Line)
+		}
+		for _, word := range words {
+			path := strings.TrimPrefix(filepath.ToSlash(strings.ReplaceAll(word, `\`, "/")), "./")
+			named := slices.Contains(fileEndings, strings.ToLower(filepath.Ext(path)))
+			relative := manifest.ValidPath(path) == nil
+			there := slices.ContainsFunc(m.Files, func(f events.File) bool { return strings.EqualFold(f.Path, path) })
+			if named && relative && !there {
+				notes = append(notes, fmt.Sprintf("program %s: the command names %s, which is not in the package", name, word))
+			}
+		}
+	}
+	return notes
+}
+
+// fileEndings are those of files that a command hardly names without bringing them.
+var fileEndings = []string{".deb", ".rpm", ".msi", ".msp", ".mst", ".exe", ".sh", ".ps1", ".cmd", ".bat", ".py", ".run", ".pkg", ".zip", ".tgz"}

@@ -1,0 +1,153 @@
+package credentials
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode"
+
+	"chandler/events"
+	"chandler/events/bus"
+)
+
+// Limits of one account.
+const (
+	maxSecret    = 64 << 10
+	maxUser      = 256
+	maxResources = 64
+	maxResource  = 1 << 10
+)
+
+// schemes that accounts may reach. Not http: a secret does not travel in clear.
+var schemes = []string{"smb", "https", "s3", "oci"}
+
+func (s *Service) accountSet(ctx context.Context, caller string, req events.AccountRequest) (events.AccountNotice, error) {
+	defer clear(req.Secret)
+	if err := checkAccount(req); err != nil {
+		return events.AccountNotice{}, bus.BadRequest(err)
+	}
+	r, err := s.change(ctx, req.Account, func(old record, found bool) (record, error) {
+		if found && !old.Removed && old.Kind != req.Kind {
+			return old, bus.Conflict(fmt.Errorf("account %s is of kind %s: remove it first, orders may name it as what it is", req.Account, old.Kind))
+		}
+		version := old.Version + 1
+		sealed, err := s.sealer.seal(req.Account, version, req.Secret)
+		if err != nil {
+			return old, fmt.Errorf("seal the secret of account %s: %w", req.Account, err)
+		}
+		return record{Sealed: sealed, AccountNotice: events.AccountNotice{
+			Account: req.Account, Kind: req.Kind, User: req.User, Resources: req.Resources, Version: version, By: caller, At: s.now().UTC()}}, nil
+	})
+	if err != nil {
+		return events.AccountNotice{}, err
+	}
+	s.log.Info("account set", "account", r.Account, "kind", r.Kind, "version", r.Version, "by", caller)
+	s.wakeUp()
+	return r.AccountNotice, nil
+}
+
+func (s *Service) accountList(ctx context.Context, _ string, _ events.Nothing) (events.AccountViews, error) {
+	all, err := s.all(ctx)
+	if err != nil {
+		return events.AccountViews{}, err
+	}
+	views := events.AccountViews{Accounts: []events.AccountView{}}
+	for _, r := range all {
+		if !r.Removed {
+			views.Accounts = append(views.Accounts, events.AccountView{AccountNotice: r.AccountNotice, Changed: r.At})
+		}
+	}
+	return views, nil
+}
+
+func (s *Service) accountRemove(ctx context.Context, caller string, req events.Named) (events.Nothing, error) {
+	if err := events.ValidToken(req.Name); err != nil {
+		return events.Nothing{}, bus.BadRequest(fmt.Errorf("account: %w", err))
+	}
+	_, err := s.change(ctx, req.Name, func(old record, found bool) (record, error) {
+		if !found || old.Removed {
+			return old, bus.NotFound(fmt.Errorf("there is no account %s: `chandler account ls` lists them", req.Name))
+		}
+		removed := record{AccountNotice: old.AccountNotice, Removed: true}
+		removed.By, removed.At = caller, s.now().UTC()
+		return removed, nil
+	})
+	if err != nil {
+		return events.Nothing{}, err
+	}
+	s.log.Info("account removed", "account", req.Name, "by", caller)
+	s.wakeUp()
+	return events.Nothing{}, nil
+}
+
+// checkAccount says what is wrong with a request, never quoting the secret.
+func checkAccount(r events.AccountRequest) error {
+	if err := events.ValidToken(r.Account); err != nil {
+		return fmt.Errorf("account: %w", err)
+	}
+	switch {
+	case !slices.Contains([]events.AccountKind{events.NetworkAccess, events.SoftwareInstallation, events.ClientTokenDomain}, r.Kind):
+		return fmt.Errorf("kind %q must be %s, %s or %s", r.Kind, events.NetworkAccess, events.SoftwareInstallation, events.ClientTokenDomain)
+	case strings.TrimSpace(r.User) == "":
+		return errors.New("the account needs a user: an empty one would connect as nobody")
+	case len(r.User) > maxUser || strings.ContainsFunc(r.User, unicode.IsControl):
+		return fmt.Errorf("the user must be at most %d bytes without control characters", maxUser)
+	case len(r.Secret) == 0:
+		return errors.New("the secret is empty")
+	case len(r.Secret) > maxSecret:
+		return fmt.Errorf("the secret is longer than %d bytes", maxSecret)
+	case r.Kind == events.NetworkAccess && len(r.Resources) == 0:
+		return errors.New("a network access account needs the resources that it may read")
+	case r.Kind == events.ClientTokenDomain && len(r.Resources) > 0:
+		return errors.New("a client token account runs programs on one machine and reaches no resources")
+	case len(r.Resources) > maxResources:
+		return fmt.Errorf("%d resources are more than %d", len(r.Resources), maxResources)
+	}
+	for _, pattern := range r.Resources {
+		if err := checkPattern(pattern); err != nil {
+			return fmt.Errorf("resource %w", err)
+		}
+	}
+	return nil
+}
+
+// checkPattern checks "smb://host/share/path/*": everything below is meant by one * at the end, else one
+// file. What an error quotes never holds a password.
+func checkPattern(pattern string) error {
+	u, err := checkResource(pattern)
+	if err != nil {
+		return err
+	}
+	if i := strings.IndexByte(pattern, '*'); i >= 0 && (i != len(pattern)-1 || !strings.HasSuffix(pattern, "/*")) {
+		return fmt.Errorf("%q may have one * only, after the last /", u.Redacted())
+	}
+	return nil
+}
+
+// checkResource checks the URL of an external source.
+func checkResource(resource string) (*url.URL, error) {
+	if len(resource) > maxResource || strings.ContainsFunc(resource, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }) {
+		return nil, fmt.Errorf("must be a URL of at most %d bytes without spaces", maxResource)
+	}
+	u, err := url.Parse(resource)
+	switch {
+	case err != nil:
+		return nil, errors.New("is not a URL")
+	case u.User != nil:
+		return nil, errors.New("must not name a user or password: that is what the account is for")
+	case !slices.Contains(schemes, u.Scheme):
+		return nil, fmt.Errorf("%q must begin with one of %s, each followed by ://", u.Redacted(), strings.Join(schemes, ", "))
+	case u.Host == "" || strings.Contains(u.Host, "*"):
+		return nil, fmt.Errorf("%q must name one host", u.Redacted())
+	case u.Path == "" || u.Path == "/" || u.Path == "/*":
+		return nil, fmt.Errorf("%q must name a path on the host", u.Redacted())
+	case u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
+		return nil, fmt.Errorf("on host %s must not have a query or fragment", u.Host)
+	case slices.Contains(strings.Split(u.Path, "/"), "..") || strings.Contains(u.Path, `\`):
+		return nil, fmt.Errorf("%q must not have .. or \\ in its path", u.Redacted())
+	}
+	return u, nil
+}

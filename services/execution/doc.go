@@ -1,0 +1,49 @@
+// Package execution owns jobs: it offers them to agents, follows what agents say of them, tries failed ones
+// again, finishes those nobody speaks of, withdraws stopped ones, and answers for all of it.
+//
+// # Consumes
+//
+// DeploymentCreated (keeps the signed order for agents to fetch), DeploymentReleased (offers it),
+// DeploymentRemoved (forgets it), CollectionChanged and CollectionRemoved (so that a collection can be
+// frozen while scheduling is down), every status of every job (stream STATUS), and its own timers. It answers the
+// requests of package events that begin with Execution.
+//
+// # Emits
+//
+// JobOffered and JobCancelRequested to agents; JobFinished; DeploymentProgressed, at most about one a second
+// for each deployment and replica; DeploymentHalted; FreezeSet and FreezeLifted; the Beacon. Ended jobs
+// also go to the stream HISTORY.
+//
+// # Keeps
+//
+// The state of every job is a fold of STATUS, in one part for each partition of the agents: 24 bytes a job
+// in memory ([record]), and in the stream FOLD as a log of changes ([delta]). Every change, also an offer,
+// is appended under the condition that the delta before it is the one it was computed from; a replica that
+// comes second reads what the first wrote and computes again. So no replica needs to be the only one: a
+// paused one that wakes, or two that hold the same partition for a while, cost a repetition and nothing
+// else. Every replica follows all of FOLD and can answer every request. Now and then a partition is stored
+// as a whole in the bucket chandler_fold, and the deltas before that are purged. A snapshot is named after
+// the delta it ends with, because objects have no compare-and-set: a slow replica must not replace a newer
+// snapshot by its own after the deltas between them were purged.
+//
+// Orders are in the bucket chandler_orders by digest; stops, freezes, generations of streams and the last
+// known collections in chandler_control. A stop is kept for good, also beyond its deployment.
+//
+// # On failure
+//
+// What a change says to others (an offer, a cancellation, the end of a job, a timer) is said before the
+// change is stored, under an id derived from what it states: a crash in between repeats it and never
+// forgets it. A status is acknowledged after the delta that holds it is stored; folding is idempotent and
+// does not depend on order. Statuses are acknowledged one by one, not up to a sequence, because the latter
+// also acknowledges what got lost on its way to this process. Whoever begins with a partition first reads
+// STATUS from where FOLD says it is folded, since redelivery comes late.
+//
+// If STATUS is made anew or goes back, its generation rises, agents tell again what they keep, and all of it
+// is folded once more. If FOLD is lost, running replicas carry on from memory and store snapshots that fit the
+// new one; a replica that starts with less than there was folds all of STATUS again and takes from JOBS what
+// was offered and not answered. Statuses whose order is unknown, and what exceeds the limits for one agent,
+// are counted and left out.
+//
+// A lost offer is found by the agent (sync); a lost timer by a sweep over the records; a stop that was
+// interrupted is completed by the same sweep. Stops, freezes and everything here work without scheduling.
+package execution

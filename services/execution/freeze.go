@@ -1,0 +1,131 @@
+package execution
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"chandler/events"
+	"chandler/events/bus"
+	"chandler/events/target"
+)
+
+// maxFrozen bounds the lists of a frozen collection: a beacon carries all freezes in one message.
+const maxFrozen = 10_000
+
+// collectionChanged keeps a collection's definition, so that it can be frozen while scheduling is down.
+func (s *Service) collectionChanged(ctx context.Context, e events.Event[events.Collection], _ bus.Meta) error {
+	if err := events.ValidToken(e.Data.Name); err != nil {
+		return bus.Drop("bad_collection", err)
+	}
+	if old, ok := s.control.collection(e.Data.Name); ok && old.Changed.After(e.Data.Changed) {
+		return nil // an event that comes again, after a newer one
+	}
+	return s.put(ctx, keyCollection+e.Data.Name, e.Data)
+}
+
+func (s *Service) collectionRemoved(ctx context.Context, e events.Event[events.Collection], _ bus.Meta) error {
+	if err := events.ValidToken(e.Data.Name); err != nil {
+		return bus.Drop("bad_collection", err)
+	}
+	if old, ok := s.control.collection(e.Data.Name); !ok || old.Changed.After(e.Data.Changed) {
+		return nil
+	}
+	return s.drop(ctx, keyCollection+e.Data.Name)
+}
+
+// freezeCall sets a freeze. Agents hear of it by an immediate beacon; one that is away hears of it before
+// it starts anything it is told meanwhile, with the answer to its sync.
+func (s *Service) freezeCall(ctx context.Context, caller string, req events.Freeze) (events.Freeze, error) {
+	f := events.Freeze{Scope: req.Scope, Name: req.Name, By: caller, Why: req.Why, At: s.now().UTC()}
+	if f.Scope != "fleet" {
+		if err := events.ValidToken(f.Name); err != nil {
+			return f, bus.BadRequest(err)
+		}
+	}
+	switch f.Scope {
+	case "fleet":
+		if f.Name != "" {
+			return f, bus.BadRequest(fmt.Errorf("a freeze of the fleet has no name, not %q", f.Name))
+		}
+		f.ID = f.Scope
+	case "site":
+		f.ID = f.Scope + "-" + f.Name
+	case "collection":
+		f.ID = f.Scope + "-" + f.Name
+		c, err := s.frozenCollection(req)
+		if err != nil {
+			return f, err
+		}
+		f.Collection = &c
+	default:
+		return f, bus.BadRequest(fmt.Errorf("scope %q is neither fleet, collection nor site", f.Scope))
+	}
+	if err := events.ValidToken(f.ID); err != nil {
+		return f, bus.BadRequest(err) // the longest names leave no room for the scope
+	}
+	if err := s.put(ctx, keyFreeze+f.ID, f); err != nil {
+		return f, err
+	}
+	kick(s.beaconNow)
+	return f, s.tellFreeze(ctx, events.FreezeSet, f)
+}
+
+// frozenCollection is the definition by which agents decide whether they are frozen: the caller's, or the
+// newest that execution has heard of.
+func (s *Service) frozenCollection(req events.Freeze) (events.Collection, error) {
+	c, ok := s.control.collection(req.Name)
+	if req.Collection != nil {
+		c, ok = *req.Collection, true
+	}
+	switch {
+	case !ok:
+		return c, bus.NotFound(fmt.Errorf("execution knows no collection %s: enclose its definition", req.Name))
+	case c.Name != req.Name:
+		return c, bus.BadRequest(fmt.Errorf("the definition enclosed is of collection %q, not %q", c.Name, req.Name))
+	case len(c.Include) > maxFrozen || len(c.Exclude) > maxFrozen:
+		return c, bus.BadRequest(fmt.Errorf("collection %s lists more than %d agents: freeze a site, the fleet, or an expression", c.Name, maxFrozen))
+	}
+	if _, err := target.New(c.Expression, c.Include, c.Exclude); err != nil {
+		return c, bus.BadRequest(fmt.Errorf("collection %s: %w", c.Name, err))
+	}
+	return c, nil
+}
+
+// unfreezeCall lifts a freeze by its id.
+func (s *Service) unfreezeCall(ctx context.Context, caller string, req events.Named) (events.Freeze, error) {
+	s.control.mu.RLock()
+	f, ok := s.control.freezes[req.Name]
+	s.control.mu.RUnlock()
+	if !ok {
+		return f, bus.NotFound(fmt.Errorf("there is no freeze %q", req.Name))
+	}
+	f.By, f.Why, f.At = caller, req.Why, s.now().UTC()
+	if err := s.drop(ctx, keyFreeze+f.ID); err != nil {
+		return f, err
+	}
+	kick(s.beaconNow)
+	return f, s.tellFreeze(ctx, events.FreezeLifted, f)
+}
+
+func (s *Service) freezesCall(context.Context, string, events.Nothing) (events.FreezeList, error) {
+	return events.FreezeList{Freezes: s.control.allFreezes()}, nil
+}
+
+func (s *Service) tellFreeze(ctx context.Context, t events.Type[events.Freeze], f events.Freeze) error {
+	_, err := bus.Publish(ctx, s.bus, t, events.Event[events.Freeze]{ID: events.DeriveID(t.Name, f.ID, f.At.Format("2006-01-02T15:04:05.999999999Z")), Subject: f.ID, Time: f.At, Data: f})
+	return err
+}
+
+// sendBeacons tells all agents the generations and the freezes, at intervals and at once when they change.
+func (s *Service) sendBeacons(ctx context.Context) error {
+	return s.every(ctx, s.pace.beacon, s.beaconNow, "beacon", func(ctx context.Context) error {
+		now := s.now().UTC()
+		note := events.BeaconNote{Jobs: s.generations.jobs(), Status: s.generations.status(), Freezes: s.control.allFreezes(), At: now}
+		err := bus.Send(ctx, s.bus, events.Beacon, events.Event[events.BeaconNote]{ID: events.DeriveID("beacon", fmt.Sprint(s.author), fmt.Sprint(now.UnixNano())), Time: now, Data: note})
+		if err != nil {
+			return errors.Join(errors.New("agents were not told"), err)
+		}
+		return nil
+	})
+}

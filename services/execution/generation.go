@@ -1,0 +1,186 @@
+package execution
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"chandler/events"
+)
+
+const (
+	// generationAttempts bounds how often a generation is written against other replicas.
+	generationAttempts = 10
+	// raisePause is the least time between two generations that agents asked for: each makes every agent of
+	// the fleet ask and tell again, and STATUS be folded from its beginning.
+	raisePause = 10 * time.Minute
+)
+
+// storedGeneration is a value of the bucket of control.
+type storedGeneration struct {
+	events.Generation
+	Last uint64 `json:"last"` // sequence of the stream when last looked at
+}
+
+// next is what follows from looking at the stream: another creation is a new generation, and so is a last
+// sequence that went back.
+func (g storedGeneration) next(created int64, last uint64) storedGeneration {
+	switch {
+	case g.Created != created:
+		return storedGeneration{events.Generation{Created: created}, last}
+	case last < g.Last:
+		return storedGeneration{events.Generation{Created: created, Counter: g.Counter + 1}, last}
+	}
+	return storedGeneration{g.Generation, last}
+}
+
+// generations of JOBS and STATUS, as all replicas agree on them in the bucket of control. It is safe for
+// concurrent use.
+type generations struct {
+	js jetstream.JetStream
+
+	checking sync.Mutex // one check at a time
+	mu       sync.RWMutex
+	known    map[string]storedGeneration
+	raised   map[string]time.Time
+}
+
+func newGenerations(js jetstream.JetStream) *generations {
+	return &generations{js: js, known: map[string]storedGeneration{}, raised: map[string]time.Time{}}
+}
+
+func (g *generations) of(stream string) storedGeneration {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.known[stream]
+}
+
+func (g *generations) jobs() events.Generation   { return g.of(events.StreamJobs).Generation }
+func (g *generations) status() events.Generation { return g.of(events.StreamStatus).Generation }
+
+// check looks at both streams; changed says that a generation is another than at the last check.
+func (g *generations) check(ctx context.Context) (changed bool, err error) {
+	g.checking.Lock()
+	defer g.checking.Unlock()
+	for _, stream := range []string{events.StreamJobs, events.StreamStatus} {
+		before := g.of(stream).Generation
+		if err := g.update(ctx, stream, func(s storedGeneration) storedGeneration { return s }); err != nil {
+			return changed, fmt.Errorf("check generation of %s: %w", stream, err)
+		}
+		changed = changed || before != g.of(stream).Generation
+	}
+	return changed, nil
+}
+
+// lost is called when an agent knows of more than the stream holds: suspected is the generation it knows,
+// sequence the highest it has seen (the highest there can be, if it saw it go back). The stream is looked
+// at once more before a new generation begins.
+func (g *generations) lost(ctx context.Context, stream string, suspected events.Generation, sequence uint64, now time.Time) error {
+	g.checking.Lock()
+	defer g.checking.Unlock()
+	g.mu.RLock()
+	soon := now.Sub(g.raised[stream]) < raisePause
+	g.mu.RUnlock()
+	if soon {
+		return nil
+	}
+	raised := false
+	err := g.update(ctx, stream, func(s storedGeneration) storedGeneration {
+		if raised = s.Generation == suspected && sequence > s.Last; raised {
+			s.Counter++
+		}
+		return s
+	})
+	if err == nil && raised {
+		g.mu.Lock()
+		g.raised[stream] = now
+		g.mu.Unlock()
+	}
+	return err
+}
+
+// update looks at the stream, lets alter have its say, and writes the generation where it differs.
+func (g *generations) update(ctx context.Context, stream string, alter func(storedGeneration) storedGeneration) error {
+	kv, err := g.js.KeyValue(ctx, events.BucketControl)
+	if err != nil {
+		return err
+	}
+	for range generationAttempts {
+		there, err := g.js.Stream(ctx, stream)
+		if err != nil {
+			return err
+		}
+		info := there.CachedInfo()
+		old, revision, err := readGeneration(ctx, kv, stream)
+		if err != nil {
+			return err
+		}
+		now := alter(old.next(info.Created.UnixNano(), info.State.LastSeq))
+		if now == old {
+			g.set(stream, now)
+			return nil
+		}
+		value, err := json.Marshal(now)
+		if err != nil {
+			return err
+		}
+		if _, err = kv.Update(ctx, keyGeneration+stream, value, revision); err == nil {
+			g.set(stream, now)
+			return nil
+		}
+		if !wrongSequence(err) && !errors.Is(err, jetstream.ErrKeyExists) {
+			return err
+		}
+	}
+	return errors.New("other replicas keep changing it")
+}
+
+func (g *generations) set(stream string, now storedGeneration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.known[stream] = now
+}
+
+// readGeneration gives the value and its revision, both zero where there is none.
+func readGeneration(ctx context.Context, kv jetstream.KeyValue, stream string) (storedGeneration, uint64, error) {
+	entry, err := kv.Get(ctx, keyGeneration+stream)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return storedGeneration{}, 0, nil
+	}
+	if err != nil {
+		return storedGeneration{}, 0, err
+	}
+	var stored storedGeneration
+	if err := json.Unmarshal(entry.Value(), &stored); err != nil {
+		return storedGeneration{}, 0, err
+	}
+	return stored, entry.Revision(), nil
+}
+
+// checkGenerations looks at the streams often. A new FOLD is carried on from memory. If JOBS or STATUS
+// began anew, agents hear of it at once, and STATUS is folded from its beginning.
+func (s *Service) checkGenerations(ctx context.Context) error {
+	return s.every(ctx, s.pace.check, nil, "check of generations", func(ctx context.Context) error {
+		if err := s.checkFold(ctx); err != nil {
+			return fmt.Errorf("check the fold: %w", err)
+		}
+		before := s.generations.status()
+		changed, err := s.generations.check(ctx)
+		if changed {
+			s.log.WarnContext(ctx, "a stream began anew: agents are told to ask and to tell again", "jobs", s.generations.jobs(), "status", s.generations.status())
+			kick(s.beaconNow)
+		}
+		if before == s.generations.status() {
+			return err
+		}
+		for _, p := range s.partitions {
+			err = errors.Join(err, (&statusReader{Service: s, p: p}).readOn(ctx))
+		}
+		return err
+	})
+}

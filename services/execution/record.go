@@ -1,0 +1,149 @@
+package execution
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+
+	"chandler/events"
+)
+
+// record is what is kept of one job: the latest occurrence of the newest revision of one deployment, for
+// one agent (and user). There are millions of them, so it stays within 24 bytes.
+type record struct {
+	occurrence int64
+	changed    uint32 // Unix seconds, by the agent's clock; of an offer by ours
+	transition uint32 // highest folded; 0: the agent has said nothing
+	attempt    uint16 // highest offered or heard of
+	revision   uint16 // index into the deployment's revisions
+	state      uint8  // index into events.States()
+	reason     uint8  // index into codes.reasons
+	waiting    uint8  // index into codes.waiting
+	flags      uint8
+}
+
+const (
+	// flagSilent: offered, and never heard of for as long as Options.Silence.
+	flagSilent = 1 << iota
+	// flagLapsed: the order's time is over and the agent never said how the job ended; it was finished as silent.
+	flagLapsed
+	// flagCancel: a stop was sent to the agent.
+	flagCancel
+)
+
+// codes turn the words of a record into single bytes and back. They are the same in no two versions of
+// this program; what is stored holds the words.
+type codes struct {
+	states  []events.State
+	reasons []events.Reason // sorted; the first is none
+	waiting []events.WaitingFor
+}
+
+func newCodes() codes {
+	reasons := append(events.Reasons(), events.NoReason)
+	slices.Sort(reasons)
+	return codes{states: events.States(), reasons: slices.Compact(reasons), waiting: []events.WaitingFor{"",
+		events.WaitContent, events.WaitLogon, events.WaitLogoff, events.WaitMaintenanceWindow, events.WaitAssignment, events.WaitDependency,
+		events.WaitReboot, events.WaitSlot, events.WaitClock, events.WaitContact, events.WaitFreeze}}
+}
+
+func (c codes) state(s events.State) uint8 {
+	if i := slices.Index(c.states, s); i >= 0 {
+		return uint8(i)
+	}
+	return uint8(slices.Index(c.states, events.OtherState))
+}
+
+func (c codes) reason(r events.Reason) uint8 {
+	i, found := slices.BinarySearch(c.reasons, r)
+	if !found {
+		i, _ = slices.BinarySearch(c.reasons, events.OtherReason)
+	}
+	return uint8(i)
+}
+
+// waits codes what a job waits for; 0 for what this version does not know.
+func (c codes) waits(w events.WaitingFor) uint8 {
+	return uint8(max(0, slices.Index(c.waiting, w)))
+}
+
+// job is one record with its names: how changes are computed, stored and shown.
+type job struct {
+	deployment  string
+	agent, user string
+	revision    uint64
+	occurrence  int64
+	changed     uint32
+	transition  uint32
+	attempt     uint16
+	state       events.State
+	reason      events.Reason
+	waiting     events.WaitingFor
+	flags       uint8
+}
+
+// jobKey names a record: there is one for each deployment, agent and user.
+type jobKey struct{ deployment, agent, user string }
+
+func (j job) key() jobKey { return jobKey{j.deployment, j.agent, j.user} }
+
+func (j job) id() string {
+	return events.JobID(j.deployment, j.revision, j.agent, j.occurrence, j.user)
+}
+
+func (j job) changedAt() time.Time { return time.Unix(int64(j.changed), 0).UTC() }
+
+func (j job) row() events.JobRow {
+	return events.JobRow{Job: j.id(), Deployment: j.deployment, Revision: j.revision, Agent: j.agent, User: j.user, Occurrence: j.occurrence,
+		State: j.state, Reason: j.reason, WaitingFor: j.waiting, Attempt: int(j.attempt), Silent: j.flags&(flagSilent|flagLapsed) != 0, Changed: j.changedAt()}
+}
+
+// offered is the job after it was offered (again): what the agent said before stays known by its
+// transition number, so that a late repetition of it changes nothing.
+func (j job) offered(attempt int, now time.Time) job {
+	j.state, j.reason, j.waiting, j.flags = events.Offered, events.NoReason, "", 0
+	j.attempt, j.changed = clampAttempt(attempt), unix(now)
+	return j
+}
+
+// take gives the record after a status, and whether it differs. The outcome for any set of statuses does
+// not depend on their order or on repetitions: the newest revision wins, then the latest occurrence, then
+// the highest transition, which counts over the whole job in the agent's journal; the attempt is the
+// highest of any of them.
+func (j job) take(s events.JobStatus) (after job, changed bool) {
+	attempt := clampAttempt(s.Attempt)
+	same := j.revision == s.Revision && j.occurrence == s.Occurrence
+	switch {
+	case j.revision > s.Revision, j.revision == s.Revision && j.occurrence > s.Occurrence:
+		return j, false
+	case same && j.transition >= s.Transition:
+		changed = attempt > j.attempt
+		j.attempt = max(j.attempt, attempt)
+		return j, changed
+	case same:
+		attempt = max(attempt, j.attempt)
+	}
+	after = job{deployment: s.Deployment, agent: s.Agent, user: s.User, revision: s.Revision, occurrence: s.Occurrence,
+		changed: unix(s.At), transition: s.Transition, attempt: attempt, state: s.State, reason: s.Reason, waiting: s.WaitingFor}
+	if j.revision == s.Revision {
+		after.flags = j.flags & flagCancel // a cancellation names a revision, not an occurrence
+	}
+	return after, true
+}
+
+// newerThan compares two states of the same record by what can only grow.
+func (j job) newerThan(old job) bool {
+	return cmp.Or(cmp.Compare(j.revision, old.revision), cmp.Compare(j.occurrence, old.occurrence),
+		cmp.Compare(j.transition, old.transition), cmp.Compare(j.attempt, old.attempt)) > 0
+}
+
+// superseded says that a status is about an older job than the record: it changes no count, but if that
+// job has ended, its end is still to be told.
+func (j job) superseded(s events.JobStatus) bool {
+	return j.revision > s.Revision || j.revision == s.Revision && j.occurrence > s.Occurrence
+}
+
+func clampAttempt(n int) uint16 { return uint16(min(max(n, 0), math.MaxUint16)) }
+
+func unix(t time.Time) uint32 { return uint32(min(max(t.Unix(), 0), math.MaxUint32)) }

@@ -1,0 +1,250 @@
+package execution
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"chandler/events"
+	"chandler/events/bus"
+)
+
+// foldStatuses keeps one partition up to date with STATUS. All replicas attach to its consumer, which is
+// pinned to one of them.
+func (s *Service) foldStatuses(ctx context.Context, p *partition) error {
+	r := statusReader{Service: s, p: p}
+	if err := r.readOnPatiently(ctx); err != nil {
+		return nil // ctx is done
+	}
+	filter := events.StatusPartition(fmt.Sprint(p.number))
+	// Acknowledged one by one: see the package's doc.
+	c := bus.Consumer{Stream: events.StreamStatus, Name: fmt.Sprintf("execution-%d", p.number), Filters: []string{filter}, Batch: changeSize, Pinned: true}
+	return bus.HandleBatch(ctx, s.bus, c, r.batch)
+}
+
+// statusReader folds the statuses of one partition; for one goroutine.
+type statusReader struct {
+	*Service
+	p   *partition
+	pin string // under which the last batch came
+}
+
+// batch folds what the consumer delivered. After a change of the pin it first folds what another replica
+// may have left behind.
+func (r *statusReader) batch(ctx context.Context, batch []bus.Received[events.JobStatus]) error {
+	if pin := batch[0].Pin; pin != r.pin || r.behind() {
+		if err := r.readOn(ctx); err != nil {
+			return err
+		}
+		r.pin = pin
+	}
+	statuses, last := make([]events.JobStatus, 0, len(batch)), uint64(0)
+	for _, m := range batch {
+		last = max(last, m.StreamSequence)
+		if m.Type == events.TypePrefix+"job."+string(m.Data.State)+".v1" {
+			statuses = append(statuses, m.Data)
+		}
+	}
+	r.metrics.foldLag.WithLabelValues(fmt.Sprint(r.p.number)).Set(float64(batch[len(batch)-1].Pending))
+	return r.take(ctx, statuses, last)
+}
+
+// behind says that STATUS began anew since this partition was folded.
+func (r *statusReader) behind() bool {
+	r.p.mu.RLock()
+	defer r.p.mu.RUnlock()
+	return r.p.jobs.status != r.generations.status()
+}
+
+func (r *statusReader) readOnPatiently(ctx context.Context) error {
+	for {
+		err := r.readOn(ctx)
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		r.log.WarnContext(ctx, "statuses could not be read and will be read again", "partition", r.p.number, "error", err)
+		pause(ctx, r.pace.check)
+	}
+}
+
+// readOn folds everything in STATUS after the partition's position; all of it, if STATUS is another one
+// than the position belongs to.
+func (r *statusReader) readOn(ctx context.Context) error {
+	r.p.mu.RLock()
+	from, generation := r.p.jobs.folded, r.p.jobs.status
+	r.p.mu.RUnlock()
+	if generation != r.generations.status() {
+		from = 0
+	}
+	var statuses []events.JobStatus
+	var last uint64
+	flush := func() error {
+		err := r.take(ctx, statuses, last)
+		statuses = statuses[:0]
+		return err
+	}
+	_, err := r.bus.Replay(ctx, events.StreamStatus, events.StatusPartition(fmt.Sprint(r.p.number)), from+1, func(m jetstream.Msg) error {
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		last = meta.Sequence.Stream
+		if status, ok := openStatus(m); ok {
+			statuses = append(statuses, status)
+		}
+		if len(statuses) < changeSize {
+			return nil
+		}
+		return flush()
+	})
+	if errors.Is(err, bus.ErrWentBack) {
+		_, err = r.generations.check(ctx)
+		return errors.Join(err, errors.New("STATUS ends before the position of the fold"))
+	}
+	if err != nil {
+		return err
+	}
+	return flush()
+}
+
+// openStatus reads a stored status by the rules by which the bus admits one; what it refuses is left out:
+// the consumer delivers it too, and puts it aside.
+func openStatus(m jetstream.Msg) (events.JobStatus, bool) {
+	parts := strings.Split(m.Subject(), ".") // chandler.job.<state>.<agent>.<partition>
+	if len(parts) != 5 {
+		return events.JobStatus{}, false
+	}
+	kind, ok := events.StatusType(events.State(parts[2]))
+	if !ok {
+		return events.JobStatus{}, false
+	}
+	e, err := bus.Open(kind, &nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()})
+	return e.Data, err == nil && string(e.Data.State) == parts[2]
+}
+
+// take folds statuses and stores the change; last is the sequence up to which they are folded then.
+func (r *statusReader) take(ctx context.Context, statuses []events.JobStatus, last uint64) error {
+	started := time.Now()
+	known, err := r.ofKnownOrders(ctx, statuses)
+	if err != nil {
+		return err
+	}
+	generation := r.generations.status()
+	refused := 0
+	err = r.change(ctx, r.p, func(jobs *jobs) outcome {
+		o := fold(jobs, known)
+		refused = o.refused
+		o.delta.folded = max(last, jobs.folded)
+		if generation != jobs.status {
+			o.delta.folded = last // a position in the former STATUS means nothing
+		}
+		o.delta.status = generation
+		return o
+	})
+	if err != nil {
+		return err
+	}
+	r.metrics.folded.WithLabelValues("taken").Add(float64(len(known) - refused))
+	r.metrics.folded.WithLabelValues("over_limit").Add(float64(refused))
+	r.metrics.folded.WithLabelValues("unknown_order").Add(float64(len(statuses) - len(known)))
+	r.metrics.foldSeconds.Observe(time.Since(started).Seconds())
+	return nil
+}
+
+// ofKnownOrders leaves out what no order is known of: the statuses of removed deployments, and inventions.
+func (r *statusReader) ofKnownOrders(ctx context.Context, statuses []events.JobStatus) ([]events.JobStatus, error) {
+	known := statuses[:0:0]
+	missing := map[string]bool{}
+	for _, status := range statuses {
+		if missing[status.Order] || events.ValidDigest(status.Order) != nil {
+			continue
+		}
+		k, err := r.orderNamed(ctx, status.Order)
+		if err != nil {
+			return nil, err
+		}
+		if k == nil {
+			missing[status.Order] = true
+			continue
+		}
+		if k.Deployment == status.Deployment && k.Revision == status.Revision {
+			known = append(known, status)
+		}
+	}
+	return known, nil
+}
+
+// offersFromJobs brings back what was offered and not answered yet, to partitions that were loaded from less
+// than there once was. A partition that never held anything looks the same; then JOBS holds little.
+func (s *Service) offersFromJobs(ctx context.Context) error {
+	if !slices.ContainsFunc(s.partitions, func(p *partition) bool { return p.incomplete }) {
+		return nil
+	}
+	found := make([][]job, len(s.partitions))
+	_, err := s.bus.Replay(ctx, events.StreamJobs, events.OfferStored("*"), 1, func(m jetstream.Msg) error {
+		e, err := bus.Open(events.JobOffered, &nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()})
+		if err != nil {
+			return nil // a cancellation: sent again by the sweep
+		}
+		o := e.Data
+		if k, ok := s.orders.digest(o.Order); ok && k.Deployment == o.Deployment && k.Revision == o.Revision {
+			n := events.Partition(o.Agent, len(s.partitions))
+			if !s.partitions[n].incomplete {
+				return nil
+			}
+			found[n] = append(found[n], job{deployment: o.Deployment, agent: o.Agent, user: o.User, revision: o.Revision, occurrence: o.Occurrence}.offered(o.Attempt, e.Time))
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read offers back: %w", err)
+	}
+	for n, list := range found {
+		if err := s.bringBack(ctx, s.partitions[n], list); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Service) bringBack(ctx context.Context, p *partition, list []job) error {
+	for len(list) > 0 {
+		some := list[:min(len(list), changeSize)]
+		list = list[len(some):]
+		err := s.change(ctx, p, func(jobs *jobs) outcome {
+			o, newest := unchanged(jobs), map[jobKey]job{}
+			for _, j := range some {
+				old, ok := newest[j.key()]
+				if !ok {
+					old, _ = jobs.find(j.key())
+				}
+				if j.newerThan(old) {
+					newest[j.key()] = j
+				}
+			}
+			for _, j := range newest {
+				o.delta.jobs = append(o.delta.jobs, j)
+			}
+			return o
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

@@ -1,0 +1,168 @@
+package execution
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"chandler/events"
+	"chandler/events/bus"
+)
+
+// stopAttempts bounds how often a mark is written against others who write it too.
+const stopAttempts = 10
+
+// stopOf asks the bucket, not the memory: what was stopped a moment ago must not be offered now.
+func (s *Service) stopOf(ctx context.Context, k *known) (*stopMark, error) {
+	if mark, ok := s.control.stop(k.Deployment, k.Revision); ok {
+		return &mark, nil
+	}
+	kv, err := s.controlBucket(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mark, _, err := readStop(ctx, kv, k.Deployment)
+	if err != nil || mark == nil || mark.Revision < k.Revision {
+		return nil, err
+	}
+	return mark, nil
+}
+
+func readStop(ctx context.Context, kv jetstream.KeyValue, deployment string) (*stopMark, uint64, error) {
+	entry, err := kv.Get(ctx, keyStop+deployment)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("read stop of %s: %w", deployment, err)
+	}
+	var mark stopMark
+	if err := json.Unmarshal(entry.Value(), &mark); err != nil {
+		return nil, 0, fmt.Errorf("read stop of %s: %w", deployment, err)
+	}
+	return &mark, entry.Revision(), nil
+}
+
+// stopCall stops a deployment: first the mark, so that nothing is offered any more, then a cancellation to
+// every agent whose job has not ended. Asking again sends them again.
+func (s *Service) stopCall(ctx context.Context, caller string, req events.StopRequest) (events.StopAnswer, error) {
+	k, err := s.deployment(req.Deployment)
+	if err != nil {
+		return events.StopAnswer{}, err
+	}
+	mark, err := s.markStopped(ctx, stopMark{Deployment: k.Deployment, Revision: k.Revision, Kill: req.Kill, By: caller, Why: req.Why, At: s.now().UTC()})
+	if err != nil {
+		return events.StopAnswer{}, err
+	}
+	if err := s.cancelAll(ctx, mark, true); err != nil {
+		return events.StopAnswer{}, err
+	}
+	notice := k.DeploymentNotice
+	notice.By, notice.Why, notice.At = mark.By, mark.Why, mark.At
+	_, err = bus.Publish(ctx, s.bus, events.DeploymentHalted, events.Event[events.DeploymentNotice]{ID: events.DeriveID("stopped", mark.ID), Subject: k.Deployment, Time: mark.At, Data: notice})
+	if err != nil {
+		return events.StopAnswer{}, err
+	}
+	return s.stopAnswer(k, mark), nil
+}
+
+// markStopped writes the mark, or gives the one that is there if it says as much.
+func (s *Service) markStopped(ctx context.Context, mark stopMark) (stopMark, error) {
+	kv, err := s.controlBucket(ctx)
+	if err != nil {
+		return mark, err
+	}
+	mark.ID = events.DeriveID("stop", mark.Deployment, fmt.Sprint(mark.Revision), fmt.Sprint(mark.Kill))
+	value, err := json.Marshal(mark)
+	if err != nil {
+		return mark, err
+	}
+	key := keyStop + mark.Deployment
+	for range stopAttempts {
+		old, revision, err := readStop(ctx, kv, mark.Deployment)
+		if err != nil {
+			return mark, err
+		}
+		if old != nil && old.Revision >= mark.Revision && (old.Kill || !mark.Kill) {
+			return *old, nil
+		}
+		if old == nil {
+			_, err = kv.Create(ctx, key, value)
+		} else {
+			_, err = kv.Update(ctx, key, value, revision)
+		}
+		if err == nil {
+			_, err = s.control.see(key, value)
+			return mark, err
+		}
+		if !wrongSequence(err) && !errors.Is(err, jetstream.ErrKeyExists) {
+			return mark, fmt.Errorf("store %s: %w", key, err)
+		}
+	}
+	return mark, fmt.Errorf("store %s: others keep changing it", key)
+}
+
+// cancelAll sends the stop to the agents whose jobs have not ended: to those who did not get it yet, or to all.
+func (s *Service) cancelAll(ctx context.Context, mark stopMark, again bool) error {
+	pick := func(j job) bool {
+		return j.revision <= mark.Revision && !j.state.Terminal() && (again || j.flags&flagCancel == 0)
+	}
+	for _, p := range s.partitions {
+		// What another replica offered before it could see the mark must be among the jobs.
+		p.turn.Lock()
+		err := s.catchUp(ctx, p, false)
+		p.turn.Unlock()
+		if err != nil {
+			return fmt.Errorf("catch up partition %d: %w", p.number, err)
+		}
+		err = s.changeEach(ctx, p, mark.Deployment, pick, func(j job, o *outcome) {
+			o.cancels = append(o.cancels, mark.cancel(j.agent))
+			if j.flags&flagCancel == 0 {
+				j.flags |= flagCancel
+				o.delta.jobs = append(o.delta.jobs, j)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stoppedCall tells how far a stop has got.
+func (s *Service) stoppedCall(_ context.Context, _ string, req events.StopQuery) (events.StopAnswer, error) {
+	k, err := s.deployment(req.Deployment)
+	if err != nil {
+		return events.StopAnswer{}, err
+	}
+	mark, ok := s.control.stop(req.Deployment, 0)
+	if !ok {
+		return events.StopAnswer{}, bus.NotFound(fmt.Errorf("deployment %s is not stopped", req.Deployment))
+	}
+	return s.stopAnswer(k, mark), nil
+}
+
+func (s *Service) stopAnswer(k *known, mark stopMark) events.StopAnswer {
+	p := s.countUpTo(mark.Deployment, mark.Revision)
+	answer := events.StopAnswer{Deployment: mark.Deployment}
+	for state, n := range p.States {
+		switch {
+		case state == events.Cancelled:
+			answer.Stopped += n
+		case state.Terminal():
+			answer.Ended += n
+		case state.BeforeRunning():
+			answer.Unreachable += n
+		default:
+			answer.Running += n
+		}
+	}
+	if answer.Unreachable > 0 {
+		over := k.over()
+		answer.MayStart = &over
+	}
+	return answer
+}

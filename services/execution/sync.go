@@ -1,0 +1,108 @@
+package execution
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"chandler/events"
+)
+
+// Agents that come when too many others do are told to ask again after laterLeast to laterMost.
+const (
+	laterLeast = 2 * time.Second
+	laterMost  = 10 * time.Second
+)
+
+// syncCall answers an agent with all that is outstanding for it, from the state of its jobs and not from
+// what JOBS still holds. The caller is pinned by the broker; the request says nothing about who asks.
+func (s *Service) syncCall(ctx context.Context, agent string, req events.SyncRequest) (events.SyncAnswer, error) {
+	select {
+	case s.syncing <- struct{}{}:
+		defer func() { <-s.syncing }()
+	default:
+		return s.later("busy"), nil
+	}
+	p := s.partitionOf(agent)
+	p.mu.RLock()
+	loaded := p.loaded
+	p.mu.RUnlock()
+	if !loaded {
+		return s.later("loading"), nil
+	}
+	if err := s.hear(ctx, req); err != nil {
+		return events.SyncAnswer{}, err
+	}
+	answer := events.SyncAnswer{Offers: s.outstanding(p, agent, req.OfferFormat), Freezes: s.control.allFreezes(),
+		JobsGeneration: s.generations.jobs(), StatusGeneration: s.generations.status()}
+	answer.Cancels = s.cancelsFor(agent, answer.Offers)
+	s.metrics.syncs.WithLabelValues("ok").Inc()
+	return answer, nil
+}
+
+func (s *Service) later(result string) events.SyncAnswer {
+	s.metrics.syncs.WithLabelValues(result).Inc()
+	after := laterLeast + rand.N(laterMost-laterLeast)
+	return events.SyncAnswer{Later: events.Duration(after.Round(100 * time.Millisecond)), Offers: []events.Outstanding{}}
+}
+
+// hear looks for a sign that a stream lost what the agent knows it held.
+func (s *Service) hear(ctx context.Context, req events.SyncRequest) error {
+	jobs := s.generations.of(events.StreamJobs)
+	if req.JobsSequence > jobs.Last && req.JobsGeneration == jobs.Generation {
+		if err := s.generations.lost(ctx, events.StreamJobs, req.JobsGeneration, req.JobsSequence, s.now()); err != nil {
+			return fmt.Errorf("look for lost offers: %w", err)
+		}
+	}
+	status, sequence := s.generations.of(events.StreamStatus), req.StatusSequence
+	if req.StatusLost {
+		sequence = ^uint64(0) // it saw the stream go back
+	}
+	if sequence > status.Last && req.StatusGeneration == status.Generation {
+		if err := s.generations.lost(ctx, events.StreamStatus, req.StatusGeneration, sequence, s.now()); err != nil {
+			return fmt.Errorf("look for lost statuses: %w", err)
+		}
+	}
+	return nil
+}
+
+// outstanding lists the agent's jobs that have not ended, also those of stopped deployments: the agent
+// applies cancellations first and says that they are cancelled.
+func (s *Service) outstanding(p *partition, agent string, format int) []events.Outstanding {
+	if format == 0 || format > events.OfferFormat {
+		format = events.OfferFormat
+	}
+	all := []events.Outstanding{}
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for j := range p.jobs.ofAgent(agent) {
+		if j.state.Terminal() {
+			continue
+		}
+		k, ok := s.orders.revision(j.deployment, j.revision)
+		if !ok {
+			continue
+		}
+		all = append(all, events.Outstanding{State: j.state, Transition: j.transition, JobOffer: events.JobOffer{Format: format, Agent: agent, Job: j.id(),
+			Deployment: j.deployment, Revision: j.revision, Order: k.Order, Occurrence: j.occurrence, User: j.user, Attempt: max(1, int(j.attempt))}})
+	}
+	return all
+}
+
+// cancelsFor lists the stops whose orders may still be obeyed, whether or not execution knows that the
+// agent has a job of them, and those of the jobs listed.
+func (s *Service) cancelsFor(agent string, offers []events.Outstanding) []events.CancelRequest {
+	listed := map[string]bool{}
+	for _, o := range offers {
+		listed[o.Deployment] = true
+	}
+	var all []events.CancelRequest
+	for _, mark := range s.control.allStops() {
+		k, ok := s.orders.revision(mark.Deployment, mark.Revision)
+		if listed[mark.Deployment] || ok && s.now().Before(k.over().Add(s.pace.lapse)) {
+			all = append(all, mark.cancel(agent))
+		}
+	}
+	return all
+}

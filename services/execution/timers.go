@@ -1,0 +1,201 @@
+package execution
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"chandler/events"
+	"chandler/events/bus"
+)
+
+const (
+	purposeRetry = "retry"
+	// retrySlack is how long the sweep leaves a due retry to its timer.
+	retrySlack = time.Minute
+	// retryUnknown is the pause after a failure whose reason is not one that is tried again, but whose agent says so.
+	retryUnknown = time.Hour
+)
+
+// retry is a job that is to be offered again.
+type retry struct {
+	job job
+	due time.Time
+}
+
+// retryOf plans the retry of a job that says it is retrying. at is the agent's word, nil where it has none.
+func retryOf(j job, at *time.Time) retry {
+	if at != nil {
+		return retry{j, *at}
+	}
+	return retry{j, retryDue(j)}
+}
+
+// retryDue derives the time from the record alone, for when the timer is lost.
+func retryDue(j job) time.Time {
+	pause, ok := j.reason.Info().Class.Retry().Pause(max(1, int(j.attempt)))
+	if !ok {
+		pause = retryUnknown
+	}
+	return j.changedAt().Add(pause)
+}
+
+// roundUp to a second that is to come: the broker cuts fractions off, and a timer must not be early.
+func roundUp(due, now time.Time) time.Time {
+	if earliest := now.Add(time.Second); due.Before(earliest) {
+		due = earliest
+	}
+	if whole := due.Truncate(time.Second); !whole.Equal(due) {
+		return whole.Add(time.Second)
+	}
+	return due
+}
+
+// retryKey names the attempt that failed; users come last because they may contain anything.
+func retryKey(j job) string {
+	return fmt.Sprintf("%d %d %d %s %s", j.revision, j.occurrence, j.attempt, j.agent, j.user)
+}
+
+func parseRetryKey(deployment, key string) (job, error) {
+	parts := strings.SplitN(key, " ", 5)
+	if len(parts) != 5 {
+		return job{}, fmt.Errorf("key %q of a timer has %d parts", key, len(parts))
+	}
+	revision, err1 := strconv.ParseUint(parts[0], 10, 64)
+	occurrence, err2 := strconv.ParseInt(parts[1], 10, 64)
+	attempt, err3 := strconv.ParseUint(parts[2], 10, 16)
+	if err := errors.Join(err1, err2, err3, events.ValidAgent(parts[3])); err != nil {
+		return job{}, fmt.Errorf("key %q of a timer: %w", key, err)
+	}
+	return job{deployment: deployment, revision: revision, occurrence: occurrence, attempt: uint16(attempt), agent: parts[3], user: parts[4]}, nil
+}
+
+func (s *Service) timerMessage(r retry) (*nats.Msg, error) {
+	key := retryKey(r.job)
+	m, err := bus.Message(events.TimerDue, events.Event[events.TimerNote]{
+		ID: events.DeriveID("timer", purposeRetry, r.job.deployment, key), Source: s.bus.Source(), Subject: "execution", Time: s.now(),
+		Data: events.TimerNote{Service: "execution", Purpose: purposeRetry, Name: r.job.deployment, Key: key, Due: r.due.UTC()}})
+	if err != nil {
+		return nil, err
+	}
+	m.Subject = "chandler.timer.execution." + r.job.id()
+	return m, nil
+}
+
+// handleTimers offers retrying jobs again when their time has come.
+func (s *Service) handleTimers(ctx context.Context) error {
+	c := bus.Consumer{Stream: events.StreamTimers, Name: "execution-timers", Filters: []string{events.TimerDue.Subject("execution")}}
+	return s.bus.Handle(ctx, c, bus.On(events.TimerDue, s.timerDue))
+}
+
+// timerDue looks at the present state: the job may have moved on, or be offered again by another replica.
+func (s *Service) timerDue(ctx context.Context, e events.Event[events.TimerNote], _ bus.Meta) error {
+	if e.Data.Purpose != purposeRetry {
+		return bus.Drop("unknown_timer", fmt.Errorf("purpose %q", e.Data.Purpose))
+	}
+	want, err := parseRetryKey(e.Data.Name, e.Data.Key)
+	if err != nil {
+		return bus.Drop("bad_timer", err)
+	}
+	return s.change(ctx, s.partitionOf(want.agent), func(jobs *jobs) outcome {
+		o := unchanged(jobs)
+		j, ok := jobs.find(want.key())
+		if ok && j.revision == want.revision && j.occurrence == want.occurrence && j.attempt == want.attempt && s.mayRetry(j) {
+			s.offerAgain(j, int(j.attempt)+1, &o)
+		}
+		return o
+	})
+}
+
+func (s *Service) mayRetry(j job) bool {
+	if j.state != events.Retrying {
+		return false
+	}
+	k, ok := s.orders.revision(j.deployment, j.revision)
+	_, stopped := s.control.stop(j.deployment, j.revision)
+	return ok && !stopped && s.now().Before(k.over())
+}
+
+// sweepOften looks at every record for what no event will bring.
+func (s *Service) sweepOften(ctx context.Context) error {
+	return s.every(ctx, s.pace.sweep, nil, "sweep", func(ctx context.Context) error {
+		var errs []error
+		for _, p := range s.partitions {
+			errs = append(errs, s.changeEach(ctx, p, "", func(j job) bool { return s.overdue(j) != nothing }, s.settle))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// due names what a sweep does about a job.
+type due int
+
+const (
+	nothing due = iota
+	cancel      // its deployment is stopped and its agent was not told
+	lapse       // its order's time is over and its agent did not say how it ended
+	again       // its retry is due and its timer was lost
+	unheard     // it was offered long ago
+)
+
+func (s *Service) overdue(j job) due {
+	if j.state.Terminal() {
+		return nothing
+	}
+	k, ok := s.orders.revision(j.deployment, j.revision)
+	if !ok {
+		return nothing
+	}
+	_, stopped := s.control.stop(j.deployment, j.revision)
+	now := s.now()
+	switch {
+	case stopped && j.flags&flagCancel == 0:
+		return cancel
+	case j.flags&flagLapsed == 0 && now.After(k.over().Add(s.pace.lapse)):
+		return lapse
+	case s.mayRetry(j) && now.After(retryDue(j).Add(retrySlack)):
+		return again
+	case j.state == events.Offered && j.flags&(flagSilent|flagLapsed) == 0 && now.Sub(j.changedAt()) > s.silence:
+		return unheard
+	}
+	return nothing
+}
+
+func (s *Service) settle(j job, o *outcome) {
+	switch s.overdue(j) {
+	case cancel:
+		mark, _ := s.control.stop(j.deployment, j.revision)
+		o.cancels = append(o.cancels, mark.cancel(j.agent))
+		j.flags |= flagCancel
+	case lapse:
+		o.ends = append(o.ends, s.silentEnd(j))
+		j.flags |= flagLapsed
+	case again:
+		s.offerAgain(j, int(j.attempt)+1, o)
+		return
+	case unheard:
+		j.flags |= flagSilent
+	default:
+		return
+	}
+	o.delta.jobs = append(o.delta.jobs, j)
+}
+
+// silentEnd is the end of a job of which its agent did not speak in time.
+func (s *Service) silentEnd(j job) events.JobEnd {
+	k, ok := s.orders.revision(j.deployment, j.revision)
+	if !ok {
+		k = &known{}
+	}
+	return events.JobEnd{Silent: true, JobStatus: events.JobStatus{
+		Job: j.id(), Deployment: j.deployment, Revision: j.revision, Order: k.Order, Agent: j.agent, Package: k.Package, Version: k.Version, Program: k.Program,
+		Occurrence: j.occurrence, User: j.user, Attempt: max(1, int(j.attempt)),
+		// Readers take no status without a transition; of a job that was never heard of, this is the first.
+		Transition: max(1, j.transition), State: j.state, Reason: events.AgentSilent,
+		Explanation: "the order's time is over and the agent did not say how the job ended", At: s.now().UTC()}}
+}

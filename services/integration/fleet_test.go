@@ -1,0 +1,385 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"chandler/events"
+	"chandler/events/bus"
+	"chandler/events/eventstest"
+	"chandler/events/order"
+	"chandler/services/content"
+	"chandler/services/content/publish"
+	"chandler/services/credentials"
+	"chandler/services/daemon"
+	"chandler/services/execution"
+	"chandler/services/scheduling"
+)
+
+// fleet is a broker, the services, an administrator with a key, and machines.
+type fleet struct {
+	t         *testing.T
+	dir       string
+	broker    *eventstest.Server
+	admin     *bus.Bus
+	key       order.Key
+	trust     order.Trust
+	services  map[string]*running
+	machines  map[string]*machine
+	contentAt string // the same after a restart, as it would be
+	registry  map[string]*prometheus.Registry
+	log       *logBuffer
+	plans     map[string]*publish.Plan // by manifest digest
+}
+
+// running is one service of this process.
+type running struct {
+	cancel context.CancelFunc
+	done   chan error
+}
+
+// logBuffer gathers the services' logs for failures.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+var serviceNames = []string{"content", "scheduling", "execution", "credentials"}
+
+// newFleet starts broker and services; everything ends with the test.
+func newFleet(t *testing.T) *fleet {
+	t.Helper()
+	f := &fleet{t: t, dir: t.TempDir(), broker: eventstest.Broker(t), services: map[string]*running{}, machines: map[string]*machine{},
+		registry: map[string]*prometheus.Registry{}, plans: map[string]*publish.Plan{}, log: &logBuffer{}, contentAt: "127.0.0.1:0"}
+	t.Cleanup(f.close)
+	var err error
+	f.key, err = order.NewKey(bytes.Repeat([]byte{7}, 32))
+	must(t, err)
+	f.trust = order.Trust{Fleet: "testfleet", Version: 1, Threshold: 1, Keys: []order.PublicKey{f.key.Public("test")}}
+	f.admin = eventstest.Bus(t, f.broker, "")
+	f.startServices()
+	return f
+}
+
+func (f *fleet) startServices() {
+	f.t.Helper()
+	for _, name := range serviceNames {
+		f.startService(name)
+	}
+}
+
+func (f *fleet) stopServices() {
+	f.t.Helper()
+	for _, name := range serviceNames {
+		f.stopService(name)
+	}
+}
+
+func (f *fleet) close() {
+	for _, m := range f.machines {
+		if m.cmd != nil {
+			m.kill()
+		}
+	}
+	for name := range f.services {
+		f.stopService(name)
+	}
+	if f.t.Failed() {
+		f.t.Logf("services said:\n%s", tail(f.log.b.String()))
+		for _, m := range f.machines {
+			f.t.Logf("agent %s said:\n%s", m.name, tail(m.log()))
+		}
+	}
+}
+
+func tail(s string) string {
+	if len(s) > 6000 {
+		return "…" + s[len(s)-6000:]
+	}
+	return s
+}
+
+// startService starts one service and waits until it answers.
+func (f *fleet) startService(name string) {
+	f.t.Helper()
+	log := slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	f.registry[name] = prometheus.NewRegistry()
+	nc, err := daemon.Connect(daemon.ConnectOptions{URLs: []string{f.broker.URL()}, Name: name, Caller: name, MaxReconnectWait: 300 * time.Millisecond, Log: log, Registerer: f.registry[name]})
+	must(f.t, err)
+	b, err := bus.New(bus.Options{Conn: nc, Source: events.ServiceSource(name), Registerer: f.registry[name], Log: log, CheckPublished: true})
+	must(f.t, err)
+	run := f.makeService(name, b, log)
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &running{cancel: cancel, done: make(chan error, 1)}
+	go func() {
+		err := run(ctx)
+		nc.Close()
+		r.done <- err
+	}()
+	f.services[name] = r
+}
+
+func (f *fleet) makeService(name string, b *bus.Bus, log *slog.Logger) func(context.Context) error {
+	f.t.Helper()
+	reg := f.registry[name]
+	switch name {
+	case "content":
+		listener, err := net.Listen("tcp", f.contentAt)
+		must(f.t, err)
+		f.contentAt = listener.Addr().String()
+		s, err := content.New(content.Options{Bus: b, Registerer: reg, Log: log, Dir: filepath.Join(f.dir, "blobs"), Listener: listener})
+		must(f.t, err)
+		return s.Run
+	case "scheduling":
+		s, err := scheduling.New(scheduling.Options{Bus: b, Registerer: reg, Log: log, Version: "0.1.0", Tick: 2 * time.Second})
+		must(f.t, err)
+		return s.Run
+	case "execution":
+		s, err := execution.New(execution.Options{Bus: b, Registerer: reg, Log: log})
+		must(f.t, err)
+		return s.Run
+	case "credentials":
+		s, err := credentials.New(credentials.Options{Bus: b, Registerer: reg, Log: log, Dir: filepath.Join(f.dir, "credentials")})
+		must(f.t, err)
+		return s.Run
+	}
+	f.t.Fatalf("no service %s", name)
+	return nil
+}
+
+func (f *fleet) stopService(name string) {
+	f.t.Helper()
+	r := f.services[name]
+	r.cancel()
+	if err := <-r.done; err != nil && !errors.Is(err, context.Canceled) {
+		f.t.Errorf("service %s ended: %v", name, err)
+	}
+	delete(f.services, name)
+}
+
+// machine makes a machine and starts its agent.
+func (f *fleet) machine(name string, change ...func(*agentFile)) *machine {
+	f.t.Helper()
+	m := &machine{t: f.t, name: name, dir: filepath.Join(f.dir, "machines", name)}
+	must(f.t, os.MkdirAll(m.root(), 0o700))
+	m.file = agentFile{StateDir: filepath.Join(m.dir, "state"), Root: m.root(), Server: f.broker.URL(), Hostname: name, Trust: f.trust, Beacon: 5 * time.Second}
+	for _, c := range change {
+		c(&m.file)
+	}
+	f.machines[name] = m
+	m.start()
+	m.agentID()
+	return m
+}
+
+// ask makes a request as the administrator, again while the service starts.
+func ask[Req, Resp any](f *fleet, call events.Call[Req, Resp], req Req) (Resp, error) {
+	f.t.Helper()
+	var resp Resp
+	var err error
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		resp, err = bus.Request(ctx, f.admin, "admin", call, req)
+		cancel()
+		if !errors.Is(err, bus.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, nats.ErrDisconnected) && !errors.Is(err, nats.ErrNoResponders) {
+			return resp, err
+		}
+	}
+	return resp, err
+}
+
+func mustAsk[Req, Resp any](f *fleet, call events.Call[Req, Resp], req Req) Resp {
+	f.t.Helper()
+	resp, err := ask(f, call, req)
+	if err != nil {
+		f.t.Fatalf("%s.%s: %v", call.Service, call.Verb, err)
+	}
+	return resp
+}
+
+// contentCalls is content as publishing needs it.
+type contentCalls struct{ f *fleet }
+
+func (c contentCalls) Upload(_ context.Context, r events.UploadRequest) (events.UploadAnswer, error) {
+	return ask(c.f, events.ContentUpload, r)
+}
+func (c contentCalls) Commit(_ context.Context, r events.CommitRequest) (events.PackageInfo, error) {
+	return ask(c.f, events.ContentCommit, r)
+}
+
+// probe is a package whose program tells in $ROOT/ran that it ran, waits while $ROOT/hold is there, and
+// exits with what $ROOT/exit says.
+const probe = `api: chandler/v1
+package: probe
+version: "%s"
+programs:
+  install:
+    shell: sh
+    command: |
+      echo "$CHANDLER_JOB $CHANDLER_ATTEMPT" >> "$ROOT/ran"
+      cat payload > "$ROOT/payload"
+      touch "$ROOT/started"
+      while [ -e "$ROOT/hold" ]; do sleep 0.02; done
+      echo "probe is done"
+      exit "$(cat "$ROOT/exit" 2>/dev/null || echo 0)"
+    run: administrative
+%s`
+
+// publish publishes the probe in a version, with a payload and further lines of its program.
+func (f *fleet) publish(version string, payload []byte, more string) events.PackageInfo {
+	f.t.Helper()
+	dir := filepath.Join(f.t.TempDir(), "probe")
+	must(f.t, os.MkdirAll(dir, 0o700))
+	must(f.t, os.WriteFile(filepath.Join(dir, "package.yaml"), fmt.Appendf(nil, probe, version, more), 0o600))
+	must(f.t, os.WriteFile(filepath.Join(dir, "payload"), payload, 0o600))
+	plan, err := publish.Read(f.t.Context(), dir, publish.Options{})
+	must(f.t, err)
+	return f.upload(plan)
+}
+
+func (f *fleet) upload(plan *publish.Plan) events.PackageInfo {
+	f.t.Helper()
+	info, err := publish.Upload(f.t.Context(), plan, contentCalls{f}, nil, nil)
+	must(f.t, err)
+	f.plans[info.Digest] = plan
+	return info
+}
+
+// publishAgain publishes the very same package once more.
+func (f *fleet) publishAgain(p events.PackageInfo) events.PackageInfo {
+	f.t.Helper()
+	return f.upload(f.plans[p.Digest])
+}
+
+// everyone makes the collection of all agents and waits until it has so many members.
+func (f *fleet) everyone(members int) events.CollectionView {
+	f.t.Helper()
+	mustAsk(f, events.CollectionSet, events.Collection{Name: "everyone", Expression: "true"})
+	var view events.CollectionView
+	eventually(f.t, fmt.Sprintf("%d agents are known", members), func() bool {
+		view = mustAsk(f, events.CollectionShow, events.Named{Name: "everyone"})
+		return len(view.Members) == members
+	})
+	return view
+}
+
+// deploy signs and sends a deployment of the probe to everyone.
+func (f *fleet) deploy(name string, p events.PackageInfo, change ...func(*order.Order)) events.DeploymentView {
+	f.t.Helper()
+	return mustAsk(f, events.DeploymentCreate, f.sign(name, p, change...))
+}
+
+func (f *fleet) sign(name string, p events.PackageInfo, change ...func(*order.Order)) events.DeploymentRequest {
+	f.t.Helper()
+	now := time.Now().UTC().Truncate(time.Second)
+	o := order.Order{Fleet: f.trust.Fleet, Deployment: name, Revision: 1, Package: p.Manifest.Package, Version: p.Manifest.Version, Manifest: p.Digest,
+		Program: "install", Run: events.RunAdministrative, Collection: "everyone", Expression: "true", Assignments: []order.Assignment{{ASAP: true}},
+		Rerun: order.RerunAlways, Issued: now, NotAfter: now.Add(24 * time.Hour)}
+	for _, c := range change {
+		c(&o)
+	}
+	envelope, err := order.Sign(o, f.key)
+	must(f.t, err)
+	return events.DeploymentRequest{Envelope: envelope}
+}
+
+// deploySigned deploys and gives what was sent, to send it again.
+func (f *fleet) deploySigned(name string, p events.PackageInfo, change ...func(*order.Order)) events.DeploymentRequest {
+	f.t.Helper()
+	request := f.sign(name, p, change...)
+	mustAsk(f, events.DeploymentCreate, request)
+	return request
+}
+
+// row is a machine's job of a deployment as execution sees it.
+func (f *fleet) row(deployment string, m *machine) (events.JobRow, bool) {
+	rows, err := ask(f, events.ExecutionJobs, events.JobQuery{Deployment: deployment, Agent: m.id})
+	if err != nil || len(rows.Jobs) == 0 {
+		return events.JobRow{}, false
+	}
+	return rows.Jobs[0], true
+}
+
+// want waits until execution sees a machine's job in a state; another end is a failure at once.
+func (f *fleet) want(deployment string, m *machine, state events.State) events.JobRow {
+	f.t.Helper()
+	var row events.JobRow
+	eventually(f.t, fmt.Sprintf("%s's job of %s is %s", m.name, deployment, state), func() bool {
+		var ok bool
+		if row, ok = f.row(deployment, m); ok && row.State.Terminal() && row.State != state {
+			f.t.Fatalf("%s's job of %s is %s (%s), not %s", m.name, deployment, row.State, row.Reason, state)
+		}
+		return ok && row.State == state
+	})
+	return row
+}
+
+// statuses reads every status stored for a machine's job, oldest first, each id once.
+func (f *fleet) statuses(deployment string, m *machine) []events.JobStatus {
+	f.t.Helper()
+	var list []events.JobStatus
+	seen := map[string]bool{}
+	_, err := f.admin.Replay(f.t.Context(), events.StreamStatus, "chandler.job.*."+m.id+".*", 1, func(msg jetstream.Msg) error {
+		e, err := typed[events.JobStatus](msg)
+		if err == nil && e.Data.Deployment == deployment && !seen[e.ID] {
+			seen[e.ID] = true
+			list = append(list, e.Data)
+		}
+		return err
+	})
+	must(f.t, err)
+	return list
+}
+
+// typed reads a stored message as an event.
+func typed[T any](m jetstream.Msg) (events.Event[T], error) {
+	ce, err := bus.Decode(&nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()})
+	if err != nil {
+		return events.Event[T]{}, err
+	}
+	return bus.Typed[T](ce)
+}
+
+// check asserts what must hold after every story: a job has exactly one terminal status in an attempt, it is the
+// one that execution has, and no attempt ran twice.
+func (f *fleet) check(deployment string, machines ...*machine) {
+	f.t.Helper()
+	for _, m := range machines {
+		terminal := map[int][]events.State{}
+		for _, s := range f.statuses(deployment, m) {
+			if s.State.Terminal() {
+				terminal[s.Attempt] = append(terminal[s.Attempt], s.State)
+			}
+		}
+		row, _ := f.row(deployment, m)
+		if got := terminal[row.Attempt]; len(got) != 1 || got[0] != row.State {
+			f.t.Errorf("%s: terminal statuses of attempt %d are %v, execution has %s", m.name, row.Attempt, got, row.State)
+		}
+		runs := m.ran()
+		slices.Sort(runs)
+		if twice := slices.Compact(slices.Clone(runs)); len(twice) != len(runs) {
+			f.t.Errorf("%s: an attempt ran twice: %s", m.name, strings.Join(runs, ", "))
+		}
+	}
+}

@@ -1,0 +1,186 @@
+package machinetest
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+//go:embed machine.sh
+var machineScript string
+
+// bootTimeout is how long a machine may take to start all its services, stopTimeout how long what is left of
+// one may keep its console open.
+const (
+	bootTimeout = 2 * time.Minute
+	stopTimeout = 10 * time.Second
+)
+
+// names are those that are a host name and a machine name of systemd's.
+var names = regexp.MustCompile(`^[a-z][a-z0-9]{0,31}$`)
+
+// Machine is one booted machine.
+type Machine struct {
+	Name    string // its host name
+	Address string // IPv4, on the lab's network
+
+	t      testing.TB
+	ns     *holder // of its network
+	dir    string  // its files and, by its last element, its control groups
+	leader string  // process id of its systemd, seen from here
+	stop   func()  // may be called again
+}
+
+// Start boots a machine with Debian's minimal system, sudo and systemd, and waits until all its services
+// have started. The name, [a-z][a-z0-9]*, is its host name. It is stopped when the test ends.
+func (l *Lab) Start(name string) *Machine {
+	l.t.Helper()
+	if !names.MatchString(name) || l.machines == maxMachines {
+		l.t.Fatalf("machine %q: the name must match %s, and a lab has room for %d machines", name, names, maxMachines)
+	}
+	l.machines++
+	m := &Machine{Name: name, Address: network + strconv.Itoa(firstMachine+l.machines), t: l.t, ns: newNetwork(l.t)}
+	l.join(m.ns, "v"+strconv.Itoa(l.machines), m.Address)
+	m.boot(l.base)
+	return m
+}
+
+// boot runs machine.sh, which holds the machine until its standard input ends and then cleans up.
+func (m *Machine) boot(base string) {
+	m.t.Helper()
+	// Not the test's directory: the path of a socket must be short, and machine.sh removes it.
+	var err error
+	if m.dir, err = os.MkdirTemp("", "chandler-machine-"); err != nil {
+		m.t.Fatal(err)
+	}
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(m.dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer notify.Close()
+	var console bytes.Buffer
+	cmd := exec.Command("setsid", "unshare", "--mount", "--propagation", "private", "sh", "-euc", machineScript, "sh", base, m.dir, m.Name, m.ns.pid())
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(m.dir, "notify"))
+	cmd.Stdout, cmd.Stderr = &console, &console
+	cmd.WaitDelay = stopTimeout
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		m.t.Fatalf("start machine %s: %v", m.Name, err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- cmd.Wait()
+		close(ended)
+		notify.Close() // nobody is left to notify
+	}()
+	m.stop = func() {
+		stdin.Close()
+		if err := <-ended; err != nil {
+			m.t.Errorf("machine %s did not end cleanly: %v\n%s", m.Name, err, console.Bytes())
+		}
+	}
+	m.t.Cleanup(m.stop)
+	if m.leader, err = awaitReady(notify); err != nil {
+		stdin.Close()
+		<-ended // the console is complete
+		m.t.Fatalf("machine %s did not boot: %v\n%s", m.Name, err, console.Bytes())
+	}
+}
+
+// awaitReady reads what systemd-nspawn tells until the machine has booted, and gives the process id of its
+// systemd.
+func awaitReady(notify *net.UnixConn) (leader string, err error) {
+	if err := notify.SetReadDeadline(time.Now().Add(bootTimeout)); err != nil {
+		return "", err
+	}
+	buf := make([]byte, 4096)
+	for {
+		n, err := notify.Read(buf)
+		if err != nil {
+			return "", fmt.Errorf("wait for systemd-nspawn to tell that it is ready: %w", err)
+		}
+		for line := range strings.Lines(string(buf[:n])) {
+			key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			switch {
+			case key == "X_NSPAWN_LEADER_PID":
+				leader = value
+			case key == "READY" && leader != "":
+				return leader, nil
+			}
+		}
+	}
+}
+
+// Stop ends the machine as a power cut would and removes its files. Without it, the test's end does.
+func (m *Machine) Stop() {
+	m.t.Helper()
+	m.stop()
+}
+
+// Command prepares a program in the machine, as root, with the working directory / and a plain environment.
+func (m *Machine) Command(args ...string) *exec.Cmd {
+	enter := []string{"--target", m.leader, "--mount", "--pid", "--uts", "--net", "--ipc", "--cgroup", "--"}
+	cmd := exec.CommandContext(m.t.Context(), "nsenter", append(enter, args...)...)
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}
+	return cmd
+}
+
+// Exec runs a program in the machine and gives its output and error output without the last line end. The
+// test fails if the program does.
+func (m *Machine) Exec(args ...string) string {
+	m.t.Helper()
+	out, err := m.Command(args...).CombinedOutput()
+	if err != nil {
+		m.t.Fatalf("%s: %s: %v\n%s", m.Name, strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSuffix(string(out), "\n")
+}
+
+// CopyIn copies a file into the machine, making the directories above it, owned by root.
+func (m *Machine) CopyIn(from, to string, mode fs.FileMode) {
+	m.t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.WriteFile(to, data, mode)
+}
+
+// WriteFile writes a file of the machine, making the directories above it, owned by root.
+func (m *Machine) WriteFile(to string, data []byte, mode fs.FileMode) {
+	m.t.Helper()
+	if err := m.write(to, data, mode); err != nil {
+		m.t.Fatalf("write to machine %s: %v", m.Name, err)
+	}
+}
+
+func (m *Machine) write(to string, data []byte, mode fs.FileMode) error {
+	// An os.Root, since an absolute symbolic link in the machine would lead out of it.
+	root, err := os.OpenRoot(filepath.Join("/proc", m.leader, "root"))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	name := strings.TrimPrefix(path.Clean(to), "/")
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	if err := root.WriteFile(name, data, mode); err != nil {
+		return err
+	}
+	return root.Chmod(name, mode) // the umask does not apply
+}

@@ -1,0 +1,202 @@
+package machinetest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// listenVariable turns the test's program into a server that greets one caller.
+const listenVariable = "CHANDLER_MACHINETEST_LISTEN"
+
+// dieVariable makes TestDies start a machine and die.
+const dieVariable = "CHANDLER_MACHINETEST_DIE"
+
+func TestMain(m *testing.M) {
+	if address := os.Getenv(listenVariable); address != "" {
+		if err := greetOne(address); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func greetOne(address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	fmt.Println("listening")
+	conn, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(conn, "hello", conn.RemoteAddr().(*net.TCPAddr).IP)
+	return errors.Join(err, conn.Close())
+}
+
+func TestAMachineRunsUnitsOfItsOwn(t *testing.T) {
+	m := NewLab(t).Start("alpha")
+	if got := m.Exec("systemctl", "is-system-running"); got != "running" {
+		t.Errorf("systemd is %q, want running", got)
+	}
+	if got := m.Exec("uname", "-n"); got != "alpha" {
+		t.Errorf("the host name is %q, want alpha", got)
+	}
+	script := filepath.Join(t.TempDir(), "greet")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho hello from $(cat /etc/hostname) > /run/greeting\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.CopyIn(script, "/opt/greet/greet", 0o755)
+	m.WriteFile("/etc/systemd/system/greet.service", []byte("[Service]\nType=oneshot\nExecStart=/opt/greet/greet\n"), 0o644)
+	m.Exec("systemctl", "daemon-reload")
+	m.Exec("systemctl", "start", "greet.service")
+	if got := m.Exec("cat", "/run/greeting"); got != "hello from alpha" {
+		t.Errorf("the unit wrote %q", got)
+	}
+}
+
+func TestAMachineReachesWhatRunsInTheLabAndNothingElse(t *testing.T) {
+	lab := NewLab(t)
+	m := lab.Start("alpha")
+	server := lab.Command(os.Args[0])
+	server.Env = append(os.Environ(), listenVariable+"="+lab.Address()+":4222")
+	server.Stderr = os.Stderr
+	stdout, err := server.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || line != "listening\n" {
+		t.Fatalf("the server says %q: %v", line, err)
+	}
+	if got, want := m.Exec("bash", "-c", "cat < /dev/tcp/"+lab.Address()+"/4222"), "hello "+m.Address; got != want {
+		t.Errorf("the machine reads %q, want %q", got, want)
+	}
+	if err := server.Wait(); err != nil {
+		t.Error(err)
+	}
+	if out, err := m.Command("ip", "route", "get", "192.0.2.1").CombinedOutput(); err == nil {
+		t.Errorf("the machine has a way out of the lab: %s", out)
+	}
+}
+
+func TestWritingIntoAMachineNeverLeavesIt(t *testing.T) {
+	m := NewLab(t).Start("alpha")
+	outside := t.TempDir()
+	m.Exec("ln", "-s", outside, "/etc/outside")
+	m.Exec("mkdir", "-p", outside)
+	if err := m.write("/etc/outside/file", nil, 0o600); err == nil {
+		t.Error("a file was written through an absolute link")
+	}
+	if entries, err := os.ReadDir(outside); err != nil || len(entries) > 0 {
+		t.Errorf("outside the machine: %v, %v", entries, err)
+	}
+}
+
+func TestNothingIsLeftOfStoppedMachines(t *testing.T) {
+	var dirs, processes []string
+	t.Run("one stopped, one ended with the test", func(t *testing.T) {
+		lab := NewLab(t)
+		a, b := lab.Start("alpha"), lab.Start("beta")
+		a.Exec("ip", "route", "get", b.Address)
+		dirs = []string{a.dir, b.dir}
+		processes = []string{lab.ns.pid(), a.ns.pid(), a.leader, b.ns.pid(), b.leader}
+		if got := traces(t, dirs, processes); len(got) < len(processes)+2*len(dirs) {
+			t.Errorf("of running machines only these traces are found: %q", got)
+		}
+		a.Stop()
+		if got := traces(t, []string{a.dir}, []string{a.leader}); len(got) > 0 {
+			t.Errorf("a stopped machine left behind %q", got)
+		}
+	})
+	if got := traces(t, dirs, processes); len(got) > 0 {
+		t.Errorf("the test left behind %q", got)
+	}
+}
+
+func TestNothingIsLeftOfATestThatWasKilled(t *testing.T) {
+	if why := missing(); why != "" {
+		unavailable(t, why)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestDies$")
+	cmd.Env = append(os.Environ(), dieVariable+"=1")
+	out, err := cmd.Output()
+	if cmd.ProcessState == nil || cmd.ProcessState.Exited() {
+		t.Fatalf("the test was not killed: %v\n%s", err, out)
+	}
+	words := strings.Fields(string(out))
+	if len(words) != 4 {
+		t.Fatalf("the test told %q", out)
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
+		left := traces(t, words[:1], words[1:])
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the killed test left behind %q", left)
+		}
+	}
+}
+
+// TestDies is the killed test of TestNothingIsLeftOfATestThatWasKilled. It tells the directory of a machine
+// and the processes to look for.
+func TestDies(t *testing.T) {
+	if os.Getenv(dieVariable) == "" {
+		t.Skip("only run by another test")
+	}
+	lab := NewLab(t)
+	m := lab.Start("alpha")
+	fmt.Println(m.dir, lab.ns.pid(), m.ns.pid(), m.leader)
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := self.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	select {}
+}
+
+// traces lists what is left of machines' directories, mounts and control groups, and of processes. A control
+// group that is gone had no process left.
+func traces(t *testing.T, dirs, processes []string) []string {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, dir := range dirs {
+		if strings.Contains(string(mounts), dir) {
+			found = append(found, "a mount of "+dir)
+		}
+		for _, pattern := range []string{dir, "/sys/fs/cgroup/" + filepath.Base(dir), "/sys/fs/cgroup/*/" + filepath.Base(dir)} {
+			paths, err := filepath.Glob(pattern)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found = append(found, paths...)
+		}
+	}
+	for _, pid := range processes {
+		if _, err := os.Stat(filepath.Join("/proc", pid)); err == nil {
+			found = append(found, "process "+pid)
+		}
+	}
+	return found
+}

@@ -1,0 +1,28 @@
+package scheduling
+
+import (
+	"chandler/events"
+	"chandler/events/bus"
+)
+
+// serviceName in subjects, sources and among the broker's services.
+const serviceName = "scheduling"
+
+// endpoints answers every request of events/call_scheduling.go.
+func (s *Service) endpoints() []bus.Endpoint {
+	return []bus.Endpoint{
+		bus.Answer(events.CollectionSet, s.collectionSet),
+		bus.Answer(events.CollectionList, s.collectionList),
+		bus.Answer(events.CollectionShow, s.collectionShow),
+		bus.Answer(events.CollectionPreview, s.collectionPreview),
+		bus.Answer(events.CollectionRemove, s.collectionRemove),
+		bus.Answer(events.DeploymentCreate, s.deploymentCreate),
+		bus.Answer(events.DeploymentList, s.deploymentList),
+		bus.Answer(events.DeploymentShow, s.deploymentShow),
+		bus.Answer(events.DeploymentPause, s.deploymentPause),
+		bus.Answer(events.DeploymentResume, s.deploymentResume),
+		bus.Answer(events.DeploymentRemove, s.deploymentRemove),
+		bus.Answer(events.AgentList, s.agentList),
+		bus.Answer(events.Why, s.why),
+	}
+}

@@ -1,0 +1,226 @@
+package scheduling
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"chandler/events"
+	"chandler/events/bus"
+	"chandler/events/order"
+	"chandler/events/target"
+)
+
+const (
+	// maxListed bounds the included and excluded agents of one collection or order together: they travel in
+	// one event. Larger sets are described by an expression (for instance over tags).
+	maxListed = 20_000
+	// maxText bounds what administrators write beside things, in bytes.
+	maxText = 1 << 10
+)
+
+// checkLists sorts the lists and refuses what is no agent id, or too much.
+func checkLists(include, exclude []string) (in, out []string, err error) {
+	in, out = slices.Compact(slices.Sorted(slices.Values(include))), slices.Compact(slices.Sorted(slices.Values(exclude)))
+	if n := len(in) + len(out); n > maxListed {
+		return nil, nil, fmt.Errorf("%d agents are included or excluded by id, at most %d can be: describe them by an expression", n, maxListed)
+	}
+	for _, id := range slices.Concat(in, out) {
+		if err := events.ValidAgent(id); err != nil {
+			return nil, nil, err
+		}
+	}
+	return in, out, nil
+}
+
+// checkCollection completes a collection that an administrator sent and compiles its target.
+func checkCollection(c events.Collection) (events.Collection, target.Target, error) {
+	in, out, err := checkLists(c.Include, c.Exclude)
+	if err != nil {
+		return c, target.Target{}, err
+	}
+	c.Include, c.Exclude = in, out
+	c.Expression = strings.TrimSpace(c.Expression)
+	if len(c.Comment) > maxText {
+		return c, target.Target{}, fmt.Errorf("the comment is longer than %d bytes", maxText)
+	}
+	t, err := target.New(c.Expression, c.Include, c.Exclude)
+	return c, t, err
+}
+
+func (s *Service) collectionSet(ctx context.Context, caller string, req events.Collection) (events.CollectionView, error) {
+	if err := events.ValidToken(req.Name); err != nil {
+		return events.CollectionView{}, bus.BadRequest(fmt.Errorf("collection: %w", err))
+	}
+	c, t, err := checkCollection(req)
+	if err != nil {
+		return events.CollectionView{}, bus.BadRequest(fmt.Errorf("collection %s: %w", req.Name, err))
+	}
+	c.By, c.Changed = caller, s.now().UTC()
+	record, err := change(ctx, s.collectionStore, c.Name, func(old collectionRecord, found bool) (collectionRecord, error) {
+		if found && !old.Removed && sameDefinition(old.Collection, c) && old.Comment == c.Comment {
+			return old, errKeep
+		}
+		return collectionRecord{Collection: c, Outbox: old.Outbox.with(events.CollectionChanged.Declaration, caller, "", c.Changed)}, nil
+	})
+	if err != nil {
+		return events.CollectionView{}, err
+	}
+	return s.collectionView(record.Collection, t), nil
+}
+
+// sameDefinition says whether two collections mean the same agents.
+func sameDefinition(a, b events.Collection) bool {
+	return a.Expression == b.Expression && slices.Equal(a.Include, b.Include) && slices.Equal(a.Exclude, b.Exclude)
+}
+
+func (s *Service) collectionPreview(_ context.Context, _ string, req events.Collection) (events.CollectionView, error) {
+	c, t, err := checkCollection(req)
+	if err != nil {
+		return events.CollectionView{}, bus.BadRequest(err)
+	}
+	return s.collectionView(c, t), nil
+}
+
+func (s *Service) collectionList(context.Context, string, events.Nothing) (events.CollectionViews, error) {
+	s.mu.RLock()
+	var all []events.Collection
+	for _, r := range s.collections {
+		if !r.Removed {
+			all = append(all, r.Collection)
+		}
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(all, func(a, b events.Collection) int { return strings.Compare(a.Name, b.Name) })
+	views := events.CollectionViews{Collections: []events.CollectionView{}}
+	for _, c := range all {
+		views.Collections = append(views.Collections, s.compiledView(c))
+	}
+	return views, nil
+}
+
+func (s *Service) collectionShow(ctx context.Context, _ string, req events.Named) (events.CollectionView, error) {
+	c, err := s.collection(ctx, req.Name)
+	if err != nil {
+		return events.CollectionView{}, err
+	}
+	return s.compiledView(c), nil
+}
+
+// collection reads a collection from its bucket: what an administrator set a moment ago, by whichever
+// replica, is there.
+func (s *Service) collection(ctx context.Context, name string) (events.Collection, error) {
+	if err := events.ValidToken(name); err != nil {
+		return events.Collection{}, bus.BadRequest(fmt.Errorf("collection: %w", err))
+	}
+	record, revision, err := load[collectionRecord](ctx, s.collectionStore, name)
+	if err != nil {
+		return events.Collection{}, err
+	}
+	if revision == 0 || record.Removed {
+		return events.Collection{}, bus.NotFound(fmt.Errorf("there is no collection %s: `chandler collection ls` lists them", name))
+	}
+	return record.Collection, nil
+}
+
+func (s *Service) collectionRemove(ctx context.Context, caller string, req events.Named) (events.Nothing, error) {
+	if _, err := s.collection(ctx, req.Name); err != nil {
+		return events.Nothing{}, err
+	}
+	if named := s.liveDeployments(func(d *deployment) bool { return d.record.Collection == req.Name }); len(named) > 0 {
+		return events.Nothing{}, bus.Conflict(fmt.Errorf("collection %s is named by live deployments: %s: stop or remove them first", req.Name, strings.Join(named, ", ")))
+	}
+	_, err := change(ctx, s.collectionStore, req.Name, func(old collectionRecord, found bool) (collectionRecord, error) {
+		if !found || old.Removed {
+			return old, errKeep
+		}
+		old.Removed = true
+		old.Outbox = old.Outbox.with(events.CollectionRemoved.Declaration, caller, req.Why, s.now().UTC())
+		return old, nil
+	})
+	if err != nil {
+		return events.Nothing{}, err
+	}
+	return events.Nothing{}, nil
+}
+
+// forgetCollection deletes a collection whose removal was told, unless it was made again meanwhile.
+func (s *Service) forgetCollection(ctx context.Context, name string) error {
+	record, revision, err := load[collectionRecord](ctx, s.collectionStore, name)
+	if err != nil || revision == 0 || !record.Removed || len(record.Outbox.Notes) > 0 {
+		return err
+	}
+	kv, err := s.collectionStore.kv()
+	if err != nil {
+		return err
+	}
+	if err := kv.Delete(ctx, name, jetstream.LastRevision(revision)); err != nil && !lostRace(err) {
+		return fmt.Errorf("forget collection %s: %w", name, err)
+	}
+	return nil
+}
+
+// compiledView is the view of a stored collection; one that no longer compiles says so as its fault.
+func (s *Service) compiledView(c events.Collection) events.CollectionView {
+	t, err := target.New(c.Expression, c.Include, c.Exclude)
+	if err != nil {
+		return events.CollectionView{Collection: c, Members: []string{}, Faults: len(s.fleet.all()), Fault: err.Error()}
+	}
+	return s.collectionView(c, t)
+}
+
+func (s *Service) collectionView(c events.Collection, t target.Target) events.CollectionView {
+	members, faults := s.matching(t)
+	view := events.CollectionView{Collection: c, Members: members, Faults: faults.count}
+	if faults.first != nil {
+		view.Fault = faults.first.Error()
+	}
+	if c.Name != "" {
+		view.Outdated = s.liveDeployments(func(d *deployment) bool { return d.record.Collection == c.Name && !signedAs(d.order, c) })
+	}
+	return view
+}
+
+// matching lists the ids of the members of a target now, sorted.
+func (s *Service) matching(t target.Target) ([]string, faults) {
+	members := []string{}
+	var faults faults
+	for _, a := range s.fleet.all() {
+		ok, err := t.Matches(a.facts)
+		faults.note(err)
+		if ok {
+			members = append(members, a.facts.ID)
+		}
+	}
+	return members, faults
+}
+
+// signedAs says whether the order's signed target is the collection as it is.
+func signedAs(o order.Order, c events.Collection) bool {
+	return o.Expression == c.Expression && o.IncludeDigest == order.ListDigest(c.Include) && o.ExcludeDigest == order.ListDigest(c.Exclude)
+}
+
+// applyCollection takes over what the bucket says.
+func (s *Service) applyCollection(name string, value []byte) {
+	var r collectionRecord
+	if value != nil {
+		if err := json.Unmarshal(value, &r); err != nil {
+			s.log.Error("the record of a collection cannot be read", "collection", name, "error", err)
+			return
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if value == nil {
+		delete(s.collections, name)
+		return
+	}
+	s.collections[name] = r
+	if len(r.Outbox.Notes) > 0 {
+		s.work.collection(name)
+	}
+}

@@ -1,0 +1,140 @@
+package scheduling
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"chandler/events"
+	"chandler/events/order"
+	"chandler/events/target"
+)
+
+// deployment is what this replica knows of one deployment. Record, order and target are never changed in
+// place.
+type deployment struct {
+	record  deploymentRecord
+	order   order.Order
+	target  target.Target
+	members *membership // shared by all records of one order; guarded by Service.mu
+}
+
+// membership is who is in an order's target by the facts known now. Only the reconciler changes it.
+type membership struct {
+	evaluated bool // over the whole fleet
+	set       idSet
+}
+
+// openDeployment derives everything from the signed bytes.
+func openDeployment(r deploymentRecord) (*deployment, error) {
+	o, _, err := order.Open(r.Envelope)
+	if err != nil {
+		return nil, err
+	}
+	t, err := o.Target(r.Include, r.Exclude)
+	if err != nil {
+		return nil, err
+	}
+	return &deployment{record: r, order: o, target: t, members: &membership{}}, nil
+}
+
+// end is when nothing of the order starts any more: it expires, or its validity is over on every clock
+// that agents tolerate.
+func end(o order.Order) time.Time {
+	last := o.NotAfter.Add(order.ClockTolerance)
+	if o.Expires != nil && o.Expires.Before(last) {
+		return *o.Expires
+	}
+	return last
+}
+
+// life follows from the order, the clock, and what administrators decided. What ends it comes first.
+func (d *deployment) life(now time.Time) events.Life {
+	switch {
+	case d.record.Stopped:
+		return events.LifeStopped
+	case d.record.Lapsed || !now.Before(end(d.order)):
+		return events.LifeExpired
+	case d.record.Paused:
+		return events.LifePaused
+	case d.order.Available != nil && now.Before(*d.order.Available):
+		return events.LifePending
+	}
+	return events.LifeActive
+}
+
+func live(l events.Life) bool { return l != events.LifeStopped && l != events.LifeExpired }
+
+// liveDeployments names those that match, sorted.
+func (s *Service) liveDeployments(match func(*deployment) bool) (names []string) {
+	now := s.now()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for name, d := range s.deployments {
+		if live(d.life(now)) && match(d) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (s *Service) deployment(name string) (*deployment, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	d, ok := s.deployments[name]
+	return d, ok
+}
+
+// applyDeploymentKey takes over what the bucket says.
+func (s *Service) applyDeploymentKey(key string, value []byte) {
+	kind, rest, _ := strings.Cut(key, ".")
+	var err error
+	switch kind {
+	case kindDeployment:
+		err = s.applyDeployment(rest, value)
+	case kindRelease:
+		err = s.applyRelease(rest, value)
+	case kindPackage:
+		err = s.applyPackage(rest, value)
+	default:
+		err = fmt.Errorf("unknown kind of key %q", kind)
+	}
+	if err != nil {
+		s.log.Error("a record of deployments cannot be read and is left alone", "key", key, "error", err)
+	}
+}
+
+func (s *Service) applyDeployment(name string, value []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.work.deployment(name)
+	if value == nil {
+		delete(s.deployments, name)
+		delete(s.removed, name)
+		return nil
+	}
+	var r deploymentRecord
+	if err := json.Unmarshal(value, &r); err != nil {
+		return err
+	}
+	if r.Removed {
+		delete(s.deployments, name)
+		s.removed[name] = r.Revision
+		return nil
+	}
+	d, err := openDeployment(r)
+	if err != nil {
+		// Written by a newer version, whose replicas look after it.
+		delete(s.deployments, name)
+		return err
+	}
+	if old, ok := s.deployments[name]; ok && old.record.Order == r.Order {
+		d.members = old.members
+	}
+	s.deployments[name] = d
+	delete(s.removed, name)
+	return nil
+}

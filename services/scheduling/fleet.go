@@ -1,0 +1,144 @@
+package scheduling
+
+import (
+	"cmp"
+	"encoding/json"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"chandler/events"
+)
+
+// agent is what this replica knows of one agent. Facts are never changed in place: a report makes a new
+// agent, so that readers need no lock.
+type agent struct {
+	facts    events.Facts
+	reported time.Time // by the agent's clock
+	stored   time.Time // by the broker's
+	place    int       // in the roster
+	heard    *atomic.Int64
+}
+
+// lastSeen is the last heartbeat or report, by the clocks of services: an agent's own may be wrong.
+func (a *agent) lastSeen() time.Time {
+	if heard := time.Unix(0, a.heard.Load()); heard.After(a.stored) {
+		return heard.UTC()
+	}
+	return a.stored
+}
+
+// fleet is every agent, by id. Safe for concurrent use.
+type fleet struct {
+	mu     sync.RWMutex
+	agents map[string]*agent
+	sorted []*agent // by id; nil: to be made again
+	// roster gives each id that was ever named a small number, for sets.
+	roster map[string]int
+	ids    []string
+}
+
+func newFleet() *fleet { return &fleet{agents: map[string]*agent{}, roster: map[string]int{}} }
+
+// put takes over what the bucket says of an agent (nil: it is gone). changed is the agent when its facts
+// are not what they were.
+func (f *fleet) put(id string, value []byte) (changed *agent, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if value == nil {
+		delete(f.agents, id)
+		f.sorted = nil
+		return nil, nil
+	}
+	var r agentRecord
+	if err := json.Unmarshal(value, &r); err != nil {
+		return nil, err
+	}
+	old := f.agents[id]
+	a := &agent{facts: r.Facts, reported: r.Reported, stored: r.Stored, place: f.enrol(id), heard: new(atomic.Int64)}
+	a.facts.ID = id
+	if old != nil {
+		a.heard = old.heard
+	}
+	f.agents[id] = a
+	f.sorted = nil
+	if old != nil && reflect.DeepEqual(old.facts, a.facts) {
+		return nil, nil
+	}
+	return a, nil
+}
+
+// enrol gives the roster's number of an id. The caller holds the lock.
+func (f *fleet) enrol(id string) int {
+	place, ok := f.roster[id]
+	if !ok {
+		place = len(f.ids)
+		f.roster[id] = place
+		f.ids = append(f.ids, id)
+	}
+	return place
+}
+
+// places gives the roster's numbers of ids, also of agents that are not known (any more).
+func (f *fleet) places(ids []string) []int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	found := make([]int, len(ids))
+	for i, id := range ids {
+		found[i] = f.enrol(id)
+	}
+	return found
+}
+
+// named turns the roster's numbers back into ids, sorted.
+func (f *fleet) named(places []int) []string {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	ids := make([]string, len(places))
+	for i, p := range places {
+		ids[i] = f.ids[p]
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// heard notes a heartbeat; one of an agent that never reported says nothing of use.
+func (f *fleet) heard(id string, at time.Time) {
+	if a, ok := f.get(id); ok {
+		a.heard.Store(at.UnixNano())
+	}
+}
+
+func (f *fleet) get(id string) (*agent, bool) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	a, ok := f.agents[id]
+	return a, ok
+}
+
+// all is every agent by id. The caller must not change the slice.
+func (f *fleet) all() []*agent {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.sorted == nil {
+		f.sorted = make([]*agent, 0, len(f.agents))
+		for _, a := range f.agents {
+			f.sorted = append(f.sorted, a)
+		}
+		slices.SortFunc(f.sorted, func(a, b *agent) int { return strings.Compare(a.facts.ID, b.facts.ID) })
+	}
+	return f.sorted
+}
+
+// view is the agent for administrators.
+func (a *agent) view() events.AgentView {
+	return events.AgentView{Facts: a.facts, LastSeen: a.lastSeen(), Reported: a.reported}
+}
+
+// byHost orders agents as lists show them: two agents with one host name stand beside each other.
+func byHost(a, b events.AgentView) int {
+	return cmp.Or(strings.Compare(a.Facts.Hostname, b.Facts.Hostname), strings.Compare(a.Facts.ID, b.Facts.ID))
+}

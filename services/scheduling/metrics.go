@@ -1,0 +1,68 @@
+package scheduling
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"chandler/events"
+)
+
+// presence is how recently an agent must have been heard of to count as there: a few heartbeats.
+const presence = 15 * time.Minute
+
+type metrics struct {
+	reports  prometheus.Counter
+	released prometheus.Counter
+	faults   prometheus.Counter
+	timers   *prometheus.CounterVec
+}
+
+// newMetrics registers what the service counts, and what is read from its memory when it is asked for.
+func newMetrics(reg prometheus.Registerer, s *Service) (*metrics, error) {
+	m := &metrics{
+		reports:  prometheus.NewCounter(prometheus.CounterOpts{Name: "chandler_scheduling_reports_total", Help: "Reports of agents' facts that were kept."}),
+		released: prometheus.NewCounter(prometheus.CounterOpts{Name: "chandler_scheduling_released_agents_total", Help: "Agents handed to execution by this replica, once for each deployment."}),
+		faults:   prometheus.NewCounter(prometheus.CounterOpts{Name: "chandler_scheduling_evaluation_faults_total", Help: "Times a target could not be evaluated on an agent's facts; the agent is then not a member."}),
+		timers:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "chandler_scheduling_timers_due_total", Help: "Timers that came due, by purpose."}, []string{"purpose"}),
+	}
+	collectors := []prometheus.Collector{
+		m.reports, m.released, m.faults, m.timers,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "chandler_scheduling_agents_known", Help: "Agents that have ever reported."},
+			func() float64 { return float64(len(s.fleet.all())) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "chandler_scheduling_agents_seen", Help: "Agents heard of in the last 15 minutes."}, s.seen),
+	}
+	for _, life := range []events.Life{events.LifePending, events.LifeActive, events.LifePaused, events.LifeStopped, events.LifeExpired} {
+		collectors = append(collectors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "chandler_scheduling_deployments", Help: "Deployments, by where they are in their life.",
+			ConstLabels: prometheus.Labels{"life": string(life)}}, func() float64 { return s.countLife(life) }))
+	}
+	for _, c := range collectors {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (s *Service) seen() float64 {
+	n, since := 0, s.now().Add(-presence)
+	for _, a := range s.fleet.all() {
+		if a.lastSeen().After(since) {
+			n++
+		}
+	}
+	return float64(n)
+}
+
+func (s *Service) countLife(life events.Life) float64 {
+	now := s.now()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	n := 0
+	for _, d := range s.deployments {
+		if d.life(now) == life {
+			n++
+		}
+	}
+	return float64(n)
+}

@@ -1,0 +1,120 @@
+package scheduling
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"chandler/events"
+	"chandler/events/bus"
+)
+
+// outbox holds what is still to be told about a record. It is stored with the change that it tells of, and
+// emptied after the broker has stored the events: so every change is told, in order, at least once.
+type outbox struct {
+	Last  uint64 `json:"last,omitempty"` // number of the last note ever written
+	Notes []note `json:"notes,omitempty"`
+}
+
+// note is one event to publish.
+type note struct {
+	Number uint64    `json:"number"`
+	Type   string    `json:"type"` // name of the event type
+	By     string    `json:"by,omitempty"`
+	Why    string    `json:"why,omitempty"`
+	At     time.Time `json:"at"`
+}
+
+func (o outbox) with(t events.Declaration, by, why string, at time.Time) outbox {
+	n := note{Number: o.Last + 1, Type: t.Name, By: by, Why: why, At: at}
+	return outbox{Last: n.Number, Notes: append(slices.Clone(o.Notes), n)}
+}
+
+// without drops the notes up to a number.
+func (o outbox) without(upTo uint64) outbox {
+	o.Notes = slices.DeleteFunc(slices.Clone(o.Notes), func(n note) bool { return n.Number <= upTo })
+	return o
+}
+
+// id of the note's event. The time is in it because numbers begin again after a removal.
+func (n note) id(name string) string {
+	return events.DeriveID(n.Type, name, strconv.FormatUint(n.Number, 10), strconv.FormatInt(n.At.UnixNano(), 10))
+}
+
+func tell[T any](ctx context.Context, b *bus.Bus, t events.Type[T], name string, n note, data T) error {
+	_, err := bus.Publish(ctx, b, t, events.Event[T]{ID: n.id(name), Subject: name, Time: n.At, Data: data})
+	return err
+}
+
+// announceCollection tells what is in the collection's outbox, then empties it; a removed collection is
+// forgotten after that.
+func (s *Service) announceCollection(ctx context.Context, name string) error {
+	record, revision, err := load[collectionRecord](ctx, s.collectionStore, name)
+	if err != nil || revision == 0 {
+		return err
+	}
+	for _, n := range record.Outbox.Notes {
+		t := events.CollectionChanged
+		if n.Type == events.CollectionRemoved.Name {
+			t = events.CollectionRemoved
+		}
+		if err := tell(ctx, s.bus, t, name, n, record.Collection); err != nil {
+			return err
+		}
+	}
+	told := record.Outbox.Last
+	record, err = change(ctx, s.collectionStore, name, func(old collectionRecord, found bool) (collectionRecord, error) {
+		if !found || len(old.Outbox.without(told).Notes) == len(old.Outbox.Notes) {
+			return old, errKeep
+		}
+		old.Outbox = old.Outbox.without(told)
+		return old, nil
+	})
+	if err != nil || !record.Removed {
+		return err
+	}
+	return s.forgetCollection(ctx, name)
+}
+
+// announceDeployment tells what is in the deployment's outbox, then empties it.
+func (s *Service) announceDeployment(ctx context.Context, name string) error {
+	key := kindDeployment + "." + name
+	record, revision, err := load[deploymentRecord](ctx, s.deploymentStore, key)
+	if err != nil || revision == 0 || len(record.Outbox.Notes) == 0 {
+		return err
+	}
+	for _, n := range record.Outbox.Notes {
+		if err := s.tellDeployment(ctx, record, n); err != nil {
+			return err
+		}
+	}
+	told := record.Outbox.Last
+	_, err = change(ctx, s.deploymentStore, key, func(old deploymentRecord, found bool) (deploymentRecord, error) {
+		if !found || len(old.Outbox.without(told).Notes) == len(old.Outbox.Notes) {
+			return old, errKeep
+		}
+		old.Outbox = old.Outbox.without(told)
+		return old, nil
+	})
+	return err
+}
+
+func (s *Service) tellDeployment(ctx context.Context, r deploymentRecord, n note) error {
+	notice := r.DeploymentNotice
+	notice.By, notice.Why, notice.At = n.By, n.Why, n.At
+	if n.Type == events.DeploymentCreated.Name {
+		if len(r.Envelope) == 0 {
+			return nil // removed before anybody heard of it
+		}
+		return tell(ctx, s.bus, events.DeploymentCreated, r.Deployment, n,
+			events.DeploymentOrder{DeploymentNotice: notice, Envelope: r.Envelope, Include: r.Include, Exclude: r.Exclude})
+	}
+	for _, t := range []events.Type[events.DeploymentNotice]{events.DeploymentPaused, events.DeploymentResumed, events.DeploymentLapsed, events.DeploymentRemoved} {
+		if n.Type == t.Name {
+			return tell(ctx, s.bus, t, r.Deployment, n, notice)
+		}
+	}
+	return fmt.Errorf("deployment %s is to tell %q, which this version does not know", r.Deployment, n.Type)
+}

@@ -1,0 +1,92 @@
+package scheduling
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"chandler/events"
+	"chandler/events/bus"
+	"chandler/events/order"
+)
+
+// packagePatience is how long a deployment waits for news of its package: who publishes and deploys in one
+// breath may be faster than the event.
+const packagePatience = 3 * time.Second
+
+func (s *Service) onPackagePublished(ctx context.Context, e events.Event[events.PackageNotice], m bus.Meta) error {
+	return s.notePackage(ctx, e.Data, m, false)
+}
+
+func (s *Service) onPackageRemoved(ctx context.Context, e events.Event[events.PackageNotice], m bus.Meta) error {
+	return s.notePackage(ctx, e.Data, m, true)
+}
+
+func (s *Service) notePackage(ctx context.Context, p events.PackageNotice, m bus.Meta, removed bool) error {
+	if err := events.ValidDigest(p.Digest); err != nil {
+		return bus.Drop("digest", err)
+	}
+	_, err := change(ctx, s.deploymentStore, kindPackage+"."+p.Digest, func(old packageRecord, found bool) (packageRecord, error) {
+		if found && !m.Stored.After(old.Stored) {
+			return old, errKeep
+		}
+		return packageRecord{PackageNotice: p, Removed: removed, Stored: m.Stored}, nil
+	})
+	return err
+}
+
+func (s *Service) applyPackage(digest string, value []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if value == nil {
+		delete(s.packages, digest)
+		return nil
+	}
+	var r packageRecord
+	if err := json.Unmarshal(value, &r); err != nil {
+		return err
+	}
+	s.packages[digest] = r
+	close(s.packagesChanged)
+	s.packagesChanged = make(chan struct{})
+	return nil
+}
+
+// checkPackage refuses an order whose package or program is not published.
+func (s *Service) checkPackage(ctx context.Context, o order.Order) error {
+	p, ok := s.awaitPackage(ctx, o.Manifest)
+	switch {
+	case !ok:
+		return bus.NotFound(fmt.Errorf("package %s %s with manifest %.12s is not published: `chandler package ls` lists those that are", o.Package, o.Version, o.Manifest))
+	case p.Removed:
+		return bus.NotFound(fmt.Errorf("package %s %s was removed: publish it again", o.Package, o.Version))
+	case p.Package != o.Package || p.Version != o.Version:
+		return bus.BadRequest(fmt.Errorf("the order names package %s %s, but its manifest is that of %s %s", o.Package, o.Version, p.Package, p.Version))
+	case !slices.Contains(p.Programs, o.Program):
+		return bus.NotFound(fmt.Errorf("package %s %s has no program %s; it has %s", o.Package, o.Version, o.Program, strings.Join(p.Programs, ", ")))
+	}
+	return nil
+}
+
+func (s *Service) awaitPackage(ctx context.Context, digest string) (packageRecord, bool) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.patience, errors.New("package is not published"))
+	defer cancel()
+	for {
+		s.mu.RLock()
+		p, ok := s.packages[digest]
+		changed := s.packagesChanged
+		s.mu.RUnlock()
+		if ok {
+			return p, true
+		}
+		select {
+		case <-ctx.Done():
+			return packageRecord{}, false
+		case <-changed:
+		}
+	}
+}

@@ -1,0 +1,173 @@
+package scheduling
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"chandler/events"
+)
+
+// settleWait is how long news is collected before it is looked at: ten thousand agents that report at once
+// become a few large batches.
+const settleWait = 25 * time.Millisecond
+
+// reconciler brings about what the state demands: tells what is owed, ends what is over, hands over who is
+// due. Everything it does can be done again, by any replica, at any time.
+type reconciler struct {
+	*Service
+	timed map[string]string // order digest by deployment whose timers this process has set
+	owing map[string]bool   // deployments whose last settling failed
+}
+
+// run looks at what changed when it changes, and at everything at start and at every tick.
+func (r *reconciler) run(ctx context.Context) error {
+	ticker := time.NewTicker(r.tick)
+	defer ticker.Stop()
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	everything := true
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			everything = true
+		case <-r.work.wake:
+		case <-retry.C:
+		}
+		if !pause(ctx, settleWait) {
+			return nil
+		}
+		err := r.pass(ctx, everything)
+		if ctx.Err() != nil {
+			return nil
+		}
+		r.setProblem(err)
+		if err != nil {
+			r.log.Warn("reconciling failed and will be tried again", "error", err)
+			retry.Reset(retryWait)
+			continue
+		}
+		everything = false
+	}
+}
+
+// pass looks once at what changed, or at everything.
+func (r *reconciler) pass(ctx context.Context, everything bool) error {
+	if err := r.readable(); err != nil {
+		return err
+	}
+	agents, deployments, collections := r.work.take()
+	if everything {
+		collections = r.collectionsOwing(collections)
+	}
+	if everything || len(agents) > 0 {
+		for _, name := range r.deploymentNames() {
+			deployments[name] = true
+		}
+	}
+	for name := range r.owing {
+		deployments[name] = true
+	}
+	var failures []error
+	for _, name := range slices.Sorted(maps.Keys(collections)) {
+		if err := r.announceCollection(ctx, name); err != nil {
+			failures = append(failures, err)
+			r.work.collection(name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(deployments)) {
+		if err := r.settle(ctx, name, agents, everything || r.owing[name]); err != nil {
+			failures = append(failures, fmt.Errorf("deployment %s: %w", name, err))
+			r.owing[name] = true
+			continue
+		}
+		delete(r.owing, name)
+	}
+	if everything {
+		failures = append(failures, r.forgetReleases(ctx))
+	}
+	return errors.Join(failures...)
+}
+
+// settle brings one deployment to what it should be now. The order matters: nobody hears of a batch before
+// the deployment it belongs to.
+func (r *reconciler) settle(ctx context.Context, name string, agents []*agent, all bool) error {
+	d, ok := r.deployment(name)
+	if !ok || len(d.record.Outbox.Notes) > 0 {
+		if err := r.announceDeployment(ctx, name); err != nil || !ok {
+			return err
+		}
+	}
+	life := d.life(r.now())
+	if live(life) || !d.evaluatedBy(r.Service) {
+		r.evaluate(d, agents)
+	}
+	if life == events.LifeExpired && !d.record.Lapsed {
+		return r.lapse(ctx, d)
+	}
+	if live(life) && r.timed[name] != d.record.Order {
+		if err := r.setTimers(ctx, d); err != nil {
+			return err
+		}
+		r.timed[name] = d.record.Order
+	}
+	if life != events.LifeActive {
+		return nil
+	}
+	if all {
+		if err := r.announceReleases(ctx, d); err != nil {
+			return err
+		}
+	}
+	return r.release(ctx, d)
+}
+
+func (d *deployment) evaluatedBy(s *Service) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return d.members.evaluated
+}
+
+// evaluate finds who is in the target: of these agents, or of all where that was never done.
+func (r *reconciler) evaluate(d *deployment, agents []*agent) {
+	if !d.evaluatedBy(r.Service) {
+		agents = r.fleet.all()
+	}
+	if len(agents) == 0 && d.evaluatedBy(r.Service) {
+		return
+	}
+	in := make([]bool, len(agents))
+	var faults faults
+	for i, a := range agents {
+		ok, err := d.target.Matches(a.facts)
+		faults.note(err)
+		in[i] = ok
+	}
+	if faults.count > 0 {
+		r.metrics.faults.Add(float64(faults.count))
+		r.log.Warn("the target cannot be evaluated on some agents, which are not members", "deployment", d.record.Deployment, "agents", faults.count, "error", faults.first)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, a := range agents {
+		d.members.set = d.members.set.set(a.place, in[i])
+	}
+	d.members.evaluated = true
+}
+
+// collectionsOwing adds the collections with something to tell.
+func (s *Service) collectionsOwing(names map[string]bool) map[string]bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for name, c := range s.collections {
+		if c.Removed || len(c.Outbox.Notes) > 0 {
+			names[name] = true
+		}
+	}
+	return names
+}

@@ -1,0 +1,229 @@
+package scheduling
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"chandler/events"
+	"chandler/events/bus"
+)
+
+// waveAll is the only wave while deployments have no phases: everybody, and who comes later.
+const waveAll = "1"
+
+// releaseLog is who was handed over of one revision. Batches are numbered without gaps: who creates the
+// next one has seen all before it, and therefore hands nobody over twice.
+type releaseLog struct {
+	batches  map[int]batch
+	released idSet
+}
+
+type batch struct {
+	places    []int
+	announced bool
+}
+
+func (l *releaseLog) next() int {
+	n := 0
+	for b := range l.batches {
+		n = max(n, b+1)
+	}
+	return n
+}
+
+// log finds or begins the log of a revision. The caller holds the lock.
+func (s *Service) releasesOf(deployment string, revision uint64) *releaseLog {
+	byRevision, ok := s.releases[deployment]
+	if !ok {
+		byRevision = map[uint64]*releaseLog{}
+		s.releases[deployment] = byRevision
+	}
+	if byRevision[revision] == nil {
+		byRevision[revision] = &releaseLog{batches: map[int]batch{}}
+	}
+	return byRevision[revision]
+}
+
+func (s *Service) applyRelease(rest string, value []byte) error {
+	key, err := parseReleaseKey(rest)
+	if err != nil {
+		return err
+	}
+	var r releaseRecord
+	if value != nil {
+		if err := json.Unmarshal(value, &r); err != nil {
+			return err
+		}
+	}
+	places := s.fleet.places(r.Agents)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	log := s.releasesOf(key.deployment, key.revision)
+	if value == nil {
+		// Only a bucket that was lost or restored forgets batches.
+		delete(log.batches, key.batch)
+		log.released = nil
+		for _, b := range log.batches {
+			for _, p := range b.places {
+				log.released = log.released.set(p, true)
+			}
+		}
+		return nil
+	}
+	_, known := log.batches[key.batch]
+	log.batches[key.batch] = batch{places: places, announced: r.Announced}
+	for _, p := range places {
+		log.released = log.released.set(p, true)
+	}
+	if !known {
+		s.work.deployment(key.deployment)
+	}
+	return nil
+}
+
+// release hands over everybody in the target who was not, in batches.
+func (s *Service) release(ctx context.Context, d *deployment) error {
+	for first := true; ; first = false {
+		s.mu.RLock()
+		var log releaseLog
+		if l := s.releases[d.record.Deployment][d.record.Revision]; l != nil {
+			log = *l
+		}
+		places, number := d.members.set.firstNotIn(log.released, events.ReleaseSize), log.next()
+		s.mu.RUnlock()
+		if len(places) == 0 {
+			return nil
+		}
+		if first {
+			// Another replica may have paused or replaced it a moment ago.
+			if active, err := s.stillActive(ctx, d); err != nil || !active {
+				return err
+			}
+		}
+		key := releaseKey{d.record.Deployment, d.record.Revision, waveAll, number}
+		r := releaseRecord{Order: d.record.Order, Agents: s.fleet.named(places), At: s.now().UTC()}
+		err := save(ctx, s.deploymentStore, key.String(), r, 0)
+		if lostRace(err) {
+			return nil // another replica was first: its batch comes by the mirror, which brings us back here
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.announceRelease(ctx, key, r); err != nil {
+			return err
+		}
+		s.metrics.released.Add(float64(len(r.Agents)))
+		s.log.Info("released", "deployment", key.deployment, "revision", key.revision, "batch", key.batch, "agents", len(r.Agents))
+	}
+}
+
+func (s *Service) stillActive(ctx context.Context, d *deployment) (bool, error) {
+	if _, _, err := load[deploymentRecord](ctx, s.deploymentStore, kindDeployment+"."+d.record.Deployment); err != nil {
+		return false, err
+	}
+	now, ok := s.deployment(d.record.Deployment)
+	return ok && now.record.Order == d.record.Order && now.life(s.now()) == events.LifeActive, nil
+}
+
+// announceRelease tells of a batch and notes that it did.
+func (s *Service) announceRelease(ctx context.Context, key releaseKey, r releaseRecord) error {
+	// The agents are in the id: after a restored bucket the same number may mean others.
+	id := events.DeriveID("release", key.deployment, strconv.FormatUint(key.revision, 10), key.wave, strconv.Itoa(key.batch), events.DigestOf([]byte(strings.Join(r.Agents, "\n"))))
+	_, err := bus.Publish(ctx, s.bus, events.DeploymentReleased, events.Event[events.Release]{ID: id, Subject: key.deployment, Time: r.At,
+		Data: events.Release{Deployment: key.deployment, Revision: key.revision, Order: r.Order, Wave: key.wave, Batch: key.batch, Agents: r.Agents}})
+	if err != nil {
+		return err
+	}
+	_, err = change(ctx, s.deploymentStore, key.String(), func(old releaseRecord, found bool) (releaseRecord, error) {
+		if !found || old.Announced {
+			return old, errKeep
+		}
+		old.Announced = true
+		return old, nil
+	})
+	return err
+}
+
+// announceReleases tells of the batches of which nobody is known to have told: a replica died, or the
+// broker went away, between two steps.
+func (s *Service) announceReleases(ctx context.Context, d *deployment) error {
+	s.mu.RLock()
+	var owed []int
+	if log := s.releases[d.record.Deployment][d.record.Revision]; log != nil {
+		for n, b := range log.batches {
+			if !b.announced {
+				owed = append(owed, n)
+			}
+		}
+	}
+	s.mu.RUnlock()
+	slices.Sort(owed)
+	for _, n := range owed {
+		key := releaseKey{d.record.Deployment, d.record.Revision, waveAll, n}
+		r, revision, err := load[releaseRecord](ctx, s.deploymentStore, key.String())
+		if err != nil {
+			return err
+		}
+		if revision == 0 || r.Announced {
+			continue
+		}
+		if err := s.announceRelease(ctx, key, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetReleases drops the batches of revisions that were replaced, and of deployments that were removed.
+func (s *Service) forgetReleases(ctx context.Context) error {
+	type old struct {
+		name     string
+		revision uint64
+	}
+	var olds []old
+	s.mu.RLock()
+	for name, byRevision := range s.releases {
+		for revision := range byRevision {
+			d, there := s.deployments[name]
+			removed, gone := s.removed[name]
+			if there && revision < d.record.Revision || gone && revision <= removed {
+				olds = append(olds, old{name, revision})
+			}
+		}
+	}
+	s.mu.RUnlock()
+	var failures []error
+	for _, o := range olds {
+		// Purged, not deleted: markers of deleted keys would stay for ever.
+		stream, err := s.bus.JetStream().Stream(ctx, "KV_"+events.BucketDeployments)
+		if err == nil {
+			err = stream.Purge(ctx, jetstream.WithPurgeSubject(fmt.Sprintf("$KV.%s.%s.%s.%d.>", events.BucketDeployments, kindRelease, o.name, o.revision)))
+		}
+		if err != nil {
+			failures = append(failures, fmt.Errorf("forget batches of deployment %s revision %d: %w", o.name, o.revision, err))
+			continue
+		}
+		s.mu.Lock()
+		delete(s.releases[o.name], o.revision)
+		if len(s.releases[o.name]) == 0 {
+			delete(s.releases, o.name)
+		}
+		s.mu.Unlock()
+	}
+	return errors.Join(failures...)
+}
+
+// names of everything that reconciling looks at.
+func (s *Service) deploymentNames() []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Sorted(maps.Keys(s.deployments))
+}

@@ -1,0 +1,194 @@
+package scheduling
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"chandler/events"
+	"chandler/events/bus"
+)
+
+// agentRecord is the value of an agent's key, which is its id.
+type agentRecord struct {
+	Facts    events.Facts `json:"facts"`
+	Reported time.Time    `json:"reported"` // by the agent's clock
+	Stored   time.Time    `json:"stored"`   // by the broker's: orders reports, also of an agent whose clock was put right
+}
+
+// collectionRecord is the value of a collection's key, which is its name. A removed one stays until the
+// removal was told.
+type collectionRecord struct {
+	events.Collection
+	Removed bool   `json:"removed,omitempty"`
+	Outbox  outbox `json:"outbox"`
+}
+
+// deploymentRecord is the value of deployment.<name>. A removed one stays, without its order, so that its
+// revisions are not used again: agents remember them.
+type deploymentRecord struct {
+	events.DeploymentNotice
+	Envelope []byte   `json:"envelope,omitempty"`
+	Include  []string `json:"include,omitempty"`
+	Exclude  []string `json:"exclude,omitempty"`
+
+	Paused  bool   `json:"paused,omitempty"`
+	Stopped bool   `json:"stopped,omitempty"`
+	Lapsed  bool   `json:"lapsed,omitempty"` // its end was told
+	Removed bool   `json:"removed,omitempty"`
+	Because string `json:"because,omitempty"` // who paused or stopped it, and why
+	Outbox  outbox `json:"outbox"`
+}
+
+// releaseRecord is the value of release.<name>.<revision>.<wave>.<batch>.
+type releaseRecord struct {
+	Order     string    `json:"order"`
+	Agents    []string  `json:"agents"`
+	At        time.Time `json:"at"`
+	Announced bool      `json:"announced,omitempty"` // DeploymentReleased is stored
+}
+
+// packageRecord is the value of package.<digest>. A removed one stays, so that a late event does not bring
+// it back.
+type packageRecord struct {
+	events.PackageNotice
+	Removed bool      `json:"removed,omitempty"`
+	Stored  time.Time `json:"stored"` // of the event, by the broker's clock
+}
+
+// Kinds of keys in the bucket of deployments.
+const (
+	kindDeployment = "deployment"
+	kindRelease    = "release"
+	kindPackage    = "package"
+)
+
+// releaseKey names one batch of agents.
+type releaseKey struct {
+	deployment string
+	revision   uint64
+	wave       string
+	batch      int
+}
+
+func (k releaseKey) String() string {
+	return fmt.Sprintf("%s.%s.%d.%s.%d", kindRelease, k.deployment, k.revision, k.wave, k.batch)
+}
+
+func parseReleaseKey(rest string) (k releaseKey, err error) {
+	parts := strings.Split(rest, ".")
+	if len(parts) != 4 {
+		return k, fmt.Errorf("release key %q has %d parts", rest, len(parts))
+	}
+	k.deployment, k.wave = parts[0], parts[2]
+	if k.revision, err = strconv.ParseUint(parts[1], 10, 64); err != nil {
+		return k, fmt.Errorf("release key %q: %w", rest, err)
+	}
+	if k.batch, err = strconv.Atoi(parts[3]); err != nil || k.batch < 0 {
+		return k, fmt.Errorf("release key %q has no batch number", rest)
+	}
+	return k, nil
+}
+
+// casAttempts is how often a change is tried when others change the same record.
+const casAttempts = 16
+
+// errKeep is returned by an edit that has nothing to change.
+var errKeep = errors.New("nothing to change")
+
+// change edits one record: it reads it, and stores the edited one if nobody came between, else does both
+// again. edit gets the zero value where there is none, must have no effect beside its result, and may
+// return errKeep. The record as it is at the end is returned.
+func change[T any](ctx context.Context, m *mirror, key string, edit func(old T, found bool) (T, error)) (T, error) {
+	var none T
+	for range casAttempts {
+		old, revision, err := load[T](ctx, m, key)
+		if err != nil {
+			return none, err
+		}
+		edited, err := edit(old, revision > 0)
+		if errors.Is(err, errKeep) {
+			return old, nil
+		}
+		if err != nil {
+			return none, err
+		}
+		err = save(ctx, m, key, edited, revision)
+		if err == nil {
+			return edited, nil
+		}
+		if !lostRace(err) {
+			return none, err
+		}
+	}
+	return none, bus.Conflict(fmt.Errorf("change %s: others changed it %d times meanwhile: try again", key, casAttempts))
+}
+
+// lostRace says that somebody else stored a record first.
+func lostRace(err error) bool {
+	if errors.Is(err, jetstream.ErrKeyExists) {
+		return true
+	}
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
+}
+
+// load reads a record, and brings this replica's memory up to it; revision 0: there is none.
+func load[T any](ctx context.Context, m *mirror, key string) (record T, revision uint64, err error) {
+	kv, err := m.kv()
+	if err != nil {
+		return record, 0, err
+	}
+	entry, err := kv.Get(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return record, 0, nil
+	}
+	if err != nil {
+		return record, 0, fmt.Errorf("read %s: %w", key, err)
+	}
+	if err := json.Unmarshal(entry.Value(), &record); err != nil {
+		return record, 0, fmt.Errorf("read %s: %w", key, err)
+	}
+	m.learn(key, entry.Value(), entry.Revision())
+	return record, entry.Revision(), nil
+}
+
+// save stores a record over the given revision (0: there is none yet); the error is a [lostRace] when
+// somebody else stored one.
+func save[T any](ctx context.Context, m *mirror, key string, record T, over uint64) error {
+	kv, err := m.kv()
+	if err != nil {
+		return err
+	}
+	value, err := encode(record)
+	if err != nil {
+		return fmt.Errorf("store %s: %w", key, err)
+	}
+	var revision uint64
+	if over == 0 {
+		revision, err = kv.Create(ctx, key, value)
+	} else {
+		revision, err = kv.Update(ctx, key, value, over)
+	}
+	if err != nil {
+		return fmt.Errorf("store %s: %w", key, err)
+	}
+	m.learn(key, value, revision)
+	return nil
+}
+
+// encode writes JSON without escaping what needs none, as the events are written: sizes then compare.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return bytes.TrimRight(b.Bytes(), "\n"), err
+}
