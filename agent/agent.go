@@ -149,11 +149,14 @@ type Agent struct {
 func (a *Agent) ID() string { return a.id }
 
 // New opens the state directory and makes the parts; nothing is started and nothing is asked of the
-// broker. Close the agent if Run is never called.
+// broker. An agent that is never run is to be closed.
 func New(o Options) (a *Agent, err error) {
 	o.setDefaults()
 	if err := o.validate(); err != nil {
 		return nil, err
+	}
+	if o.StateDir, err = filepath.Abs(o.StateDir); err != nil { // programs run elsewhere
+		return nil, fmt.Errorf("find state directory: %w", err)
 	}
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
@@ -250,6 +253,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		return nil
 	}
 }
+
+// Close gives up an agent that is never run.
+func (a *Agent) Close() { a.close() }
 
 func (a *Agent) close() {
 	if a.conn != nil {

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -109,3 +110,20 @@ func (b *Bus) Conn() *nats.Conn { return b.conn }
 
 // Source is who this bus publishes as.
 func (b *Bus) Source() string { return b.source }
+
+// asking bounds one request to JetStream's API: by time, and by the connection, since nobody answers what
+// was asked on one that is lost. A broker that shuts down ends pull requests before it hangs up, so that
+// the first request afterwards often goes into the closing connection.
+func (b *Bus) asking(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	lost := b.conn.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED)
+	go func() {
+		defer b.conn.RemoveStatusListener(lost)
+		select {
+		case <-ctx.Done():
+		case <-lost:
+			cancel()
+		}
+	}()
+	return ctx, cancel
+}

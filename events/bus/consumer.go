@@ -111,7 +111,7 @@ func (c Consumer) config() jetstream.ConsumerConfig {
 // attach finds or makes the consumer, and the stream if this bus provisioned it and it is gone. final
 // means that trying again would not help.
 func (b *Bus) attach(ctx context.Context, c Consumer) (final bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	ctx, cancel := b.asking(ctx)
 	defer cancel()
 	want := c.config()
 	consumer, err := b.js.Consumer(ctx, c.Stream, c.Name)

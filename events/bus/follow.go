@@ -130,7 +130,7 @@ func (p *passage) take(ctx context.Context, d *delivery) error {
 
 // open checks that the stream has not gone back, and makes the consumer.
 func (p *passage) open(ctx context.Context) (name string, pending uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	ctx, cancel := p.bus.asking(ctx)
 	defer cancel()
 	stream, err := p.bus.js.Stream(ctx, p.stream)
 	if err != nil {

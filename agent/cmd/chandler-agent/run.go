@@ -52,6 +52,7 @@ func run(c *cobra.Command, conf config) error {
 	}
 	monitor, err := daemon.NewMonitor(conf.Metrics, log, registry, map[string]daemon.Check{"broker": a.Healthy})
 	if err != nil {
+		a.Close()
 		return err
 	}
 	ctx, stop := daemon.UntilSignal(c.Context())
