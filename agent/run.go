@@ -234,13 +234,17 @@ func (t *task) afterRestart(ctx context.Context) error {
 	return succeeded
 }
 
-// cleanUp removes what the attempts of an ended job left on the disk.
+// cleanUp removes what the attempts of an ended job left on the disk. A program that is watched no longer
+// but still runs keeps its directory; the sweep comes back for it.
 func (a *Agent) cleanUp(job string) {
 	dirs, err := filepath.Glob(filepath.Join(a.StateDir, "runs", job+"-*"))
 	if err != nil {
 		return
 	}
 	for _, dir := range dirs {
+		if r, err := supervise.Attach(dir); err == nil && r.InUse() {
+			continue
+		}
 		if err := os.RemoveAll(dir); err != nil {
 			a.log.Warn("run directory not removed, it is tried again later", "dir", dir, "error", err)
 		}

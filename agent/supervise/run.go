@@ -221,6 +221,24 @@ func (r *Run) State() State {
 	return Lost
 }
 
+// InUse says whether the supervisor or the program itself is still alive, so that the directory must stay: also after an
+// outcome that says StillRunning. What cannot be found out counts as in use.
+func (r *Run) InUse() bool {
+	if errors.Is(testLock(filepath.Join(r.dir, lockFile)), errLocked) {
+		return true
+	}
+	var program process
+	err := readRecord(r.dir, processFile, &program)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	if err != nil {
+		return true
+	}
+	identity, err := processStart(program.PID)
+	return err == nil && identity == program.Start
+}
+
 // Kill asks for the death of the whole process tree: of the supervisor if it lives (Wait then gives the outcome), else by
 // what it recorded. A run that has not started yet will not. What a program that ended by itself left behind is spared.
 // Without a supervisor and a group, processes that left the program's own group cannot be found any more.

@@ -165,10 +165,14 @@ func TestATimeOutMayStopMonitoringOnly(t *testing.T) {
 		}
 		guest := meeting.Guest(t, "p")
 		guest.Do(t, "print it may still write")
+		if !run.InUse() {
+			t.Error("the run of a living program does not count as in use")
+		}
 		if err := run.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		guest.Gone(t)
+		eventually(t, "the run is not in use any more", func() bool { return !run.InUse() })
 	})
 }
 
@@ -404,5 +408,17 @@ func TestASpecIsValidated(t *testing.T) {
 func skipWithoutOrphans(t *testing.T) {
 	if runtime.GOOS == "darwin" {
 		t.Skip("macOS cannot find orphans that left their session")
+	}
+}
+
+// eventually waits for something that other processes bring about.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
 	}
 }
