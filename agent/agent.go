@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -120,7 +121,8 @@ type Agent struct {
 	Options
 	id       string
 	log      *slog.Logger
-	made     chan struct{} // closed when New is done
+	made     chan struct{} // closed when the connection and all that uses it are there
+	changed  atomic.Bool   // the status file is out of date
 	metrics  *metrics
 	store    *journal.Store
 	journal  *journal.Journal
@@ -136,6 +138,7 @@ type Agent struct {
 	mu          sync.Mutex
 	facts       events.Facts
 	tasks       map[string]*task
+	beat        chan struct{} // asks for a heartbeat at once
 	factsWanted chan struct{} // asks tellFacts to publish though nothing changed
 
 	freezes []events.Freeze
@@ -166,12 +169,12 @@ func New(o Options) (a *Agent, err error) {
 		return nil, err
 	}
 	a = &Agent{Options: o, made: make(chan struct{}), id: id, log: o.Log.With("component", "agent", "agent", id), metrics: newMetrics(o.Registerer),
-		tasks: map[string]*task{}, thawed: make(chan struct{}), factsWanted: make(chan struct{}, 1), slots: newSlots(o.MaxRuns)}
-	defer func() {
+		tasks: map[string]*task{}, thawed: make(chan struct{}), factsWanted: make(chan struct{}, 1), beat: make(chan struct{}, 1), slots: newSlots(o.MaxRuns)}
+	defer func(made *Agent) {
 		if err != nil {
-			a.close()
+			made.close()
 		}
-	}()
+	}(a)
 	if a.store, err = journal.Open(filepath.Join(o.StateDir, "journal.db")); err != nil {
 		return nil, err
 	}
@@ -187,11 +190,11 @@ func New(o Options) (a *Agent, err error) {
 	if a.detector, err = detect.New(detect.Options{Kinds: o.Kinds}); err != nil {
 		return nil, err
 	}
-	if err := a.connect(); err != nil {
+	if a.fetcher, err = newFetcher(a); err != nil {
 		return nil, err
 	}
-	close(a.made)
-	return a, nil
+	a.executor, err = newExecutor(a)
+	return a, err
 }
 
 // connect makes the connection and all that uses it. The client keeps trying by itself, also when the
@@ -200,6 +203,9 @@ func (a *Agent) connect() (err error) {
 	a.conn, err = nats.Connect(joinServers(a.Servers), connectOptions(a)...)
 	if err != nil {
 		return fmt.Errorf("connect to broker: %w", err)
+	}
+	if !a.conn.IsConnected() {
+		a.log.Warn("broker away, trying again", "servers", a.Servers)
 	}
 	if a.bus, err = bus.New(bus.Options{Conn: a.conn, Source: events.AgentSource(a.id), Domain: a.Domain, Registerer: a.Registerer, Log: a.log}); err != nil {
 		return err
@@ -210,11 +216,8 @@ func (a *Agent) connect() (err error) {
 	if err != nil {
 		return err
 	}
-	if a.fetcher, err = newFetcher(a); err != nil {
-		return err
-	}
-	a.executor, err = newExecutor(a)
-	return err
+	close(a.made)
+	return nil
 }
 
 // Run carries out jobs until ctx is done. Programs that run then go on under their supervisors and are
@@ -225,6 +228,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer stop()
 	a.ctx = ctx
 	if err := a.readFacts(ctx); err != nil {
+		return err
+	}
+	if err := a.connect(); err != nil {
 		return err
 	}
 	if err := a.resume(ctx); err != nil {
@@ -271,8 +277,12 @@ func (a *Agent) close() {
 
 // Healthy says what is wrong with the agent's connection; nil: nothing.
 func (a *Agent) Healthy(context.Context) error {
-	if !a.conn.IsConnected() {
-		return errors.New("the broker is away")
+	select {
+	case <-a.made:
+		if a.conn.IsConnected() {
+			return nil
+		}
+	default:
 	}
-	return nil
+	return errors.New("the broker is away")
 }

@@ -48,19 +48,21 @@ func (t *task) fetchContent(ctx context.Context) error {
 	return err
 }
 
-// stageContent lays out a fresh copy of the package's files for one run, hashed while it is copied. It
-// returns the copy's directory, "" for a package without files.
-func (t *task) stageContent(ctx context.Context, dir string) (string, error) {
+// stageContent lays out a fresh copy of the package's files for one run, hashed while it is copied.
+func (t *task) stageContent(ctx context.Context) error {
+	t.content = ""
 	if len(t.manifest.Files) == 0 {
-		return "", nil
+		return nil
 	}
+	dir := t.a.runDir(t.job.Offer)
 	content := filepath.Join(dir, "content")
 	// What an attempt that never started left behind may be half a copy.
 	if err := os.RemoveAll(content); err != nil {
-		return "", fmt.Errorf("clear %s: %w", content, err)
+		return fmt.Errorf("clear %s: %w", content, err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("make run directory: %w", err)
+		return fmt.Errorf("make run directory: %w", err)
 	}
-	return content, t.a.fetcher.Stage(ctx, t.manifest.Files, content, nil)
+	t.content = content
+	return t.a.fetcher.Stage(ctx, t.manifest.Files, content, nil)
 }

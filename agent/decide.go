@@ -6,6 +6,7 @@ import (
 
 	"chandler/agent/detect"
 	"chandler/agent/fetch"
+	"chandler/agent/journal"
 	"chandler/events"
 	"chandler/events/target"
 	"chandler/events/timing"
@@ -22,26 +23,41 @@ func (t *task) decide(ctx context.Context) error {
 	if err := t.applies(); err != nil {
 		return err
 	}
-	last, err := t.a.journal.LastRun(t.order.Package, t.order.Program)
+	rules, wanted := t.detection()
+	found := detect.Result{State: detect.Unknown}
+	if len(rules) > 0 {
+		found = t.a.detector.Detect(ctx, rules)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		t.say(info, "Detection before the run: %s", found.Explanation)
+		if found.State == wanted {
+			return &ending{events.Succeeded, events.AlreadyInstalled, status{explanation: "nothing was to be done: " + found.Explanation}}
+		}
+	}
+	if t.job.Offer.Attempt > 1 {
+		return nil // an attempt that failed, or an administrator's retry
+	}
+	return t.runsAgain(found)
+}
+
+// runsAgain holds the rerun behaviour against how the program ended here before. Where detection is sure
+// that what it did is not there any more, an earlier success counts as a failure.
+func (t *task) runsAgain(found detect.Result) error {
+	name := journal.ProgramName{Package: t.order.Package, Version: t.order.Version, Program: t.order.Program}
+	state, err := t.a.journal.LastRun(name)
 	if err != nil {
 		return err
 	}
-	if first := t.job.Offer.Attempt == 1; first && !timing.RunsAgain(t.order.Rerun, timing.LastOf(last)) {
-		return end(events.WillNotRerun, events.AlreadyRan, "program %s of %s ended here as %s before, and rerun is %q", t.order.Program, t.order.Package, last, t.order.Rerun)
+	last := timing.LastOf(state)
+	if last == timing.LastSucceeded && found.State != detect.Unknown {
+		last = timing.LastFailed
 	}
-	rules, wanted := t.detection()
-	if len(rules) == 0 {
+	if timing.RunsAgain(t.order.Rerun, last) {
 		return nil
 	}
-	found := t.a.detector.Detect(ctx, rules)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	t.say(info, "Detection before the run: %s", found.Explanation)
-	if found.State == wanted {
-		return &ending{events.Succeeded, events.AlreadyInstalled, status{explanation: "nothing was to be done: " + found.Explanation}}
-	}
-	return nil
+	return end(events.WillNotRerun, events.AlreadyRan, "program %s of %s %s ended here as %s before, and rerun is %s; to run it all the same, deploy it with --rerun always",
+		name.Program, name.Package, name.Version, state, t.order.Rerun)
 }
 
 // readManifest fetches the manifest that the order binds by its digest and takes the program from it.
@@ -118,11 +134,10 @@ func (t *task) detection() ([]events.Detect, detect.State) {
 
 // confirm is the stage after the run: the program said it succeeded, detection has the last word.
 func (t *task) confirm(ctx context.Context) error {
-	rules, wanted := t.detection()
-	if len(rules) == 0 {
+	if len(t.job.Work.Rules) == 0 {
 		return nil
 	}
-	found := t.a.detector.Detect(ctx, rules)
+	found := t.a.detector.Detect(ctx, t.job.Work.Rules)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -132,8 +147,16 @@ func (t *task) confirm(ctx context.Context) error {
 	switch {
 	case found.State == detect.Unknown:
 		return &ending{events.Failed, events.DetectionUnknown, result}
-	case found.State != wanted:
+	case found.State != wanted(t.job.Work):
 		return &ending{events.Failed, events.NotDetected, result}
 	}
 	return nil
+}
+
+// wanted is what detection finds when the program has done its work.
+func wanted(w *journal.Work) detect.State {
+	if w.Gone {
+		return detect.NotInstalled
+	}
+	return detect.Installed
 }

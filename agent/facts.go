@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"time"
 
@@ -22,6 +23,9 @@ func (a *Agent) readFacts(ctx context.Context) error {
 	h, err := host.Collect(ctx)
 	if err != nil {
 		return fmt.Errorf("read facts: %w", err)
+	}
+	if err := checkMachine(filepath.Join(a.StateDir, "machine"), h.MachineID); err != nil {
+		return err
 	}
 	f := events.Facts{
 		ID: a.id, Hostname: orDefault(a.Hostname, h.Hostname), Domain: h.Domain, OS: h.OS, OSName: h.OSName, OSVersion: h.OSVersion, Arch: h.Arch,
@@ -87,6 +91,7 @@ func (a *Agent) heartbeat(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-a.beat: // just connected
 		case <-tick.C:
 		}
 	}

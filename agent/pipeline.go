@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"chandler/agent/fetch"
@@ -62,28 +63,24 @@ func end(state events.State, reason events.Reason, format string, args ...any) e
 // the journal says where to go on.
 func (t *task) carryOut(ctx context.Context) {
 	for {
-		if t.facts.ID == "" {
-			t.facts = t.a.Facts()
-		}
+		t.facts = t.a.Facts()
+		t.setStarted(false)
 		err := t.attempt(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if errors.Is(err, errNextAttempt) {
-			t.mu.Lock()
-			t.started = false
-			t.mu.Unlock()
 			continue
 		}
 		e := asEnding(err)
 		if e == succeeded {
 			e = &ending{state: events.Succeeded, detail: t.result}
 		}
-		if c := t.withdrawn(); c != nil && e.state != events.Cancelled {
+		// A withdrawal interrupts the stages before the start; whatever they made of that, this is why.
+		if c := t.withdrawn(); c != nil {
 			e = withdrawnEnding(c)
 		}
-		again := t.finish(ctx, e)
-		if !again {
+		if again := t.finish(ctx, e); !again {
 			return
 		}
 	}
@@ -164,17 +161,22 @@ func withdrawnEnding(c *events.CancelRequest) *ending {
 }
 
 // finish records the end of an attempt. A failure that its class says to try again becomes retrying as
-// long as attempts are left; then again is true.
+// long as attempts are left; then again is true. After the program was started, only its own word that
+// another installer is busy counts as such: nothing else may make it run twice.
 func (t *task) finish(ctx context.Context, e *ending) (again bool) {
-	if e.state == events.Failed {
+	started := t.job.Started == t.job.Offer.Attempt
+	if e.state == events.Failed && (!started || e.reason == events.InstallerBusy) {
 		retry := e.reason.Info().Class.Retry()
 		if pause, ok := retry.Pause(t.job.Offer.Attempt); ok {
-			at := t.a.Clock().Add(orDefault(t.a.RetryAfter, pause))
+			at := t.a.Clock().Add(orDefault(t.a.RetryAfter, pause)).UTC()
 			e = &ending{events.Retrying, e.reason, e.detail}
 			e.detail.retryAt = &at
 		}
 	}
 	t.enter(ctx, e.state, e.reason, e.detail)
+	if ctx.Err() != nil {
+		return false // it may not be recorded: the next start of the agent finds out again
+	}
 	t.tell(e)
 	t.a.reporter.EndLog(t.ref())
 	t.a.cleanUp(t.job.Offer.Job)
@@ -183,11 +185,14 @@ func (t *task) finish(ctx context.Context, e *ending) (again bool) {
 		t.a.metrics.ended.WithLabelValues(string(e.state), string(e.reason)).Inc()
 		return false
 	}
-	return ctx.Err() == nil
+	return true
 }
 
 // awaitReoffer parks a retrying job until execution offers the next attempt, or its time is over.
 func (t *task) awaitReoffer(ctx context.Context) error {
+	if serial, err := t.a.journal.Serial(t.deployment); err == nil && serial.Stopped >= t.revision {
+		return end(events.Cancelled, events.DeploymentStopped, "the deployment was stopped")
+	}
 	if err := t.recallOrder(); err != nil {
 		// The order could not be fetched in the first place: wait for the next attempt all the same.
 		t.order = order.Order{NotAfter: t.a.Clock().Add(order.DefaultValidity)}
@@ -203,8 +208,7 @@ func (t *task) awaitReoffer(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case o := <-t.reoffers:
-		t.job.Offer = o
-		t.facts = t.a.Facts()
+		t.job.Offer = o.JobOffer
 		return errNextAttempt
 	case <-timer.C:
 		return &ending{events.Expired, last.Reason, status{explanation: "the deployment's time ended before the next attempt: " + last.Explanation}}
@@ -221,8 +225,8 @@ func (t *task) enter(ctx context.Context, state events.State, reason events.Reas
 	t.job.Last = events.JobStatus{
 		Job: o.Job, Deployment: o.Deployment, Revision: o.Revision, Order: o.Order, Agent: t.a.id, Host: t.facts.Hostname, Site: t.facts.Site,
 		Package: t.order.Package, Version: t.order.Version, Program: t.order.Program, Occurrence: o.Occurrence, User: o.User, Attempt: o.Attempt,
-		Transition: t.job.Last.Transition + 1, State: state, Reason: reason, WaitingFor: d.waitingFor, Explanation: d.explanation,
-		Identity: d.identity, Resource: d.resource, Answer: d.answer, Reader: d.reader, Executor: d.executor, ExitCode: d.exitCode,
+		Transition: t.job.Last.Transition + 1, State: state, Reason: reason, WaitingFor: d.waitingFor, Explanation: brief(d.explanation),
+		Identity: d.identity, Resource: brief(d.resource), Answer: brief(d.answer), Reader: d.reader, Executor: d.executor, ExitCode: d.exitCode,
 		Bytes: t.bytes, Seconds: d.seconds, RetryAt: d.retryAt, At: t.a.Clock().UTC(),
 	}
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
@@ -236,7 +240,17 @@ func (t *task) enter(ctx context.Context, state events.State, reason events.Reas
 			return
 		}
 	}
+	t.a.changed.Store(true)
 	t.a.reporter.Wake()
+}
+
+// brief bounds what a status says: command lines and the words of others have any length.
+func brief(s string) string {
+	const most = 4 << 10
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
 // sleep waits and says whether ctx is still alive.

@@ -4,38 +4,30 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
-	"time"
 
+	"chandler/agent/detect"
 	"chandler/agent/execute"
+	"chandler/agent/journal"
 	"chandler/agent/supervise"
 	"chandler/events"
 )
 
-// run lays out a fresh copy of the content, hashed while it is copied, and starts the program. That it is
-// about to be started is journalled and synced first: from then on this attempt never starts again.
+// run starts the program in the copy that wait laid out. That it is about to be started is journalled and
+// synced first, with all that is needed to follow it to its end: from then on this attempt never starts
+// again, and nothing but what the program did decides it.
 func (t *task) run(ctx context.Context) error {
-	dir := t.a.runDir(t.job.Offer)
-	content, err := t.stageContent(ctx, dir)
-	if err != nil {
-		return err
-	}
-	t.mu.Lock()
-	c := t.cancel
-	t.started = c == nil
-	t.mu.Unlock()
-	if c != nil {
+	if c := t.setStarted(true); c != nil {
 		return withdrawnEnding(c)
 	}
-	t.job.Started, t.job.Run, t.job.Ran = t.job.Offer.Attempt, dir, true
+	rules, wanted := t.detection()
+	t.job.Work = &journal.Work{Order: t.order, Program: t.program, Rules: rules, Gone: wanted == detect.NotInstalled}
+	t.job.Started, t.job.Run, t.job.Ran = t.job.Offer.Attempt, t.a.runDir(t.job.Offer), true
 	t.say(info, "Executing program %s of %s %s: %s", t.order.Program, t.order.Package, t.order.Version, t.program.Command)
 	t.enter(ctx, events.Running, events.NoReason, status{})
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	x, err := t.a.executor.Start(ctx, t.request(dir, content))
+	x, err := t.a.executor.Start(ctx, t.request(t.job.Run, t.content))
 	if err != nil {
 		return &ending{events.Failed, events.CouldNotStart, status{explanation: err.Error(), resource: t.program.Command.String()}}
 	}
@@ -63,17 +55,13 @@ func (t *task) request(dir, content string) execute.Request {
 const runAsSystem = "system"
 
 // attach goes on with an attempt whose program an earlier process of the agent had started, or was about
-// to start.
+// to start. It asks nobody: whatever is away now, the program must not be left out of sight.
 func (t *task) attach(ctx context.Context) error {
-	if err := t.recallOrder(); err != nil {
-		return err
+	if t.job.Work == nil {
+		return t.lost(ctx, "the journal does not say what was started")
 	}
-	if err := t.readManifest(ctx); err != nil {
-		return err
-	}
-	t.mu.Lock()
-	t.started = true
-	t.mu.Unlock()
+	t.order, t.program = t.job.Work.Order, t.job.Work.Program
+	t.setStarted(true)
 	x, err := t.a.executor.Resume(t.job.Run)
 	if errors.Is(err, supervise.ErrNotStarted) {
 		return t.beginAgain()
@@ -82,8 +70,8 @@ func (t *task) attach(ctx context.Context) error {
 		return t.lost(ctx, fmt.Sprintf("the run cannot be found again: %v", err))
 	}
 	t.say(info, "The agent restarted while the program ran; its supervisor is asked what came of it")
-	t.a.slots.occupy(t.slotName())
 	t.slot, t.holdsSlot = t.slotName(), true
+	t.a.slots.occupy(t.slot)
 	if err := t.watch(ctx, x); err != nil {
 		return err
 	}
@@ -95,7 +83,7 @@ func (t *task) attach(ctx context.Context) error {
 
 // beginAgain takes back the start of a program that was certainly never executed.
 func (t *task) beginAgain() error {
-	t.job.Started, t.job.Ran = 0, false
+	t.job.Started, t.job.Ran, t.job.Work = 0, false, nil
 	if err := t.a.journal.Keep(t.job); err != nil {
 		return err
 	}
@@ -125,7 +113,7 @@ func (t *task) watch(ctx context.Context, x *execute.Execution) error {
 	case errors.Is(err, supervise.ErrNotStarted):
 		return &ending{events.Failed, events.CouldNotStart, status{explanation: err.Error()}}
 	case err != nil:
-		return err
+		return t.lost(ctx, fmt.Sprintf("its outcome cannot be read: %v", err))
 	}
 	t.sayOutput(r.OutputPath)
 	return t.judge(ctx, r)
@@ -187,17 +175,16 @@ func startReason(kind string) events.Reason {
 // work; else it failed, and it is never run again by itself.
 func (t *task) lost(ctx context.Context, why string) error {
 	t.say(warning, "Nobody saw the program end: %s", why)
-	rules, wanted := t.detection()
 	d := status{explanation: "the program was started and nobody saw it end: " + why}
-	if len(rules) == 0 {
+	if t.job.Work == nil || len(t.job.Work.Rules) == 0 {
 		return &ending{events.Failed, events.OutcomeUnknown, d}
 	}
-	found := t.a.detector.Detect(ctx, rules)
+	found := t.a.detector.Detect(ctx, t.job.Work.Rules)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	d.explanation += "; " + found.Explanation
-	if found.State == wanted {
+	if found.State == wanted(t.job.Work) {
 		return &ending{events.Succeeded, events.NoReason, d}
 	}
 	return &ending{events.Failed, events.OutcomeUnknown, d}
@@ -211,61 +198,25 @@ func (t *task) awaitRestart(ctx context.Context, hard bool) error {
 	return t.afterRestart(ctx)
 }
 
+// afterRestart goes on with a program that asked for a restart, once there was one.
 func (t *task) afterRestart(ctx context.Context) error {
+	t.setStarted(true)
 	if t.job.Boot == t.a.Facts().BootID {
-		t.leaveSlot()
 		if t.job.Hard {
 			t.a.slots.block()
 		}
+		t.leaveSlot()
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	if err := t.recallOrder(); err != nil {
-		return err
+	if t.job.Work == nil {
+		return t.lost(ctx, "the journal does not say what was started")
 	}
-	if err := t.readManifest(ctx); err != nil {
-		return err
-	}
+	t.order, t.program = t.job.Work.Order, t.job.Work.Program
 	t.result = status{executor: t.job.Last.Executor, exitCode: t.job.Last.ExitCode, seconds: t.job.Last.Seconds}
 	t.job.Boot, t.job.Hard = "", false
 	if err := t.confirm(ctx); err != nil {
 		return err
 	}
 	return succeeded
-}
-
-// cleanUp removes what the attempts of an ended job left on the disk. A program that is watched no longer
-// but still runs keeps its directory; the sweep comes back for it.
-func (a *Agent) cleanUp(job string) {
-	dirs, err := filepath.Glob(filepath.Join(a.StateDir, "runs", job+"-*"))
-	if err != nil {
-		return
-	}
-	for _, dir := range dirs {
-		if r, err := supervise.Attach(dir); err == nil && r.InUse() {
-			continue
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			a.log.Warn("run directory not removed, it is tried again later", "dir", dir, "error", err)
-		}
-	}
-}
-
-// sweepRuns removes run directories whose jobs have ended (their removal failed then, or the agent died
-// before it) or are forgotten.
-func (a *Agent) sweepRuns(ctx context.Context) {
-	dirs, err := os.ReadDir(filepath.Join(a.StateDir, "runs"))
-	if err != nil {
-		return
-	}
-	for _, d := range dirs {
-		id, _, _ := strings.Cut(d.Name(), "-")
-		job, ok, err := a.journal.Job(id)
-		if err == nil && (!ok || job.Ended()) && a.Clock().Sub(job.Last.At) > time.Minute {
-			a.cleanUp(id)
-		}
-		if ctx.Err() != nil {
-			return
-		}
-	}
 }

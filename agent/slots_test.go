@@ -42,33 +42,6 @@ func TestNoMoreProgramsRunThanThereAreSlots(t *testing.T) {
 	}
 }
 
-func TestAFreezeHoldsWhomItMeans(t *testing.T) {
-	facts := events.Facts{ID: "agent0001", Site: "oslo", OS: "linux"}
-	collection := func(expression string, exclude ...string) events.Freeze {
-		return events.Freeze{Scope: "collection", Collection: &events.Collection{Expression: expression, Exclude: exclude}}
-	}
-	for name, c := range map[string]struct {
-		freeze events.Freeze
-		want   bool
-	}{
-		"the fleet is everybody":                      {events.Freeze{Scope: "fleet"}, true},
-		"its own site":                                {events.Freeze{Scope: "site", Name: "oslo"}, true},
-		"another site":                                {events.Freeze{Scope: "site", Name: "bergen"}, false},
-		"a collection it is in":                       {collection(`agent.os == "linux"`), true},
-		"a collection it is not in":                   {collection(`agent.os == "windows"`), false},
-		"a collection that excludes it":               {collection("true", "agent0001"), false},
-		"a collection that cannot be evaluated holds": {collection(`agent.tags[3] == "x"`), true},
-		"a collection that cannot be compiled holds":  {collection(`agent.nonsense`), true},
-		"a freeze without its collection holds":       {events.Freeze{Scope: "collection", Name: "x"}, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got := holds(c.freeze, facts); got != c.want {
-				t.Fatalf("got %v, want %v", got, c.want)
-			}
-		})
-	}
-}
-
 func TestOffersThatDoNotFitThisAgentAreRefused(t *testing.T) {
 	good := events.JobOffer{Format: 1, Agent: "agent0001", Job: events.JobID("d", 1, "agent0001", 0, ""), Deployment: "d", Revision: 1, Order: events.DigestOf(nil), Attempt: 1}
 	if err := checkOffer(good, "agent0001"); err != nil {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"chandler/agent/journal"
@@ -25,7 +26,7 @@ type Status struct {
 	Fleet     string             `json:"fleet,omitempty"`
 	Facts     events.Facts       `json:"facts"`
 	Freezes   []events.Freeze    `json:"freezes,omitempty"`
-	Jobs      []events.JobStatus `json:"jobs"` // the last transition of every remembered job
+	Jobs      []events.JobStatus `json:"jobs"` // the last transition of the jobs under way, and of the last few that ended
 }
 
 const statusFile = "status.json"
@@ -45,8 +46,11 @@ func ReadStatus(dir string) (Status, error) {
 		return s, fmt.Errorf("read status: %w", err)
 	}
 	store, err := journal.Open(filepath.Join(dir, "journal.db"))
+	if errors.Is(err, journal.ErrLocked) {
+		return s, nil // by the running agent, whose word is a few seconds old at most
+	}
 	if err != nil {
-		return s, nil // held by the running agent, whose word is newer than a few seconds
+		return s, err
 	}
 	defer store.Close()
 	s.PID, s.Connected = 0, false
@@ -58,24 +62,39 @@ func ReadStatus(dir string) (Status, error) {
 	return s, err
 }
 
+// recentJobs is how many ended jobs a status lists.
+const recentJobs = 50
+
+// lastStatuses lists the jobs under way and the last few that ended, newest last.
 func lastStatuses(j *journal.Journal) ([]events.JobStatus, error) {
-	list := []events.JobStatus{}
+	var live, ended []events.JobStatus
 	err := j.Jobs(func(job journal.Job) error {
-		list = append(list, job.Last)
+		if job.Ended() {
+			ended = append(ended, job.Last)
+		} else {
+			live = append(live, job.Last)
+		}
 		return nil
 	})
-	return list, err
+	byTime := func(a, b events.JobStatus) int { return a.At.Compare(b.At) }
+	slices.SortFunc(ended, byTime)
+	slices.SortFunc(live, byTime)
+	return append(ended[max(0, len(ended)-recentJobs):], live...), err
 }
 
-const statusEvery = 5 * time.Second
+const statusEvery = 2 * time.Second
 
-// keepStatus writes the status file while the agent runs.
+// keepStatus writes the status file soon after something in it has changed.
 func (a *Agent) keepStatus(ctx context.Context) error {
+	a.changed.Store(true)
 	tick := time.NewTicker(statusEvery)
 	defer tick.Stop()
 	for {
-		if err := a.writeStatus(); err != nil {
-			a.log.WarnContext(ctx, "status file not written", "error", err)
+		if a.changed.Swap(false) {
+			if err := a.writeStatus(); err != nil {
+				a.changed.Store(true)
+				a.log.WarnContext(ctx, "status file not written", "error", err)
+			}
 		}
 		select {
 		case <-ctx.Done():

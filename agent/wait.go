@@ -48,37 +48,58 @@ func (t *task) tooLate() error {
 const contactPatience = 30 * time.Second
 
 // wait lets the job pass when its time has come, nothing is frozen, and there is room to run. It leaves
-// with a slot held.
+// with a slot held and a fresh copy of the content laid out. Laying it out takes time, so everything is
+// looked at once more afterwards.
 func (t *task) wait(ctx context.Context) error {
 	for {
-		d := timing.Decide(t.order, t.order.Assignments[0], t.a.Clock())
-		switch d.Verdict {
-		case timing.TooLate:
-			return t.tooLate()
-		case timing.NotYet, timing.Prepare:
-			if err := t.waitUntil(ctx, d.Until, events.WaitAssignment, "starts at "+d.Until.Format(time.RFC3339)); err != nil {
-				return err
-			}
+		t.a.inbox.WaitCurrent(ctx, contactPatience)
+		if hindered, err := t.hindered(ctx, true); err != nil {
+			return err
+		} else if hindered {
 			continue
 		}
-		t.a.inbox.WaitCurrent(ctx, contactPatience)
-		if f, changed := t.a.frozen(t.facts); f != nil {
-			t.pass(ctx, events.Waiting, status{waitingFor: events.WaitFreeze, explanation: fmt.Sprintf("frozen (%s) by %s: %s", f.ID, f.By, orDefault(f.Why, "no reason given"))})
+		free, changed := t.a.slots.take(t.slotName())
+		if !free {
+			t.pass(ctx, events.Waiting, status{waitingFor: events.WaitSlot, explanation: "another program runs here"})
 			if err := t.waitChange(ctx, changed); err != nil {
 				return err
 			}
 			continue
 		}
-		free, changed := t.a.slots.take(t.slotName())
-		if free {
-			t.slot, t.holdsSlot = t.slotName(), true
-			return ctx.Err()
-		}
-		t.pass(ctx, events.Waiting, status{waitingFor: events.WaitSlot, explanation: "another program runs here"})
-		if err := t.waitChange(ctx, changed); err != nil {
+		t.slot, t.holdsSlot = t.slotName(), true
+		if err := t.stageContent(ctx); err != nil {
 			return err
 		}
+		if hindered, err := t.hindered(ctx, false); err != nil || !hindered {
+			return err
+		}
+		t.leaveSlot()
 	}
+}
+
+// hindered says whether time or a freeze forbids the start; it waits until that may have changed, if told
+// to. The error ends the attempt.
+func (t *task) hindered(ctx context.Context, wait bool) (bool, error) {
+	d := timing.Decide(t.order, t.order.Assignments[0], t.a.Clock())
+	freeze, changed := t.a.frozen(t.facts)
+	switch {
+	case ctx.Err() != nil:
+		return true, ctx.Err()
+	case d.Verdict == timing.TooLate:
+		return true, t.tooLate()
+	case d.Verdict != timing.Start:
+		if !wait {
+			return true, nil
+		}
+		return true, t.waitUntil(ctx, d.Until, events.WaitAssignment, "starts at "+d.Until.Format(time.RFC3339))
+	case freeze != nil:
+		if !wait {
+			return true, nil
+		}
+		t.pass(ctx, events.Waiting, status{waitingFor: events.WaitFreeze, explanation: fmt.Sprintf("frozen (%s) by %s: %s", freeze.ID, freeze.By, orDefault(freeze.Why, "no reason given"))})
+		return true, t.waitChange(ctx, changed)
+	}
+	return false, nil
 }
 
 // waitUntil waits for a time, in steps, so that a clock that was set meanwhile is noticed.
@@ -103,35 +124,16 @@ func (t *task) waitChange(ctx context.Context, changed <-chan struct{}) error {
 	return nil
 }
 
-// frozen is a freeze that holds this machine, and a channel closed when freezes change. A collection
-// whose expression cannot be evaluated here holds it too: a freeze errs on the side of doing nothing.
+// frozen is a freeze that holds this machine, and a channel closed when freezes change.
 func (a *Agent) frozen(facts events.Facts) (*events.Freeze, <-chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, f := range a.freezes {
-		if holds(f, facts) {
+		if target.Holds(f, facts) {
 			return &f, a.thawed
 		}
 	}
 	return nil, a.thawed
-}
-
-func holds(f events.Freeze, facts events.Facts) bool {
-	switch f.Scope {
-	case "fleet":
-		return true
-	case "site":
-		return f.Name == facts.Site
-	}
-	if f.Collection == nil {
-		return true
-	}
-	members, err := target.New(f.Collection.Expression, f.Collection.Include, f.Collection.Exclude)
-	if err != nil {
-		return true
-	}
-	member, err := members.Matches(facts)
-	return member || err != nil
 }
 
 // slotName groups programs that exclude each other: installers that lock the machine's package database.

@@ -15,6 +15,7 @@ var (
 	ExecutionJobs     = call[JobQuery, JobRows]("execution", "jobs", ByAdministrator, "jobs and their states")
 	ExecutionProgress = call[Named, Progress]("execution", "progress", ByAdministrator, "the counts of one deployment")
 	ExecutionRetry    = call[Named, RetryAnswer]("execution", "retry", ByAdministrator, "offer a deployment's failed jobs once more")
+	ExecutionRetell   = call[Nothing, RetellAnswer]("execution", "retell", ByAdministrator, "make every agent tell again what it keeps of its jobs")
 	ExecutionHistory  = call[HistoryQuery, HistoryAnswer]("execution", "history", ByAdministrator, "ended jobs of one agent")
 )
 
@@ -56,6 +57,7 @@ type Outstanding struct {
 	JobOffer
 	State      State  `json:"state"`
 	Transition uint32 `json:"transition"`
+	Trace      string `json:"trace,omitempty"` // as Event.Trace of the offer
 }
 
 // StopRequest stops a deployment for good: what has not started will not.
@@ -119,6 +121,11 @@ type JobRows struct {
 // RetryAnswer says how many jobs were offered again.
 type RetryAnswer struct {
 	Offered int `json:"offered"`
+}
+
+// RetellAnswer names the generation of STATUS that began: agents that hear of it tell everything again.
+type RetellAnswer struct {
+	StatusGeneration Generation `json:"status_generation"`
 }
 
 // HistoryQuery asks for the ended jobs of one agent, newest last.

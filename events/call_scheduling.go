@@ -18,6 +18,7 @@ var (
 	DeploymentRemove = call[Named, Nothing]("scheduling", "deployment_remove", ByAdministrator, "forget a deployment that is stopped, expired or done")
 
 	AgentList = call[AgentQuery, AgentViews]("scheduling", "agent_list", ByAdministrator, "agents and their facts")
+	Reconcile = call[Nothing, ReconcileAnswer]("scheduling", "reconcile", ByAdministrator, "tell every live deployment and its released agents once more")
 	Why       = call[WhyRequest, WhyAnswer]("scheduling", "why", ByAdministrator, "why a deployment does or does not reach an agent")
 )
 
@@ -74,6 +75,15 @@ type DeploymentView struct {
 // DeploymentViews is every deployment.
 type DeploymentViews struct {
 	Deployments []DeploymentView `json:"deployments"`
+}
+
+// ReconcileAnswer counts what was told again.
+type ReconcileAnswer struct {
+	Run         string `json:"run"` // names this run, in the ids of its events
+	Deployments int    `json:"deployments"`
+	Batches     int    `json:"batches"`
+	Agents      int    `json:"agents"`   // in those batches; one that several deployments reach counts for each
+	Sequence    uint64 `json:"sequence"` // of the last of these events in EVENTS; 0: there was none
 }
 
 // AgentQuery selects agents; all empty: every agent.

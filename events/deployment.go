@@ -32,10 +32,15 @@ type DeploymentNotice struct {
 type DeploymentOrder struct {
 	DeploymentNotice
 	Envelope []byte `json:"envelope"` // DSSE envelope (JSON); services derive the deployment from it alone
-	// Include and Exclude are the lists whose digests the order binds, sorted; together at most 20,000 ids.
+	// Include and Exclude are the lists whose digests the order binds, sorted; together at most [MaxListed] ids.
 	Include []string `json:"include,omitempty"`
 	Exclude []string `json:"exclude,omitempty"`
 }
+
+// MaxListed bounds the agents that one collection or order includes and excludes by id, together. An agent
+// gets both lists with the order in one answer, and an answer to an agent is one message of at most 512 KiB
+// (package bus); larger sets are described by an expression, for instance over tags.
+const MaxListed = 15_000
 
 // ReleaseSize is the largest number of agents in one DeploymentReleased.
 const ReleaseSize = 1000

@@ -232,6 +232,55 @@ func TestAStatusWhosePartsDisagreeIsInvalid(t *testing.T) {
 	}
 }
 
+func TestOnlyTheEndOfASilentJobMayHaveNoTransition(t *testing.T) {
+	status := events.JobFinished.Example.(events.JobEnd).JobStatus
+	unheard, foreign := status, status
+	unheard.Transition = 0
+	foreign.Agent = "bbbbbbbbbbbbbbbbbbbb"
+	tests := map[string]struct {
+		end  events.JobEnd
+		good bool
+	}{
+		"the agent said how it ended":           {events.JobEnd{JobStatus: status}, true},
+		"the agent fell silent on the way":      {events.JobEnd{JobStatus: status, Silent: true}, true},
+		"the agent never spoke":                 {events.JobEnd{JobStatus: unheard, Silent: true}, true},
+		"it ended without a transition":         {events.JobEnd{JobStatus: unheard}, false},
+		"another agent's job, silent or not":    {events.JobEnd{JobStatus: foreign, Silent: true}, false},
+		"another agent's job that had its word": {events.JobEnd{JobStatus: foreign}, false},
+	}
+	for name, test := range tests {
+		if err := test.end.Validate(); (err == nil) != test.good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestSubjectsThatAreNoEventTypesAreStored(t *testing.T) {
+	for stream, subject := range map[string]string{
+		events.StreamHistory:    events.HistorySubject("agent0001"),
+		events.StreamTimers:     events.TimerSubject("scheduling", "hello", "start"),
+		events.StreamFold:       events.FoldSubject("3"),
+		events.StreamDeadLetter: events.DeadLetterSubject("STATUS"),
+	} {
+		for _, s := range events.Streams() {
+			if takes(s, subject) != (s.Name == stream) {
+				t.Errorf("%s takes %s: %v", s.Name, subject, takes(s, subject))
+			}
+		}
+	}
+}
+
+func TestTheLongestListsFitIntoOneAnswerToAnAgent(t *testing.T) {
+	answer := events.OrderAnswer{Envelope: make([]byte, 64<<10)}
+	for i := range events.MaxListed {
+		answer.Include = append(answer.Include, events.AgentID(fmt.Append(nil, i)))
+	}
+	value, err := json.Marshal(answer)
+	if err != nil || len(value) > 512<<10 {
+		t.Errorf("an order of 64 KiB with %d ids takes %d bytes: %v", events.MaxListed, len(value), err)
+	}
+}
+
 func TestEveryStateButOfferedAndOtherHasItsEvent(t *testing.T) {
 	for _, state := range events.States() {
 		kind, ok := events.StatusType(state)

@@ -182,6 +182,16 @@ type JobEnd struct {
 	Silent bool `json:"silent,omitempty"`
 }
 
+// Validate checks that the parts agree with each other. Only of a silent end may the transition be 0: the
+// agent never spoke of that job.
+func (e JobEnd) Validate() error {
+	status := e.JobStatus
+	if e.Silent {
+		status.Transition = max(status.Transition, 1)
+	}
+	return status.Validate()
+}
+
 // exampleDigest is the SHA-256 of nothing, for examples.
 const exampleDigest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 

@@ -1,6 +1,9 @@
 package events
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Prefix begins every subject of Chandler.
 const Prefix = "chandler."
@@ -20,6 +23,10 @@ const (
 // Partitions is the number of partitions of STATUS by agent. It is fixed when the stream is provisioned:
 // changing it means draining STATUS first.
 const Partitions = 8
+
+// MaxPayload is what the broker's max_payload must be at least, in bytes: the largest message that a stream
+// takes is 1 MiB with its headers, and a dead letter holds such a message whole, with headers of its own.
+const MaxPayload = 2 << 20
 
 // Stream declares one JetStream stream; package bus provisions it.
 type Stream struct {
@@ -80,7 +87,7 @@ func Streams() []Stream {
 		},
 		{
 			Name: StreamDeadLetter, Description: "events that no handler could take, with the reason",
-			Subjects: []string{"chandler.deadletter.>"}, MaxAge: 90 * day, MaxBytes: gib, MaxMsgSize: 2 * mib, Direct: true,
+			Subjects: []string{"chandler.deadletter.>"}, MaxAge: 90 * day, MaxBytes: gib, MaxMsgSize: MaxPayload, Direct: true,
 			Lost: "evidence of old mistakes",
 		},
 		{
@@ -145,6 +152,16 @@ func StatusPartition(partition string) string { return "chandler.job.*.*." + par
 
 // FoldSubject is where execution appends the changes of one partition.
 func FoldSubject(partition string) string { return "chandler.fold." + partition }
+
+// HistorySubject is where execution stores the ended jobs of one agent.
+func HistorySubject(agent string) string { return "chandler.history." + agent }
+
+// TimerSubject is where a service keeps one timer: setting it again replaces it. Every further token tells
+// the service's timers from each other and must have passed [ValidToken]. When the timer is due, the broker
+// publishes it as [TimerDue].
+func TimerSubject(service string, tokens ...string) string {
+	return strings.Join(append([]string{"chandler.timer", service}, tokens...), ".")
+}
 
 // DeadLetterSubject is where messages that a stream's readers could not take are kept.
 func DeadLetterSubject(stream string) string { return "chandler.deadletter." + stream }

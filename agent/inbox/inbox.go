@@ -10,6 +10,7 @@ package inbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -26,12 +27,21 @@ import (
 // Receiver takes what arrives. Its methods return after the effect is journalled; an error means that
 // the agent could not keep it, and the inbox asks again.
 type Receiver interface {
-	Offer(ctx context.Context, o events.JobOffer, known *events.Outstanding) error
+	// Offer gets the trace that the offer carries (as events.Event.Trace), and what execution knows of the
+	// job where the inbox asked.
+	Offer(ctx context.Context, o events.JobOffer, trace string, known *events.Outstanding) error
 	Cancel(ctx context.Context, c events.CancelRequest) error
 	Freeze(ctx context.Context, f []events.Freeze) error
 	// Retell is called when STATUS began anew or went back: everything kept is told again.
 	Retell(ctx context.Context) error
 }
+
+// Refused is the error of a Receiver for what it will never take: it is counted and passed over, while any
+// other error makes the inbox ask again.
+type Refused struct{ Err error }
+
+func (r *Refused) Error() string { return r.Err.Error() }
+func (r *Refused) Unwrap() error { return r.Err }
 
 // Options of an Inbox. All are required but the intervals.
 type Options struct {
@@ -51,6 +61,8 @@ type Options struct {
 type Inbox struct {
 	Options
 	wake chan string // why to look; holds one
+	// owing: a sync must succeed before equal sequences will do again. Of the loop's goroutine.
+	owing bool
 
 	mu      sync.Mutex
 	current chan struct{} // closed while nothing is known to be missing
@@ -128,13 +140,23 @@ func (in *Inbox) isCurrent() bool {
 	}
 }
 
-func (in *Inbox) setCurrent() {
+// awaited is the channel that a sync answered now may close; a reconnect meanwhile makes another.
+func (in *Inbox) awaited() chan struct{} {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.current
+}
+
+// setCurrent notes the answer to a sync that was asked when awaited was the current channel.
+func (in *Inbox) setCurrent(awaited chan struct{}) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	select {
 	case <-in.current:
 	default:
-		close(in.current)
+		if in.current == awaited {
+			close(in.current)
+		}
 	}
 }
 
@@ -170,6 +192,7 @@ func (in *Inbox) loop(ctx context.Context, messages <-chan *nats.Msg) {
 	beacon := time.NewTimer(2 * in.BeaconEvery)
 	defer look.Stop()
 	defer beacon.Stop()
+	var settle <-chan time.Time
 	for {
 		why := ""
 		select {
@@ -183,6 +206,8 @@ func (in *Inbox) loop(ctx context.Context, messages <-chan *nats.Msg) {
 				why = in.message(ctx, m)
 			}
 		case why = <-in.wake:
+		case <-settle:
+			why, settle, in.owing = "settle", nil, true
 		case <-look.C:
 			why = "interval"
 			look.Reset(in.interval())
@@ -193,10 +218,22 @@ func (in *Inbox) loop(ctx context.Context, messages <-chan *nats.Msg) {
 		if why == "" {
 			continue
 		}
-		if again := in.check(ctx, why); again > 0 {
+		again := in.check(ctx, why)
+		if again == 0 && (why == "connect" || why == "start" || why == "gap") {
+			// Execution stores an offer before it records it: one that was under way between the two when it
+			// answered is in its answer a little later.
+			settle = time.After(in.settlePause())
+		}
+		if again > 0 {
 			look.Reset(again)
 		}
 	}
+}
+
+// settlePause is spread out: after a broker's restart the whole fleet settles.
+func (in *Inbox) settlePause() time.Duration {
+	least := min(30*time.Second, in.CheckEvery)
+	return least + rand.N(least+1)
 }
 
 func (in *Inbox) interval() time.Duration {
@@ -207,9 +244,9 @@ func (in *Inbox) interval() time.Duration {
 func (in *Inbox) message(ctx context.Context, m *nats.Msg) (why string) {
 	seq, last := sequences(m)
 	err := in.take(ctx, m)
-	if err != nil {
-		in.Metrics.refused.Inc()
-		in.Log.WarnContext(ctx, "message refused", "subject", m.Subject, "error", err)
+	if err = in.passOver(ctx, err); err != nil {
+		in.Log.ErrorContext(ctx, "message could not be kept and is asked for again", "error", err)
+		return "not_kept"
 	}
 	if seq == 0 || m.Subject != events.OfferRepublished(in.Agent) {
 		return ""
@@ -217,7 +254,7 @@ func (in *Inbox) message(ctx context.Context, m *nats.Msg) (why string) {
 	gap := false
 	moveErr := in.Journal.MovePosition(func(p *journal.Position) {
 		gap = p.JobsSequence < last
-		if !gap && err == nil {
+		if !gap {
 			p.JobsSequence = max(p.JobsSequence, seq)
 		}
 	})
@@ -230,33 +267,43 @@ func (in *Inbox) message(ctx context.Context, m *nats.Msg) (why string) {
 	return ""
 }
 
+// passOver counts what was refused; other errors remain.
+func (in *Inbox) passOver(ctx context.Context, err error) error {
+	if refused, ok := errors.AsType[*Refused](err); ok {
+		in.Metrics.refused.Inc()
+		in.Log.WarnContext(ctx, "message refused", "error", refused.Err)
+		return nil
+	}
+	return err
+}
+
 // take hands the event to the receiver.
 func (in *Inbox) take(ctx context.Context, m *nats.Msg) error {
 	ce, err := bus.Decode(m)
 	if err != nil {
-		return err
+		return &Refused{err}
 	}
 	switch ce.Type() {
 	case events.JobOffered.Name:
 		e, err := bus.Typed[events.JobOffer](ce)
 		if err != nil {
-			return err
+			return &Refused{err}
 		}
 		if err := in.mine(e.Source, e.Data.Agent); err != nil {
-			return err
+			return &Refused{err}
 		}
-		return in.Receiver.Offer(ctx, e.Data, nil)
+		return in.Receiver.Offer(ctx, e.Data, e.Trace, nil)
 	case events.JobCancelRequested.Name:
 		e, err := bus.Typed[events.CancelRequest](ce)
 		if err != nil {
-			return err
+			return &Refused{err}
 		}
 		if err := in.mine(e.Source, e.Data.Agent); err != nil {
-			return err
+			return &Refused{err}
 		}
 		return in.Receiver.Cancel(ctx, e.Data)
 	}
-	return fmt.Errorf("an event of type %q does not belong here", ce.Type())
+	return &Refused{fmt.Errorf("an event of type %q does not belong here", ce.Type())}
 }
 
 func (in *Inbox) mine(source, agent string) error {

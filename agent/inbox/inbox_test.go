@@ -2,6 +2,7 @@ package inbox
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -23,7 +24,10 @@ type receiver struct {
 	got chan string
 }
 
-func (r *receiver) Offer(_ context.Context, o events.JobOffer, known *events.Outstanding) error {
+func (r *receiver) Offer(_ context.Context, o events.JobOffer, _ string, known *events.Outstanding) error {
+	if o.Deployment == "unreadable" {
+		return &Refused{errors.New("it cannot be read")}
+	}
 	what := "offer "
 	if known != nil {
 		what = "outstanding "
@@ -95,14 +99,16 @@ func (r *rig) background(run func(context.Context) error) {
 }
 
 // listen starts the inbox and waits for its first sync.
-func (r *rig) listen() *Inbox {
+func (r *rig) listen() *Inbox { return r.listenEvery(100 * time.Millisecond) }
+
+func (r *rig) listenEvery(check time.Duration) *Inbox {
 	r.t.Helper()
 	b, err := bus.New(bus.Options{Conn: eventstest.Connect(r.t, r.broker), Source: events.AgentSource(me)})
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	in, err := New(Options{Agent: me, Bus: b, Journal: r.journal, Receiver: r.receiver, Metrics: NewMetrics(prometheus.NewRegistry()),
-		Log: slog.New(slog.DiscardHandler), CheckEvery: 100 * time.Millisecond, BeaconEvery: 10 * time.Second})
+		Log: slog.New(slog.DiscardHandler), CheckEvery: check, BeaconEvery: 10 * time.Second})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -169,11 +175,7 @@ func TestAnOfferMadeWhileAwayIsFetchedBySync(t *testing.T) {
 
 func TestAGapLeadsToASync(t *testing.T) {
 	r := newRig(t)
-	in := r.listen()
-	for len(r.asked) > 0 {
-		<-r.asked
-	}
-	in.CheckEvery = time.Hour
+	r.listenEvery(time.Hour)
 	r.outstanding("missed")
 	// A message of which this connection heard nothing: the journal has not seen its sequence.
 	r.offer(me, "first")
@@ -234,4 +236,29 @@ func TestMessagesThatNameAnotherAgentOrSenderAreRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAnOfferThatIsRefusedHoldsUpNoOther(t *testing.T) {
+	r := newRig(t)
+	r.outstanding("unreadable", "readable")
+	in := r.listen()
+	r.want("outstanding readable")
+	in.WaitCurrent(t.Context(), time.Minute)
+	if !in.isCurrent() {
+		t.Fatal("the inbox is not current after a sync in which one offer was refused")
+	}
+}
+
+func TestAnOfferThatExecutionHadNotRecordedYetIsAskedForAgain(t *testing.T) {
+	r := newRig(t)
+	r.offer(me, "in-between") // stored, and in no answer yet; nobody listened when it was republished
+	in := r.listen()
+	if p, err := r.journal.Position(); err != nil || p.JobsSequence != 1 {
+		t.Fatalf("position %+v, %v", p, err)
+	}
+	if same, err := in.upToDate(t.Context()); err != nil || !same {
+		t.Fatalf("sequences must not show it: %v, %v", same, err)
+	}
+	r.outstanding("in-between")
+	r.want("outstanding in-between")
 }

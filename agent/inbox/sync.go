@@ -18,12 +18,14 @@ import (
 // requestTimeout bounds one question; a broker or service that does not answer is asked again later.
 const requestTimeout = 10 * time.Second
 
+var errAway = errors.New("the broker is away")
+
 // check looks whether offers were missed and, if so or if the cause alone demands it, syncs. It returns
 // after which time to look again sooner than usual; 0: no sooner.
 func (in *Inbox) check(ctx context.Context, why string) time.Duration {
 	in.Metrics.looks.WithLabelValues(why).Inc()
 	// After a connect only a sync tells what was stopped or frozen meanwhile; otherwise equal sequences will do.
-	if (why == "interval" || why == "beacon_missed") && in.isCurrent() {
+	if (why == "interval" || why == "beacon_missed") && in.isCurrent() && !in.owing {
 		same, err := in.upToDate(ctx)
 		if err == nil && same {
 			return 0
@@ -33,6 +35,9 @@ func (in *Inbox) check(ctx context.Context, why string) time.Duration {
 	switch {
 	case ctx.Err() != nil:
 		return 0
+	case errors.Is(err, errAway):
+		in.Metrics.syncs.WithLabelValues("away").Inc()
+		return in.retryPause() // whoever keeps the connection says so
 	case err != nil:
 		in.Metrics.syncs.WithLabelValues("failed").Inc()
 		in.Log.WarnContext(ctx, "sync not answered", "cause", why, "error", err)
@@ -41,6 +46,7 @@ func (in *Inbox) check(ctx context.Context, why string) time.Duration {
 		in.Metrics.syncs.WithLabelValues("later").Inc()
 		return later + rand.N(later)
 	}
+	in.owing = false
 	in.Metrics.syncs.WithLabelValues("done").Inc()
 	return 0
 }
@@ -79,6 +85,10 @@ func (in *Inbox) sync(ctx context.Context) (later time.Duration, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if !in.Bus.Conn().IsConnected() {
+		return 0, errAway
+	}
+	awaited := in.awaited()
 	// Looked up before asking: what is stored later is in the answer too, or arrives as a message.
 	newest, err := in.newest(ctx)
 	if err != nil {
@@ -110,7 +120,7 @@ func (in *Inbox) sync(ctx context.Context) (later time.Duration, err error) {
 	if err != nil {
 		return 0, err
 	}
-	in.setCurrent()
+	in.setCurrent(awaited)
 	return 0, nil
 }
 
@@ -135,14 +145,14 @@ func (in *Inbox) newest(ctx context.Context) (uint64, error) {
 }
 
 // apply hands everything outstanding to the receiver: stops and freezes first, so that nothing starts
-// which they forbid.
+// which they forbid. What the receiver refuses holds nothing else up.
 func (in *Inbox) apply(ctx context.Context, answer events.SyncAnswer, p journal.Position) error {
 	if err := in.Receiver.Freeze(ctx, answer.Freezes); err != nil {
 		return err
 	}
 	for _, c := range answer.Cancels {
 		if c.Agent == in.Agent {
-			if err := in.Receiver.Cancel(ctx, c); err != nil {
+			if err := in.passOver(ctx, in.Receiver.Cancel(ctx, c)); err != nil {
 				return err
 			}
 		}
@@ -151,7 +161,7 @@ func (in *Inbox) apply(ctx context.Context, answer events.SyncAnswer, p journal.
 		if o.Agent != in.Agent {
 			continue
 		}
-		if err := in.Receiver.Offer(ctx, o.JobOffer, &o); err != nil {
+		if err := in.passOver(ctx, in.Receiver.Offer(ctx, o.JobOffer, o.Trace, &o)); err != nil {
 			return err
 		}
 	}

@@ -8,11 +8,14 @@ import (
 	"go.etcd.io/bbolt"
 
 	"chandler/events"
+	"chandler/events/order"
 )
 
 // Job is what the agent knows of one job.
 type Job struct {
 	Offer events.JobOffer `json:"offer"`
+	// Trace is that of the deployment (a W3C traceparent), which every status carries on; it may be empty.
+	Trace string `json:"trace,omitempty"`
 	// Last is the newest transition; its zero value means that none was recorded yet.
 	Last events.JobStatus `json:"last"`
 	// Started is the attempt whose program was about to be started when this was synced, and Run the
@@ -22,10 +25,21 @@ type Job struct {
 	Run     string `json:"run,omitempty"`
 	// Ran: the program of some attempt was started; only then does the end enter the program's history.
 	Ran bool `json:"ran,omitempty"`
+	// Work is what an attempt that was started needs to be followed to its end without asking anybody.
+	Work *Work `json:"work,omitempty"`
 	// Boot is the boot id under which the program asked for a restart; Hard: nothing else may start before.
 	Boot   string    `json:"boot,omitempty"`
 	Hard   bool      `json:"hard,omitempty"`
 	Opened time.Time `json:"opened"`
+}
+
+// Work is the order and the program of a started attempt, as they were verified before the start.
+type Work struct {
+	Order   order.Order    `json:"order"`
+	Program events.Program `json:"program"`
+	// Rules tell whether the program has done its work; with Gone, by finding the product no more.
+	Rules []events.Detect `json:"rules,omitempty"`
+	Gone  bool            `json:"gone,omitempty"`
 }
 
 // Ended says whether nothing more will happen to the job by itself.
@@ -35,7 +49,8 @@ func (j Job) Ended() bool { return j.Last.State.Terminal() }
 type Entry struct {
 	Sequence uint64           `json:"-"`
 	Status   events.JobStatus `json:"status"`
-	Acked    time.Time        `json:"acked,omitzero"` // when the broker said that it is stored
+	Trace    string           `json:"trace,omitempty"` // of the job
+	Acked    time.Time        `json:"acked,omitzero"`  // when the broker said that it is stored
 	// Retold: said once more because it may have been lost or passed over; the broker must not take it for
 	// a duplicate.
 	Retold bool `json:"retold,omitempty"`
@@ -75,13 +90,29 @@ func (j *Journal) Advance(job Job) error {
 		if err := put(root.Bucket(bucketJobs), []byte(job.Offer.Job), job); err != nil {
 			return err
 		}
-		if s := job.Last; job.Ran && (s.State == events.Succeeded || s.State == events.Failed) {
-			if err := root.Bucket(bucketHistory).Put(historyKey(s.Package, s.Program), []byte(s.State)); err != nil {
-				return err
-			}
+		if err := remember(root.Bucket(bucketHistory), job); err != nil {
+			return err
 		}
-		return enqueue(root, Entry{Status: job.Last})
+		return enqueue(root, Entry{Status: job.Last, Trace: job.Trace})
 	})
+}
+
+// remember enters the end of a program that ran into its history. One that undid another makes the other
+// one never have run.
+func remember(history *bbolt.Bucket, job Job) error {
+	s := job.Last
+	if !job.Ran || s.State != events.Succeeded && s.State != events.Failed {
+		return nil
+	}
+	name := ProgramName{s.Package, s.Version, s.Program}
+	if err := history.Put(name.key(), []byte(s.State)); err != nil {
+		return err
+	}
+	if job.Work == nil || job.Work.Program.Undoes == "" || s.State != events.Succeeded {
+		return nil
+	}
+	name.Program = job.Work.Program.Undoes
+	return history.Delete(name.key())
 }
 
 func enqueue(root *bbolt.Bucket, e Entry) error {
@@ -163,7 +194,7 @@ func (j *Journal) Retell(all bool) error {
 			if job.Last.Transition == 0 || held[job.Last.StatusID()] {
 				return nil
 			}
-			return enqueue(root, Entry{Status: job.Last, Retold: true})
+			return enqueue(root, Entry{Status: job.Last, Trace: job.Trace, Retold: true})
 		})
 	})
 }
@@ -176,7 +207,7 @@ func (j *Journal) RetellJob(id string) error {
 		if err != nil || !ok || job.Last.Transition == 0 {
 			return err
 		}
-		return enqueue(root, Entry{Status: job.Last, Retold: true})
+		return enqueue(root, Entry{Status: job.Last, Trace: job.Trace, Retold: true})
 	})
 }
 

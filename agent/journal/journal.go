@@ -25,15 +25,18 @@ import (
 // Store is the file.
 type Store struct{ db *bbolt.DB }
 
-// Open opens or makes the file. It fails after a second when another process holds it: two agents
-// must not run on one state directory.
+// ErrLocked says that another process has the file open.
+var ErrLocked = errors.New("another agent runs on it")
+
+// Open opens or makes the file. It fails with ErrLocked after a second when another process holds it: two
+// agents must not run on one state directory.
 func Open(path string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
 	if errors.Is(err, bbolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("open journal %s: another agent runs on it", path)
+		return nil, fmt.Errorf("open journal %s: %w", path, ErrLocked)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open journal %s: %w", path, err)
@@ -58,7 +61,7 @@ var (
 	bucketOutbox  = []byte("outbox")  // sequence → Entry
 	bucketOrders  = []byte("orders")  // digest → events.OrderAnswer
 	bucketSerials = []byte("serials") // deployment → Serial
-	bucketHistory = []byte("history") // package \0 program → events.State
+	bucketHistory = []byte("history") // package \0 version \0 program → events.State
 	bucketMeta    = []byte("meta")    // "position" → Position, "freezes" → []events.Freeze
 )
 
@@ -194,27 +197,32 @@ func (j *Journal) Serial(deployment string) (s Serial, err error) {
 
 // RaiseSerial remembers a verified revision and a stop; neither ever goes back.
 func (j *Journal) RaiseSerial(deployment string, revision, stopped uint64) error {
+	// Most calls repeat what is known (every sync names all stops); they must not cost a commit.
+	if s, err := j.Serial(deployment); err != nil || revision <= s.Revision && stopped <= s.Stopped {
+		return err
+	}
 	return j.write(func(root *bbolt.Bucket) error {
 		var s Serial
 		b := root.Bucket(bucketSerials)
 		if _, err := get(b, []byte(deployment), &s); err != nil {
 			return err
 		}
-		if revision <= s.Revision && stopped <= s.Stopped {
-			return nil
-		}
 		return put(b, []byte(deployment), Serial{max(s.Revision, revision), max(s.Stopped, stopped)})
 	})
 }
 
 // LastRun is how a program of a package ended here the last time: Succeeded, Failed, or "" where it never
-// ran. The history goes by package and program, not by deployment (domain-facts §1.2).
-func (j *Journal) LastRun(pkg, program string) (state events.State, err error) {
+// ran, or was undone since. The history goes by package, version and program, not by deployment
+// (domain-facts §1.2): another version is another package, as it was in the original.
+func (j *Journal) LastRun(p ProgramName) (state events.State, err error) {
 	err = j.read(func(root *bbolt.Bucket) error {
-		state = events.State(root.Bucket(bucketHistory).Get(historyKey(pkg, program)))
+		state = events.State(root.Bucket(bucketHistory).Get(p.key()))
 		return nil
 	})
 	return state, err
 }
 
-func historyKey(pkg, program string) []byte { return []byte(pkg + "\x00" + program) }
+// ProgramName names a program for the history.
+type ProgramName struct{ Package, Version, Program string }
+
+func (p ProgramName) key() []byte { return []byte(p.Package + "\x00" + p.Version + "\x00" + p.Program) }

@@ -14,6 +14,8 @@ import (
 	"chandler/events"
 )
 
+var hello = ProgramName{"hello", "1.0", "install"}
+
 var t0 = time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC)
 
 func open(t testing.TB, path string) *Journal {
@@ -32,7 +34,7 @@ func open(t testing.TB, path string) *Journal {
 
 func job(name string, state events.State, transition uint32) Job {
 	offer := events.JobOffer{Job: name, Deployment: "d", Revision: 1, Order: "order-" + name, Attempt: 1}
-	return Job{Offer: offer, Last: events.JobStatus{Job: name, Package: "hello", Program: "install", State: state, Attempt: 1, Transition: transition, At: t0}}
+	return Job{Offer: offer, Last: events.JobStatus{Job: name, Package: "hello", Version: "1.0", Program: "install", State: state, Attempt: 1, Transition: transition, At: t0}}
 }
 
 func must(t testing.TB, err error) {
@@ -147,7 +149,7 @@ func TestForgettingKeepsWhatIsStillNeeded(t *testing.T) {
 	if _, ok, _ := j.Order("order-live"); !ok {
 		t.Error("the order of a live job was forgotten")
 	}
-	if state, _ := j.LastRun("hello", "install"); state != "" {
+	if state, _ := j.LastRun(hello); state != "" {
 		t.Errorf("a program that never ran has history %q", state)
 	}
 }
@@ -158,13 +160,29 @@ func TestHistoryIsOfProgramsThatRan(t *testing.T) {
 	ran.Ran = true
 	must(t, j.Advance(ran))
 	must(t, j.Advance(job("b", events.Failed, 3)))
-	if state, err := j.LastRun("hello", "install"); state != events.Failed || err != nil {
+	if state, err := j.LastRun(hello); state != events.Failed || err != nil {
 		t.Fatalf("got %q, %v", state, err)
 	}
 	ran.Last.State = events.Succeeded
 	must(t, j.Advance(ran))
-	if state, _ := j.LastRun("hello", "install"); state != events.Succeeded {
+	if state, _ := j.LastRun(hello); state != events.Succeeded {
 		t.Fatalf("got %q", state)
+	}
+}
+
+func TestWhatUndoesAProgramMakesItNeverHaveRun(t *testing.T) {
+	j := open(t, filepath.Join(t.TempDir(), "journal.db"))
+	installed := job("a", events.Succeeded, 3)
+	installed.Ran = true
+	must(t, j.Advance(installed))
+	if state, _ := j.LastRun(ProgramName{"hello", "1.1", "install"}); state != "" {
+		t.Fatalf("another version has history %q", state)
+	}
+	removed := job("b", events.Succeeded, 3)
+	removed.Ran, removed.Last.Program, removed.Work = true, "remove", &Work{Program: events.Program{Undoes: "install"}}
+	must(t, j.Advance(removed))
+	if state, _ := j.LastRun(hello); state != "" {
+		t.Fatalf("the program that was undone has history %q", state)
 	}
 }
 

@@ -10,9 +10,11 @@ import (
 	"chandler/events/bus"
 )
 
-// Bounds of the log queue: a chunk goes out when its text reaches chunkBytes, and at most queueChunks wait.
+// A chunk goes out when its text reaches chunkBytes, when its attempt ends, or after chunkTime: most jobs
+// end sooner, and whoever looks at a longer one need not wait for its end. At most queueChunks wait.
 const (
 	chunkBytes  = 32 << 10
+	chunkTime   = 10 * time.Second
 	queueChunks = 64
 )
 
@@ -20,6 +22,7 @@ const (
 type JobRef struct {
 	Job, Deployment string
 	Attempt         int
+	Trace           string // of the job; may be empty
 }
 
 // logSpool gathers the lines of each running attempt into chunks and publishes them.
@@ -27,7 +30,13 @@ type logSpool struct {
 	Options
 	mu    sync.Mutex
 	open  map[JobRef]*openLog
-	queue chan events.JobLog
+	queue chan tracedLog
+}
+
+// tracedLog is a chunk on its way.
+type tracedLog struct {
+	events.JobLog
+	trace string
 }
 
 type openLog struct {
@@ -36,7 +45,7 @@ type openLog struct {
 }
 
 func newLogSpool(o Options) *logSpool {
-	return &logSpool{Options: o, open: map[JobRef]*openLog{}, queue: make(chan events.JobLog, queueChunks)}
+	return &logSpool{Options: o, open: map[JobRef]*openLog{}, queue: make(chan tracedLog, queueChunks)}
 }
 
 // Line adds a log line to its attempt's chunk.
@@ -73,7 +82,7 @@ func (s *logSpool) cut(ref JobRef, l *openLog) {
 	}
 	chunk := events.JobLog{Agent: s.Agent, Job: ref.Job, Deployment: ref.Deployment, Attempt: ref.Attempt, Chunk: l.chunk, Dropped: l.dropped, Lines: l.lines}
 	select {
-	case s.queue <- chunk:
+	case s.queue <- tracedLog{chunk, ref.Trace}:
 		l.dropped = 0
 	default:
 		l.dropped += len(l.lines)
@@ -86,10 +95,14 @@ func (s *logSpool) cut(ref JobRef, l *openLog) {
 // run publishes chunks one after the other; a chunk that the broker does not take within a minute is
 // dropped, so that logs never hold up statuses for long or grow without bound.
 func (s *logSpool) run(ctx context.Context) {
+	tick := time.NewTicker(chunkTime)
+	defer tick.Stop()
 	for {
 		select {
 		case chunk := <-s.queue:
 			s.publish(ctx, chunk)
+		case <-tick.C:
+			s.cutAll()
 		case <-ctx.Done():
 			s.flush(ctx)
 			return
@@ -97,7 +110,17 @@ func (s *logSpool) run(ctx context.Context) {
 	}
 }
 
+func (s *logSpool) cutAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ref, l := range s.open {
+		s.cut(ref, l)
+	}
+}
+
+// flush says what is left when the agent stops, as far as a second reaches.
 func (s *logSpool) flush(ctx context.Context) {
+	s.cutAll()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	for {
@@ -110,12 +133,12 @@ func (s *logSpool) flush(ctx context.Context) {
 	}
 }
 
-func (s *logSpool) publish(ctx context.Context, chunk events.JobLog) {
+func (s *logSpool) publish(ctx context.Context, chunk tracedLog) {
 	limit, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	first := chunk.Lines[0]
 	id := events.DeriveID("log", chunk.Job, fmt.Sprint(chunk.Attempt), fmt.Sprint(chunk.Chunk), fmt.Sprint(first.At.UnixNano()))
-	e := events.Event[events.JobLog]{ID: id, Subject: s.Agent, Time: first.At, Data: chunk}
+	e := events.Event[events.JobLog]{ID: id, Subject: s.Agent, Time: first.At, Trace: chunk.trace, Data: chunk.JobLog}
 	for pause := 250 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
 		_, err := bus.Publish(limit, s.Bus, events.JobLogged, e)
 		if err == nil {

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"chandler/agent/journal"
@@ -111,44 +112,56 @@ func (r *Reporter) drain(ctx context.Context) error {
 	}
 }
 
-// publish sends a window of statuses and notes those that were stored.
+// publish sends a window of statuses and notes those that were stored. What can never be stored is noted
+// too, and counted: it must not hold up what is behind it.
 func (r *Reporter) publish(ctx context.Context, entries []journal.Entry) error {
-	futures := make([]jetstream.PubAckFuture, 0, len(entries))
-	var failed error
-	for _, e := range entries {
-		future, err := r.send(e)
-		if err != nil {
-			failed = err
-			break
-		}
-		futures = append(futures, future)
-	}
-	var stored []uint64
-	var highest uint64
-	lost := false
 	p, err := r.Journal.Position()
 	if err != nil {
 		return err
 	}
-	for i, f := range futures {
-		ack, err := r.await(ctx, f)
-		if err != nil {
-			failed = errors.Join(failed, err)
-			continue
+	futures := make([]jetstream.PubAckFuture, len(entries))
+	errs := make([]error, len(entries))
+	for i, e := range entries {
+		futures[i], errs[i] = r.send(e)
+	}
+	var done []uint64
+	var failed error
+	highest, lost := uint64(0), false
+	for i, e := range entries {
+		var ack *jetstream.PubAck
+		if err := errs[i]; err == nil {
+			ack, errs[i] = r.await(ctx, futures[i])
 		}
-		stored = append(stored, entries[i].Sequence)
-		// A later publication has a higher sequence, unless the stream lost what it had.
-		if !ack.Duplicate {
-			lost = lost || ack.Sequence <= p.StatusSequence
-			highest = max(highest, ack.Sequence)
+		switch err := errs[i]; {
+		case err == nil:
+			done = append(done, e.Sequence)
+			r.Metrics.statuses.Inc()
+			// A later publication has a higher sequence, unless the stream lost what it had.
+			if !ack.Duplicate {
+				lost = lost || ack.Sequence <= p.StatusSequence
+				highest = max(highest, ack.Sequence)
+			}
+		case hopeless(err):
+			done = append(done, e.Sequence)
+			r.Metrics.unpublishable.Inc()
+			r.Log.ErrorContext(ctx, "status can never be published and is given up", "job", e.Status.Job, "state", e.Status.State, "error", err)
+		default:
+			failed = errors.Join(failed, err)
 		}
 	}
-	r.Metrics.statuses.Add(float64(len(stored)))
-	if err := r.Journal.Acknowledge(stored, r.Clock()); err != nil {
+	if err := r.Journal.Acknowledge(done, r.Clock()); err != nil {
 		return errors.Join(failed, err)
 	}
 	return errors.Join(failed, r.notePosition(highest, lost))
 }
+
+// hopeless says that publishing again would fail again: the status is no event, or too large.
+func hopeless(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, errNoEvent) || errors.Is(err, nats.ErrMaxPayload) || errors.As(err, &api) && api.Code == 400
+}
+
+var errNoEvent = errors.New("the status cannot be said as an event")
 
 func (r *Reporter) notePosition(highest uint64, lost bool) error {
 	if highest == 0 {
@@ -171,11 +184,11 @@ func (r *Reporter) send(e journal.Entry) (jetstream.PubAckFuture, error) {
 	s := e.Status
 	t, ok := events.StatusType(s.State)
 	if !ok {
-		return nil, fmt.Errorf("state %q has no event", s.State)
+		return nil, fmt.Errorf("%w: state %q has none", errNoEvent, s.State)
 	}
-	m, err := bus.Message(t, events.Event[events.JobStatus]{ID: s.StatusID(), Source: r.Bus.Source(), Subject: r.Agent, Time: s.At, Data: s})
+	m, err := bus.Message(t, events.Event[events.JobStatus]{ID: s.StatusID(), Source: r.Bus.Source(), Subject: r.Agent, Time: s.At, Trace: e.Trace, Data: s})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errNoEvent, err)
 	}
 	if e.Retold {
 		// Within its window the broker would drop it as a duplicate of what its readers may have passed over.

@@ -186,3 +186,14 @@ func TestFactsAndHeartbeatsNameTheAgent(t *testing.T) {
 	cancel()
 	must(t, <-listening)
 }
+
+func TestAStatusThatCanNeverBeStoredHoldsUpNoOther(t *testing.T) {
+	r := newRig(t)
+	r.advance("d", 1, "no such state")
+	r.advance("d", 2, events.Succeeded)
+	r.run()
+	eventstest.Expect(t, r.services, events.JobSucceeded, of("d", 2))
+	if n := testutil.ToFloat64(r.reporter.Metrics.unpublishable); n != 1 {
+		t.Fatalf("%v statuses were given up", n)
+	}
+}

@@ -36,6 +36,9 @@ func Request[Req, Resp any](ctx context.Context, b *Bus, caller string, c events
 	ctx, cancel := withDefaultTimeout(ctx, requestTime)
 	defer cancel()
 	m := &nats.Msg{Subject: c.Subject(caller), Data: body}
+	if trace := Trace(ctx); trace != "" {
+		m.Header = nats.Header{traceExtension: {trace}}
+	}
 	var answer []byte
 	if c.By == events.ByAgent {
 		answer, err = b.askOnce(ctx, m)
@@ -52,6 +55,24 @@ func Request[Req, Resp any](ctx context.Context, b *Bus, caller string, c events
 		return fail(fmt.Errorf("read answer: %w", err))
 	}
 	return resp, nil
+}
+
+// traceKey is the key of a trace in a context.
+type traceKey struct{}
+
+// WithTrace gives requests made with the context a W3C traceparent, which whoever answers them finds with
+// [Trace]. One of another form is left out: a bad trace stops no work.
+func WithTrace(ctx context.Context, trace string) context.Context {
+	if !traceForm.MatchString(trace) {
+		return ctx
+	}
+	return context.WithValue(ctx, traceKey{}, trace)
+}
+
+// Trace is the W3C traceparent of the request that is made or answered with the context; "" if it has none.
+func Trace(ctx context.Context) string {
+	trace, _ := ctx.Value(traceKey{}).(string)
+	return trace
 }
 
 // askOnce shares one inbox subscription between all requests of the connection: thousands of agents must

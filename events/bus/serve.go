@@ -47,7 +47,7 @@ type Endpoint struct {
 }
 
 // Answer makes the endpoint of a call. caller is pinned by the broker: an agent's id or an administrator's
-// name. The function fails a request by [BadRequest] and its kin; any other error is an internal one. It
+// name. The context carries the request's trace ([Trace]). The function fails a request by [BadRequest] and its kin; any other error is an internal one. It
 // runs for many requests at once.
 func Answer[Req, Resp any](c events.Call[Req, Resp], h func(ctx context.Context, caller string, req Req) (Resp, error)) Endpoint {
 	return Endpoint{call: c.CallDeclaration, answer: func(ctx context.Context, caller string, body []byte) (any, error) {
@@ -145,6 +145,7 @@ func (s *server) take(ctx context.Context, e Endpoint, slots chan struct{}, r mi
 		// A request under way is finished also when the service is told to end.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTime)
 		defer cancel()
+		ctx = WithTrace(ctx, r.Headers().Get(traceExtension))
 		started := time.Now()
 		resp, err := s.answer(ctx, e, r)
 		code := s.reply(r, e, resp, err)

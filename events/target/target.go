@@ -218,3 +218,23 @@ func (t Target) Explain(facts events.Facts) string {
 	}
 	return t.Expression.Explain(facts)
 }
+
+// Holds says whether a freeze holds the machine with these facts. What cannot be decided holds it too: a
+// freeze errs on the side of doing nothing.
+func Holds(f events.Freeze, facts events.Facts) bool {
+	switch f.Scope {
+	case "fleet":
+		return true
+	case "site":
+		return f.Name == facts.Site
+	}
+	if f.Collection == nil {
+		return true
+	}
+	members, err := New(f.Collection.Expression, f.Collection.Include, f.Collection.Exclude)
+	if err != nil {
+		return true
+	}
+	member, err := members.Matches(facts)
+	return member || err != nil
+}

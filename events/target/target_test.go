@@ -129,3 +129,30 @@ func BenchmarkEval(b *testing.B) {
 		}
 	}
 }
+
+func TestAFreezeHoldsWhomItMeans(t *testing.T) {
+	facts := events.Facts{ID: "agent0001", Site: "oslo", OS: "linux"}
+	collection := func(expression string, exclude ...string) events.Freeze {
+		return events.Freeze{Scope: "collection", Collection: &events.Collection{Expression: expression, Exclude: exclude}}
+	}
+	for name, c := range map[string]struct {
+		freeze events.Freeze
+		want   bool
+	}{
+		"the fleet is everybody":                      {events.Freeze{Scope: "fleet"}, true},
+		"its own site":                                {events.Freeze{Scope: "site", Name: "oslo"}, true},
+		"another site":                                {events.Freeze{Scope: "site", Name: "bergen"}, false},
+		"a collection it is in":                       {collection(`agent.os == "linux"`), true},
+		"a collection it is not in":                   {collection(`agent.os == "windows"`), false},
+		"a collection that excludes it":               {collection("true", "agent0001"), false},
+		"a collection that cannot be evaluated holds": {collection(`agent.tags[3] == "x"`), true},
+		"a collection that cannot be compiled holds":  {collection(`agent.nonsense`), true},
+		"a freeze without its collection holds":       {events.Freeze{Scope: "collection", Name: "x"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := Holds(c.freeze, facts); got != c.want {
+				t.Fatalf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}

@@ -151,8 +151,8 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// Check says what is wrong with the service; nil: nothing.
-func (s *Service) Check(context.Context) error {
+// Healthy says what is wrong with the service; nil: nothing.
+func (s *Service) Healthy(context.Context) error {
 	if c := s.bus.Conn(); !c.IsConnected() {
 		return fmt.Errorf("the broker is away (%s): blobs are served, nothing can be published", c.Status())
 	}

@@ -291,7 +291,7 @@ func TestTheServiceOutlivesItsBroker(t *testing.T) {
 	s.admin = eventstest.Bus(t, s.broker, "")
 	s.broker.Stop()
 	s.start() // the broker is away at the start
-	if err := s.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "broker is away") {
+	if err := s.Healthy(t.Context()); err == nil || !strings.Contains(err.Error(), "broker is away") {
 		t.Errorf("check: %v", err)
 	}
 	digest := events.DigestOf([]byte("x"))
@@ -316,7 +316,7 @@ func TestTheServiceOutlivesItsBroker(t *testing.T) {
 			info, err := s.show(name, "1")
 			return err == nil && len(info.Deployments) == 1
 		})
-		if err := s.Check(t.Context()); err != nil {
+		if err := s.Healthy(t.Context()); err != nil {
 			t.Errorf("check: %v", err)
 		}
 		s.broker.Stop()

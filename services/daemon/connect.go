@@ -74,9 +74,11 @@ func (o ConnectOptions) natsOptions(m *metrics) (nats.Options, error) {
 		nats.CustomReconnectDelay(func(attempts int) time.Duration { return reconnectWait(attempts, maxWait) }),
 		nats.ConnectHandler(func(nc *nats.Conn) { m.up(); log.Info("connected", "url", nc.ConnectedUrlRedacted()) }),
 		nats.ReconnectHandler(func(nc *nats.Conn) { m.up(); log.Info("connected again", "url", nc.ConnectedUrlRedacted()) }),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
+			if !nc.IsClosed() { // by us
+				log.Warn("disconnected from the broker, trying again", "error", err)
+			}
 			m.connected.Set(0)
-			log.Warn("disconnected from the broker, trying again", "error", err)
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { log.Warn("the broker cannot be reached, trying again", "error", err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {

@@ -106,6 +106,32 @@ func TestConnectOutlivesABrokerThatIsAwayAtTheStartAndLater(t *testing.T) {
 	eventually(t, "disconnection is logged", func() bool { return strings.Contains(out.String(), "disconnected from the broker") })
 }
 
+func TestAConnectionThatWeCloseIsNothingToWarnOf(t *testing.T) {
+	s := startBroker(t, server.RANDOM_PORT)
+	defer s.Shutdown()
+	for name, end := range map[string]func(*nats.Conn) error{
+		"closed":  func(nc *nats.Conn) error { nc.Close(); return nil },
+		"drained": (*nats.Conn).Drain,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out lines
+			reg := prometheus.NewRegistry()
+			nc, err := Connect(ConnectOptions{URLs: []string{s.ClientURL()}, Name: "test", Caller: "tester", Log: slog.New(slog.NewTextHandler(&out, nil)), Registerer: reg})
+			if err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "gauge is 1", func() bool { return gauge(t, reg) == 1 })
+			if err := end(nc); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "gauge is 0", func() bool { return nc.IsClosed() && gauge(t, reg) == 0 })
+			if text := out.String(); strings.Contains(text, "level=WARN") {
+				t.Errorf("it is logged:\n%s", text)
+			}
+		})
+	}
+}
+
 func gauge(t *testing.T, reg *prometheus.Registry) float64 {
 	t.Helper()
 	all, err := reg.Gather()

@@ -29,6 +29,7 @@ func (s *Service) endpoints() []bus.Endpoint {
 		bus.Answer(events.ExecutionJobs, s.jobsCall),
 		bus.Answer(events.ExecutionProgress, s.progressCall),
 		bus.Answer(events.ExecutionRetry, s.retryCall),
+		bus.Answer(events.ExecutionRetell, s.retellCall),
 		bus.Answer(events.ExecutionHistory, s.historyCall),
 	}
 }

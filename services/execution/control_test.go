@@ -2,6 +2,8 @@ package execution
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -132,7 +134,11 @@ func TestRefusedStops(t *testing.T) {
 			return err
 		}, bus.ErrBadRequest},
 		{"a frozen collection lists few agents", func() error {
-			_, err := ask(w, events.ExecutionFreeze, events.Freeze{Scope: "collection", Name: "office", Collection: &events.Collection{Name: "office", Include: agents(maxFrozen + 1)}})
+			_, err := ask(w, events.ExecutionFreeze, events.Freeze{Scope: "collection", Name: "office", Collection: &events.Collection{Name: "office", Include: agents(maxFrozen / 20)}})
+			return err
+		}, bus.ErrBadRequest},
+		{"the reason of a freeze is short", func() error {
+			_, err := ask(w, events.ExecutionFreeze, events.Freeze{Scope: "fleet", Why: strings.Repeat("x", maxWhy+1)})
 			return err
 		}, bus.ErrBadRequest},
 		{"an unknown scope is refused", func() error {
@@ -218,6 +224,26 @@ func TestSyncTellsWhatIsOutstanding(t *testing.T) {
 	}
 	if answer.JobsGeneration != r.generations.jobs() || answer.JobsGeneration.Created == 0 {
 		t.Errorf("generation %+v", answer.JobsGeneration)
+	}
+}
+
+func TestSyncAnswersOneMessageHoweverMuchIsOutstanding(t *testing.T) {
+	w := newWorld(t)
+	r := w.start()
+	d, agent := w.deploy("hello", 1), agents(1)[0]
+	w.until("the order is known", func() bool { return r.orders.knows("hello") })
+	for n := range outstandingMost + 50 {
+		s := statusOf(w, d, agent, 1, events.Waiting)
+		s.User = fmt.Sprintf("%0*d", maxUser, n)
+		s.Job = events.JobID("hello", 1, agent, 0, s.User)
+		w.tell(s)
+	}
+	w.states(r, "hello", map[events.State]int64{events.Waiting: outstandingMost + 50})
+	w.release(d, 0, agent) // the one job that the agent may not know
+	w.states(r, "hello", map[events.State]int64{events.Waiting: outstandingMost + 50, events.Offered: 1})
+	answer, err := bus.Request(t.Context(), w.bus, agent, events.ExecutionSync, events.SyncRequest{JobsGeneration: r.generations.jobs(), StatusGeneration: r.generations.status()})
+	if err != nil || len(answer.Offers) != outstandingMost || answer.Offers[0].State != events.Offered {
+		t.Errorf("%d offers, %v: want %d, what the agent has not spoken of first", len(answer.Offers), err, outstandingMost)
 	}
 }
 

@@ -44,6 +44,10 @@
 // was offered and not answered. Statuses whose order is unknown, and what exceeds the limits for one agent,
 // are counted and left out.
 //
+// If that is not enough, an administrator lets everybody tell again (Reconcile of scheduling, ExecutionRetell
+// here): orders and releases come once more, and a new generation of STATUS makes agents tell what they keep.
+// Whatever execution then offers to an agent that had the job already, the agent answers with what it knows.
+//
 // A lost offer is found by the agent (sync); a lost timer by a sweep over the records; a stop that was
 // interrupted is completed by the same sweep. Stops, freezes and everything here work without scheduling.
 package execution

@@ -300,15 +300,33 @@ func (s *Service) checkFold(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	info := stream.CachedInfo()
 	for _, p := range s.partitions {
-		p.turn.Lock()
-		if p.created != info.Created.UnixNano() || p.jobs.sequence > info.State.LastSeq {
-			err = errors.Join(err, s.carryOn(ctx, p, stream))
-		}
-		p.turn.Unlock()
+		err = errors.Join(err, s.checkPartition(ctx, p, stream))
 	}
 	return err
+}
+
+// checkPartition looks at the stream once more before it believes that FOLD went back: between the first
+// look and our turn the partition may have been appended to.
+func (s *Service) checkPartition(ctx context.Context, p *partition, stream jetstream.Stream) error {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	if !p.surpasses(stream.CachedInfo()) {
+		return nil
+	}
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if !p.surpasses(info) {
+		return nil
+	}
+	return s.carryOn(ctx, p, stream)
+}
+
+// surpasses says that the partition's position is not one in this FOLD; turn is held.
+func (p *partition) surpasses(fold *jetstream.StreamInfo) bool {
+	return p.created != fold.Created.UnixNano() || p.jobs.sequence > fold.State.LastSeq
 }
 
 func (s *Service) partitionNamed(subject string) (*partition, bool) {

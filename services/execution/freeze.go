@@ -2,6 +2,7 @@ package execution
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -10,8 +11,12 @@ import (
 	"chandler/events/target"
 )
 
-// maxFrozen bounds the lists of a frozen collection: a beacon carries all freezes in one message.
-const maxFrozen = 10_000
+const (
+	// maxFrozen bounds the frozen collections together, in bytes of JSON: a beacon, and the answer to each
+	// agent's sync, carries all freezes in one message. Freezes of the fleet and of sites always fit.
+	maxFrozen = 128 << 10
+	maxWhy    = 1 << 10
+)
 
 // collectionChanged keeps a collection's definition, so that it can be frozen while scheduling is down.
 func (s *Service) collectionChanged(ctx context.Context, e events.Event[events.Collection], _ bus.Meta) error {
@@ -38,6 +43,9 @@ func (s *Service) collectionRemoved(ctx context.Context, e events.Event[events.C
 // it starts anything it is told meanwhile, with the answer to its sync.
 func (s *Service) freezeCall(ctx context.Context, caller string, req events.Freeze) (events.Freeze, error) {
 	f := events.Freeze{Scope: req.Scope, Name: req.Name, By: caller, Why: req.Why, At: s.now().UTC()}
+	if len(f.Why) > maxWhy {
+		return f, bus.BadRequest(fmt.Errorf("the reason is longer than %d bytes", maxWhy))
+	}
 	if f.Scope != "fleet" {
 		if err := events.ValidToken(f.Name); err != nil {
 			return f, bus.BadRequest(err)
@@ -83,13 +91,26 @@ func (s *Service) frozenCollection(req events.Freeze) (events.Collection, error)
 		return c, bus.NotFound(fmt.Errorf("execution knows no collection %s: enclose its definition", req.Name))
 	case c.Name != req.Name:
 		return c, bus.BadRequest(fmt.Errorf("the definition enclosed is of collection %q, not %q", c.Name, req.Name))
-	case len(c.Include) > maxFrozen || len(c.Exclude) > maxFrozen:
-		return c, bus.BadRequest(fmt.Errorf("collection %s lists more than %d agents: freeze a site, the fleet, or an expression", c.Name, maxFrozen))
+	}
+	if size, err := s.frozenSize(c); err != nil || size > maxFrozen {
+		return c, errors.Join(err, bus.BadRequest(fmt.Errorf("the frozen collections would take %d bytes together, at most %d can be: freeze a site, the fleet, or a collection that lists fewer agents", size, maxFrozen)))
 	}
 	if _, err := target.New(c.Expression, c.Include, c.Exclude); err != nil {
 		return c, bus.BadRequest(fmt.Errorf("collection %s: %w", c.Name, err))
 	}
 	return c, nil
+}
+
+// frozenSize is that of all frozen collections with this one, in bytes of JSON.
+func (s *Service) frozenSize(c events.Collection) (int, error) {
+	all := []events.Collection{c}
+	for _, f := range s.control.allFreezes() {
+		if f.Collection != nil && f.Collection.Name != c.Name {
+			all = append(all, *f.Collection)
+		}
+	}
+	value, err := json.Marshal(all)
+	return len(value), err
 }
 
 // unfreezeCall lifts a freeze by its id.

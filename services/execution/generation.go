@@ -63,45 +63,62 @@ func (g *generations) of(stream string) storedGeneration {
 func (g *generations) jobs() events.Generation   { return g.of(events.StreamJobs).Generation }
 func (g *generations) status() events.Generation { return g.of(events.StreamStatus).Generation }
 
-// check looks at both streams; changed says that a generation is another than at the last check.
-func (g *generations) check(ctx context.Context) (changed bool, err error) {
+// check looks at both streams.
+func (g *generations) check(ctx context.Context) error {
 	g.checking.Lock()
 	defer g.checking.Unlock()
 	for _, stream := range []string{events.StreamJobs, events.StreamStatus} {
-		before := g.of(stream).Generation
 		if err := g.update(ctx, stream, func(s storedGeneration) storedGeneration { return s }); err != nil {
-			return changed, fmt.Errorf("check generation of %s: %w", stream, err)
+			return fmt.Errorf("check generation of %s: %w", stream, err)
 		}
-		changed = changed || before != g.of(stream).Generation
 	}
-	return changed, nil
+	return nil
+}
+
+// raise begins a new generation of a stream because an administrator says so.
+func (g *generations) raise(ctx context.Context, stream string, now time.Time) (events.Generation, error) {
+	g.checking.Lock()
+	defer g.checking.Unlock()
+	err := g.update(ctx, stream, func(s storedGeneration) storedGeneration {
+		s.Counter++
+		return s
+	})
+	if err != nil {
+		return events.Generation{}, fmt.Errorf("raise generation of %s: %w", stream, err)
+	}
+	g.noteRaised(stream, now)
+	return g.of(stream).Generation, nil
+}
+
+func (g *generations) noteRaised(stream string, at time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.raised[stream] = at
 }
 
 // lost is called when an agent knows of more than the stream holds: suspected is the generation it knows,
 // sequence the highest it has seen (the highest there can be, if it saw it go back). The stream is looked
-// at once more before a new generation begins.
-func (g *generations) lost(ctx context.Context, stream string, suspected events.Generation, sequence uint64, now time.Time) error {
+// at once more before a new generation begins; raised says that one began.
+func (g *generations) lost(ctx context.Context, stream string, suspected events.Generation, sequence uint64, now time.Time) (raised bool, err error) {
 	g.checking.Lock()
 	defer g.checking.Unlock()
 	g.mu.RLock()
 	soon := now.Sub(g.raised[stream]) < raisePause
 	g.mu.RUnlock()
 	if soon {
-		return nil
+		return false, nil
 	}
-	raised := false
-	err := g.update(ctx, stream, func(s storedGeneration) storedGeneration {
+	err = g.update(ctx, stream, func(s storedGeneration) storedGeneration {
 		if raised = s.Generation == suspected && sequence > s.Last; raised {
 			s.Counter++
 		}
 		return s
 	})
-	if err == nil && raised {
-		g.mu.Lock()
-		g.raised[stream] = now
-		g.mu.Unlock()
+	if err != nil || !raised {
+		return false, err
 	}
-	return err
+	g.noteRaised(stream, now)
+	return true, nil
 }
 
 // update looks at the stream, lets alter have its say, and writes the generation where it differs.
@@ -162,25 +179,44 @@ func readGeneration(ctx context.Context, kv jetstream.KeyValue, stream string) (
 	return stored, entry.Revision(), nil
 }
 
-// checkGenerations looks at the streams often. A new FOLD is carried on from memory. If JOBS or STATUS
-// began anew, agents hear of it at once, and STATUS is folded from its beginning.
+// checkGenerations looks at the streams often, and at once when this replica began a generation itself. A
+// new FOLD is carried on from memory. If JOBS or STATUS began anew, agents hear of it at once, and STATUS is
+// folded from its beginning.
 func (s *Service) checkGenerations(ctx context.Context) error {
-	return s.every(ctx, s.pace.check, nil, "check of generations", func(ctx context.Context) error {
+	jobs, status := s.generations.jobs(), s.generations.status() // as acted upon
+	return s.every(ctx, s.pace.check, s.generationNow, "check of generations", func(ctx context.Context) error {
 		if err := s.checkFold(ctx); err != nil {
 			return fmt.Errorf("check the fold: %w", err)
 		}
-		before := s.generations.status()
-		changed, err := s.generations.check(ctx)
-		if changed {
-			s.log.WarnContext(ctx, "a stream began anew: agents are told to ask and to tell again", "jobs", s.generations.jobs(), "status", s.generations.status())
-			kick(s.beaconNow)
-		}
-		if before == s.generations.status() {
+		if err := s.generations.check(ctx); err != nil {
 			return err
 		}
-		for _, p := range s.partitions {
-			err = errors.Join(err, (&statusReader{Service: s, p: p}).readOn(ctx))
+		if jobs == s.generations.jobs() && status == s.generations.status() {
+			return nil
 		}
-		return err
+		anew := status != s.generations.status()
+		jobs, status = s.generations.jobs(), s.generations.status()
+		s.log.WarnContext(ctx, "a stream began anew: agents are told to ask and to tell again", "jobs", jobs, "status", status)
+		kick(s.beaconNow)
+		if !anew {
+			return nil
+		}
+		var failures []error
+		for _, p := range s.partitions {
+			failures = append(failures, (&statusReader{Service: s, p: p}).readOn(ctx)) // what fails is read before the next batch
+		}
+		return errors.Join(failures...)
 	})
+}
+
+// retellCall makes every agent tell again what it keeps, by a new generation of STATUS, and folds what
+// STATUS holds once more.
+func (s *Service) retellCall(ctx context.Context, caller string, _ events.Nothing) (events.RetellAnswer, error) {
+	generation, err := s.generations.raise(ctx, events.StreamStatus, s.now())
+	if err != nil {
+		return events.RetellAnswer{}, err
+	}
+	s.log.WarnContext(ctx, "an administrator lets every agent tell its jobs again", "by", caller)
+	kick(s.generationNow)
+	return events.RetellAnswer{StatusGeneration: generation}, nil
 }

@@ -30,7 +30,7 @@ func (s *Service) historyCall(ctx context.Context, _ string, req events.HistoryQ
 		limit = historyDefault
 	}
 	var ends []events.JobEnd
-	_, err := s.bus.Replay(ctx, events.StreamHistory, historySubject(req.Agent), 1, func(m jetstream.Msg) error {
+	_, err := s.bus.Replay(ctx, events.StreamHistory, events.HistorySubject(req.Agent), 1, func(m jetstream.Msg) error {
 		var end events.JobEnd
 		if err := json.Unmarshal(m.Data(), &end); err != nil || end.Agent != req.Agent {
 			return nil // not written by this service

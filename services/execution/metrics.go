@@ -38,7 +38,7 @@ func newMetrics(reg prometheus.Registerer, s *Service) (*metrics, error) {
 		folded: counters("folded_total", "Statuses folded, by result (taken, unknown_order, over_limit).", "result"),
 		foldSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "chandler_execution_fold_seconds", Help: "Time from a batch of statuses until its change is stored.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}),
-		foldLag:       gauges("fold_lag_messages", "Statuses of a partition that were stored and not yet delivered, at the last batch.", "partition"),
+		foldLag:       gauges("fold_lag_messages", "Statuses of a partition that were stored and not yet delivered, at the last batch; 0 where another replica has the partition.", "partition"),
 		conflicts:     counter("conflicts_total", "Changes computed again because another replica was first."),
 		snapshotBytes: gauges("snapshot_bytes", "Size of the newest snapshot that this replica stored.", "partition"),
 		offers:        counter("offers_total", "Offers made, also repeated ones."),

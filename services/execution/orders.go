@@ -125,6 +125,15 @@ func (o *orders) trace(digest string) string {
 	return k.trace
 }
 
+// traceOf is the trace of a revision, "" where none is known.
+func (o *orders) traceOf(deployment string, revision uint64) string {
+	k, ok := o.revision(deployment, revision)
+	if !ok {
+		return ""
+	}
+	return k.trace
+}
+
 func (o *orders) forget(deployment string, upTo uint64) {
 	for _, digest := range o.digests(deployment, upTo) {
 		o.forgetDigest(digest)

@@ -89,7 +89,7 @@ func (s *Service) tellProgress(ctx context.Context, deployment string) error {
 	}
 	p, position := s.count(deployment, k.Revision, false)
 	_, err := bus.Publish(ctx, s.bus, events.DeploymentProgressed, events.Event[events.Progress]{
-		ID: events.DeriveID("progress", deployment, fmt.Sprint(k.Revision), position), Subject: deployment, Time: p.At, Data: p})
+		ID: events.DeriveID("progress", deployment, fmt.Sprint(k.Revision), position), Subject: deployment, Time: p.At, Trace: k.trace, Data: p})
 	return err
 }
 

@@ -162,7 +162,7 @@ func TestACrashBeforeTheChangeIsStoredForgetsNoEnd(t *testing.T) {
 // replicaWithoutReaders has its state and does nothing by itself.
 func (w *world) replicaWithoutReaders() *Service {
 	w.t.Helper()
-	s, err := New(Options{Bus: eventstest.Bus(w.t, w.server, events.ServiceSource("execution")), Clock: w.now})
+	s, err := New(Options{Bus: eventstest.Bus(w.t, w.server, events.ServiceSource("execution")), Now: w.now})
 	if err != nil {
 		w.t.Fatal(err)
 	}

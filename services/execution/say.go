@@ -16,9 +16,6 @@ import (
 // sayTime bounds the publications of one change.
 const sayTime = time.Minute
 
-// historySubject is where an agent's ended jobs are stored.
-func historySubject(agent string) string { return "chandler.history." + agent }
-
 // say publishes what an outcome states, and returns once all of it is stored. Ids are derived from what is
 // stated, so saying it twice is harmless.
 func (s *Service) say(ctx context.Context, o outcome) error {
@@ -52,19 +49,20 @@ func (s *Service) sayAll(ctx context.Context, o outcome, stored *bus.Pipeline, p
 	}
 	for _, c := range o.cancels {
 		if err := add(bus.Message(events.JobCancelRequested, events.Event[events.CancelRequest]{ID: events.DeriveID("cancel", c.Stop, c.Agent),
-			Source: s.bus.Source(), Subject: c.Agent, Time: s.now(), Data: c})); err != nil {
+			Source: s.bus.Source(), Subject: c.Agent, Time: s.now(), Trace: s.orders.traceOf(c.Deployment, c.Revision), Data: c})); err != nil {
 			return fmt.Errorf("cancel: %w", err)
 		}
 	}
 	for _, end := range o.ends {
-		if err := add(bus.Message(events.JobFinished, events.Event[events.JobEnd]{ID: endID("finished", end), Source: s.bus.Source(), Subject: end.Agent, Time: end.At, Data: end})); err != nil {
+		if err := add(bus.Message(events.JobFinished, events.Event[events.JobEnd]{ID: endID("finished", end), Source: s.bus.Source(), Subject: end.Agent, Time: end.At,
+			Trace: s.orders.trace(end.Order), Data: end})); err != nil {
 			return fmt.Errorf("finish: %w", err)
 		}
 		data, err := json.Marshal(end)
 		if err != nil {
 			return err
 		}
-		if err := plain.add(&nats.Msg{Subject: historySubject(end.Agent), Data: data, Header: nats.Header{jetstream.MsgIDHeader: {endID("history", end)}}}); err != nil {
+		if err := plain.add(&nats.Msg{Subject: events.HistorySubject(end.Agent), Data: data, Header: nats.Header{jetstream.MsgIDHeader: {endID("history", end)}}}); err != nil {
 			return fmt.Errorf("history: %w", err)
 		}
 	}

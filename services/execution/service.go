@@ -17,15 +17,13 @@ import (
 	"chandler/events/bus"
 )
 
-// Version of the service as micro services state it.
-const Version = "0.1.0"
-
 // Options of the service.
 type Options struct {
 	Bus        *bus.Bus              // publishes as /services/execution
 	Registerer prometheus.Registerer // nil: metrics are kept but not registered
 	Log        *slog.Logger          // nil: slog.Default()
-	Clock      func() time.Time      // nil: time.Now
+	Version    string                // of this program, x.y.z; empty: 0.0.0
+	Now        func() time.Time      // nil: time.Now
 	// Silence is the time after an offer without any status after which a job counts as silent; 0: 4 h.
 	Silence time.Duration
 	// Syncs is the number of agents answered at the same time; others are told to come later. 0: 24.
@@ -45,6 +43,7 @@ type Service struct {
 	js      jetstream.JetStream
 	log     *slog.Logger
 	now     func() time.Time
+	version string
 	silence time.Duration
 	pace    pace
 	author  uint64 // of this replica's deltas
@@ -59,6 +58,8 @@ type Service struct {
 	progress    *progress
 	syncing     chan struct{} // one slot for each sync under way
 	beaconNow   chan struct{}
+	// generationNow is kicked when this replica began a generation.
+	generationNow chan struct{}
 }
 
 // New makes a replica. It starts nothing and asks the broker nothing.
@@ -81,18 +82,21 @@ func New(o Options) (*Service, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	if o.Clock == nil {
-		o.Clock = time.Now
+	if o.Version == "" {
+		o.Version = "0.0.0"
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	zipper, unzipper, err := newZstd()
 	if err != nil {
 		return nil, fmt.Errorf("execution: %w", err)
 	}
 	s := &Service{
-		bus: o.Bus, js: o.Bus.JetStream(), log: o.Log.With("component", "execution"), now: o.Clock, silence: o.Silence, author: rand.Uint64(),
+		bus: o.Bus, js: o.Bus.JetStream(), log: o.Log.With("component", "execution"), now: o.Now, version: o.Version, silence: o.Silence, author: rand.Uint64(),
 		pace:   pace{check: 5 * time.Second, sweep: 30 * time.Second, beacon: events.BeaconInterval, progress: time.Second, lapse: time.Hour},
 		zipper: zipper, unzipper: unzipper, orders: newOrders(), control: newControl(), progress: newProgress(),
-		syncing: make(chan struct{}, o.Syncs), beaconNow: make(chan struct{}, 1),
+		syncing: make(chan struct{}, o.Syncs), beaconNow: make(chan struct{}, 1), generationNow: make(chan struct{}, 1),
 	}
 	s.generations = newGenerations(s.js)
 	codes := newCodes()
@@ -127,7 +131,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return ended(ctx)
 	case <-ready:
 	}
-	start("answer requests", func(ctx context.Context) error { return s.bus.Serve(ctx, "execution", Version, s.endpoints()...) })
+	start("answer requests", func(ctx context.Context) error { return s.bus.Serve(ctx, "execution", s.version, s.endpoints()...) })
 	if err := s.beginPatiently(ctx); err != nil {
 		if ctx.Err() != nil {
 			return ended(ctx)
@@ -172,7 +176,7 @@ func (s *Service) beginPatiently(ctx context.Context) error {
 
 // begin learns the streams' generations and loads every partition.
 func (s *Service) begin(ctx context.Context) error {
-	if _, err := s.generations.check(ctx); err != nil {
+	if err := s.generations.check(ctx); err != nil {
 		return fmt.Errorf("execution: %w", err)
 	}
 	for _, p := range s.partitions {
@@ -184,6 +188,14 @@ func (s *Service) begin(ctx context.Context) error {
 		return fmt.Errorf("execution: %w", err)
 	}
 	return nil
+}
+
+// Healthy says what keeps this replica from its work.
+func (s *Service) Healthy(context.Context) error {
+	if !s.bus.Conn().IsConnected() {
+		return errors.New("the broker is away")
+	}
+	return s.allLoaded()
 }
 
 func (s *Service) partitionOf(agent string) *partition {

@@ -45,7 +45,7 @@ type replica struct {
 func (w *world) start(change ...func(*Service)) replica {
 	w.t.Helper()
 	b := eventstest.Bus(w.t, w.server, events.ServiceSource("execution"))
-	s, err := New(Options{Bus: b, Registerer: prometheus.NewRegistry(), Clock: w.now})
+	s, err := New(Options{Bus: b, Registerer: prometheus.NewRegistry(), Now: w.now})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -111,6 +111,13 @@ func must[T any](w *world) func(T, error) T {
 // deploy signs an order and says that it was accepted.
 func (w *world) deploy(name string, revision uint64, change ...func(*order.Order)) events.DeploymentOrder {
 	w.t.Helper()
+	d := w.orderOf(name, revision, change...)
+	publish(w, events.DeploymentCreated, events.ServiceSource("scheduling"), name, d)
+	return d
+}
+
+func (w *world) orderOf(name string, revision uint64, change ...func(*order.Order)) events.DeploymentOrder {
+	w.t.Helper()
 	o := order.Order{Fleet: "test", Deployment: name, Revision: revision, Package: "hello", Version: "2.10-3", Manifest: fmt.Sprintf("%064x", 1), Program: "install",
 		Run: events.RunAdministrative, Collection: "everybody", Expression: `agent.os == "linux"`, Assignments: []order.Assignment{{ASAP: true}}, Rerun: order.RerunIfFailed,
 		Issued: w.now().UTC(), NotAfter: w.now().UTC().Add(24 * time.Hour)}
@@ -129,10 +136,8 @@ func (w *world) deploy(name string, revision uint64, change ...func(*order.Order
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	d := events.DeploymentOrder{Envelope: envelope, DeploymentNotice: events.DeploymentNotice{Deployment: name, Revision: revision, Order: digest, Package: o.Package,
+	return events.DeploymentOrder{Envelope: envelope, DeploymentNotice: events.DeploymentNotice{Deployment: name, Revision: revision, Order: digest, Package: o.Package,
 		Version: o.Version, Program: o.Program, Collection: o.Collection, By: "admin", At: w.now().UTC()}}
-	publish(w, events.DeploymentCreated, events.ServiceSource("scheduling"), name, d)
-	return d
 }
 
 func (w *world) release(d events.DeploymentOrder, attempt int, agents ...string) {

@@ -18,7 +18,8 @@ import (
 // foldStatuses keeps one partition up to date with STATUS. All replicas attach to its consumer, which is
 // pinned to one of them.
 func (s *Service) foldStatuses(ctx context.Context, p *partition) error {
-	r := statusReader{Service: s, p: p}
+	r := statusReader{Service: s, p: p, lag: &lag{gauge: s.metrics.foldLag.WithLabelValues(fmt.Sprint(p.number))}}
+	defer r.lag.end()
 	if err := r.readOnPatiently(ctx); err != nil {
 		return nil // ctx is done
 	}
@@ -33,6 +34,7 @@ type statusReader struct {
 	*Service
 	p   *partition
 	pin string // under which the last batch came
+	lag *lag
 }
 
 // batch folds what the consumer delivered. After a change of the pin it first folds what another replica
@@ -51,7 +53,7 @@ func (r *statusReader) batch(ctx context.Context, batch []bus.Received[events.Jo
 			statuses = append(statuses, m.Data)
 		}
 	}
-	r.metrics.foldLag.WithLabelValues(fmt.Sprint(r.p.number)).Set(float64(batch[len(batch)-1].Pending))
+	defer r.lag.show(batch[len(batch)-1].Pending)
 	return r.take(ctx, statuses, last)
 }
 
@@ -104,8 +106,7 @@ func (r *statusReader) readOn(ctx context.Context) error {
 		return flush()
 	})
 	if errors.Is(err, bus.ErrWentBack) {
-		_, err = r.generations.check(ctx)
-		return errors.Join(err, errors.New("STATUS ends before the position of the fold"))
+		return errors.Join(r.generations.check(ctx), errors.New("STATUS ends before the position of the fold"))
 	}
 	if err != nil {
 		return err

@@ -62,7 +62,7 @@ func (s *Service) stopCall(ctx context.Context, caller string, req events.StopRe
 	}
 	notice := k.DeploymentNotice
 	notice.By, notice.Why, notice.At = mark.By, mark.Why, mark.At
-	_, err = bus.Publish(ctx, s.bus, events.DeploymentHalted, events.Event[events.DeploymentNotice]{ID: events.DeriveID("stopped", mark.ID), Subject: k.Deployment, Time: mark.At, Data: notice})
+	_, err = bus.Publish(ctx, s.bus, events.DeploymentHalted, events.Event[events.DeploymentNotice]{ID: events.DeriveID("stopped", mark.ID), Subject: k.Deployment, Time: mark.At, Trace: k.trace, Data: notice})
 	if err != nil {
 		return events.StopAnswer{}, err
 	}

@@ -1,9 +1,11 @@
 package execution
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"chandler/events"
@@ -13,6 +15,9 @@ import (
 const (
 	laterLeast = 2 * time.Second
 	laterMost  = 10 * time.Second
+	// outstandingMost bounds the jobs in one answer, so that it fits into one message (512 KiB). What is left
+	// out is in a later one, when some of these have ended.
+	outstandingMost = 400
 )
 
 // syncCall answers an agent with all that is outstanding for it, from the state of its jobs and not from
@@ -49,26 +54,32 @@ func (s *Service) later(result string) events.SyncAnswer {
 
 // hear looks for a sign that a stream lost what the agent knows it held.
 func (s *Service) hear(ctx context.Context, req events.SyncRequest) error {
-	jobs := s.generations.of(events.StreamJobs)
-	if req.JobsSequence > jobs.Last && req.JobsGeneration == jobs.Generation {
-		if err := s.generations.lost(ctx, events.StreamJobs, req.JobsGeneration, req.JobsSequence, s.now()); err != nil {
-			return fmt.Errorf("look for lost offers: %w", err)
-		}
-	}
-	status, sequence := s.generations.of(events.StreamStatus), req.StatusSequence
+	statusSequence := req.StatusSequence
 	if req.StatusLost {
-		sequence = ^uint64(0) // it saw the stream go back
+		statusSequence = ^uint64(0) // it saw the stream go back
 	}
-	if sequence > status.Last && req.StatusGeneration == status.Generation {
-		if err := s.generations.lost(ctx, events.StreamStatus, req.StatusGeneration, sequence, s.now()); err != nil {
-			return fmt.Errorf("look for lost statuses: %w", err)
+	for _, seen := range []struct {
+		stream     string
+		generation events.Generation
+		sequence   uint64
+	}{{events.StreamJobs, req.JobsGeneration, req.JobsSequence}, {events.StreamStatus, req.StatusGeneration, statusSequence}} {
+		known := s.generations.of(seen.stream)
+		if seen.sequence <= known.Last || seen.generation != known.Generation {
+			continue
+		}
+		raised, err := s.generations.lost(ctx, seen.stream, seen.generation, seen.sequence, s.now())
+		if err != nil {
+			return fmt.Errorf("look for what %s lost: %w", seen.stream, err)
+		}
+		if raised {
+			kick(s.generationNow)
 		}
 	}
 	return nil
 }
 
-// outstanding lists the agent's jobs that have not ended, also those of stopped deployments: the agent
-// applies cancellations first and says that they are cancelled.
+// outstanding lists the agent's jobs that have not ended, first those of which the agent has said nothing,
+// also those of stopped deployments: the agent applies cancellations first and says that they are cancelled.
 func (s *Service) outstanding(p *partition, agent string, format int) []events.Outstanding {
 	if format == 0 || format > events.OfferFormat {
 		format = events.OfferFormat
@@ -85,9 +96,10 @@ func (s *Service) outstanding(p *partition, agent string, format int) []events.O
 			continue
 		}
 		all = append(all, events.Outstanding{State: j.state, Transition: j.transition, JobOffer: events.JobOffer{Format: format, Agent: agent, Job: j.id(),
-			Deployment: j.deployment, Revision: j.revision, Order: k.Order, Occurrence: j.occurrence, User: j.user, Attempt: max(1, int(j.attempt))}})
+			Deployment: j.deployment, Revision: j.revision, Order: k.Order, Occurrence: j.occurrence, User: j.user, Attempt: max(1, int(j.attempt))}, Trace: k.trace})
 	}
-	return all
+	slices.SortStableFunc(all, func(a, b events.Outstanding) int { return cmp.Compare(a.Transition, b.Transition) })
+	return all[:min(len(all), outstandingMost)]
 }
 
 // cancelsFor lists the stops whose orders may still be obeyed, whether or not execution knows that the

@@ -83,7 +83,7 @@ func (s *Service) timerMessage(r retry) (*nats.Msg, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.Subject = "chandler.timer.execution." + r.job.id()
+	m.Subject = events.TimerSubject("execution", r.job.id())
 	return m, nil
 }
 
@@ -195,7 +195,6 @@ func (s *Service) silentEnd(j job) events.JobEnd {
 	return events.JobEnd{Silent: true, JobStatus: events.JobStatus{
 		Job: j.id(), Deployment: j.deployment, Revision: j.revision, Order: k.Order, Agent: j.agent, Package: k.Package, Version: k.Version, Program: k.Program,
 		Occurrence: j.occurrence, User: j.user, Attempt: max(1, int(j.attempt)),
-		// Readers take no status without a transition; of a job that was never heard of, this is the first.
-		Transition: max(1, j.transition), State: j.state, Reason: events.AgentSilent,
+		Transition: j.transition, State: j.state, Reason: events.AgentSilent,
 		Explanation: "the order's time is over and the agent did not say how the job ended", At: s.now().UTC()}}
 }

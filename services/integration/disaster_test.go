@@ -12,12 +12,14 @@ import (
 // TestTheBrokersStoreIsDamaged loses, truncates and restores what the broker stores, with one job done and
 // one under way. Afterwards: nothing ran twice, every job has one end, and every agent gets the next offer.
 func TestTheBrokersStoreIsDamaged(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]func(t *testing.T, store, earlier string){
 		"lost":                          func(t *testing.T, store, _ string) { must(t, os.RemoveAll(store)) },
 		"restored from an earlier copy": restore,
 		"truncated":                     truncate,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			f := newFleet(t)
 			machines := []*machine{f.machine("ws1"), f.machine("ws2")}
 			p := f.publish("1.0", payload, "")

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"chandler/agent"
-	"chandler/agent/journal"
 )
 
 // machine is a managed machine: an agent's process and the directory its programs install into.
@@ -97,15 +96,10 @@ func (m *machine) agentID() string {
 	return m.id
 }
 
-// journal reads the stopped agent's journal.
-func (m *machine) journal(read func(*journal.Journal)) {
+// counted sums what the stopped agent counted, over all series of a metric with these labels.
+func (m *machine) counted(name string, labels ...string) float64 {
 	m.t.Helper()
-	s, err := journal.Open(filepath.Join(m.file.StateDir, "journal.db"))
-	must(m.t, err)
-	defer s.Close()
-	j, err := s.Agent(m.id)
-	must(m.t, err)
-	read(j)
+	return sumOf(m.t, filepath.Join(m.file.StateDir, metricsFile), name, labels)
 }
 
 // log is the agent's own log, for failures.

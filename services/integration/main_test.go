@@ -3,6 +3,8 @@ package integration
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -10,6 +12,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"chandler/agent"
 	"chandler/agent/detect"
@@ -20,17 +24,26 @@ import (
 	"chandler/events/order"
 )
 
-// TestMain lets this binary be an agent and a supervisor too.
+// TestMain lets this binary be an agent, a supervisor and a service too.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 {
-		switch os.Args[1] {
-		case "supervise":
-			exit(supervise.Main(os.Args[2]))
-		case "agent":
-			exit(runAgent(os.Args[2]))
-		}
+	switch args := os.Args[1:]; {
+	case len(args) == 2 && args[0] == "supervise":
+		exit(supervise.Main(args[1]))
+	case len(args) == 2 && args[0] == "agent":
+		exit(runAgent(args[1]))
+	case len(args) == 3 && args[0] == "service":
+		exit(runService(args[1], args[2]))
+	}
+	// Stories mostly wait, each on a broker of its own, so more of them fit than there are processors.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		exit(err)
 	}
 	os.Exit(m.Run())
+}
+
+// interrupted is done when somebody asks this process to end.
+func interrupted() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), os.Interrupt)
 }
 
 func exit(err error) {
@@ -41,6 +54,9 @@ func exit(err error) {
 	os.Exit(0)
 }
 
+// metricsFile is where an agent that ends in order leaves its metrics.
+const metricsFile = "metrics.prom"
+
 // agentFile is what an agent's process is told.
 type agentFile struct {
 	StateDir, Root, Server, Hostname, Site string
@@ -48,6 +64,7 @@ type agentFile struct {
 	Trust                                  order.Trust
 	CacheSize, Bandwidth                   int64
 	Beacon                                 time.Duration
+	RetryAfter                             time.Duration
 }
 
 // runAgent is an agent's process: the real one, with short intervals.
@@ -70,18 +87,21 @@ func runAgent(file string) error {
 	}
 	env := []string{"ROOT=" + f.Root}
 	dp := dpsource.New(dpsource.Options{})
+	reg := prometheus.NewRegistry()
 	a, err := agent.New(agent.Options{
-		StateDir: f.StateDir, Servers: []string{f.Server}, Trust: f.Trust, Hostname: f.Hostname, Site: f.Site, Tags: f.Tags, Environment: env,
+		Registerer: reg,
+		StateDir:   f.StateDir, Servers: []string{f.Server}, Trust: f.Trust, Hostname: f.Hostname, Site: f.Site, Tags: f.Tags, Environment: env,
 		Supervisor: []string{self, "supervise"}, Runner: systemrunner.New(), Sources: map[string]fetch.Source{"http": dp},
 		Kinds:     map[string]detect.Kind{detect.KindFile: detect.File{}, detect.KindScript: detect.Script{Run: detect.Exec(env), Dir: scripts}},
-		CacheSize: f.CacheSize, Bandwidth: f.Bandwidth, RetryAfter: 300 * time.Millisecond,
+		CacheSize: f.CacheSize, Bandwidth: f.Bandwidth, RetryAfter: f.RetryAfter,
 		CheckEvery: 2 * time.Second, BeaconEvery: f.Beacon, ReconnectMax: 500 * time.Millisecond,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := interrupted()
 	defer stop()
-	return a.Run(ctx)
+	err = a.Run(ctx)
+	return errors.Join(err, prometheus.WriteToTextfile(filepath.Join(f.StateDir, metricsFile), reg))
 }

@@ -10,6 +10,7 @@ import (
 
 // TestAStopReachesJobsInEveryState has one job in each state a stop can meet, stops, and counts.
 func TestAStopReachesJobsInEveryState(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	big := make([]byte, 8<<20)
 	done, failed := f.machine("done"), f.machine("failed")
@@ -69,6 +70,7 @@ func TestAStopReachesJobsInEveryState(t *testing.T) {
 }
 
 func TestAStopThatKillsEndsRunningPrograms(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	m := f.machine("ws1")
 	m.write("hold", "")
@@ -83,6 +85,7 @@ func TestAStopThatKillsEndsRunningPrograms(t *testing.T) {
 }
 
 func TestAFreezeHoldsStartsUntilItIsLifted(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	m := f.machine("ws1")
 	p := f.publish("1.0", payload, "")
@@ -108,6 +111,7 @@ func TestAFreezeHoldsStartsUntilItIsLifted(t *testing.T) {
 }
 
 func TestAPausedDeploymentReleasesNobody(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	first := f.machine("ws1")
 	p := f.publish("1.0", payload, "")
@@ -126,6 +130,7 @@ func TestAPausedDeploymentReleasesNobody(t *testing.T) {
 }
 
 func TestAnExpiredDeploymentStartsNothing(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	m := f.machine("ws1")
 	p := f.publish("1.0", payload, "")

@@ -19,6 +19,7 @@ import (
 var payload = []byte("what is installed\n")
 
 func TestAPackageIsPublishedDeployedAndInstalledEverywhere(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	machines := []*machine{f.machine("ws1"), f.machine("ws2"), f.machine("ws3")}
 	p := f.publish("1.0", payload, "")
@@ -48,6 +49,7 @@ func TestAPackageIsPublishedDeployedAndInstalledEverywhere(t *testing.T) {
 }
 
 func TestTheLogOfARunIsOnTheMachineAndInTheStream(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	m := f.machine("ws1")
 	m.write("exit", "3")
@@ -87,6 +89,7 @@ func TestTheLogOfARunIsOnTheMachineAndInTheStream(t *testing.T) {
 }
 
 func TestAnAgentThatWasAwayForTheOfferGetsItWhenItIsBack(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	m := f.machine("laptop")
 	p := f.publish("1.0", payload, "")
@@ -100,6 +103,7 @@ func TestAnAgentThatWasAwayForTheOfferGetsItWhenItIsBack(t *testing.T) {
 }
 
 func TestAnAgentThatJoinsLaterIsReleasedToo(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	first := f.machine("ws1")
 	p := f.publish("1.0", payload, "")
@@ -112,6 +116,7 @@ func TestAnAgentThatJoinsLaterIsReleasedToo(t *testing.T) {
 }
 
 func TestAnAgentKilledWhileFetchingGoesOnWhereItWas(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	big := make([]byte, 12<<20)
 	_, err := rand.Read(big)
@@ -146,8 +151,10 @@ func TestAnAgentKilledWhileFetchingGoesOnWhereItWas(t *testing.T) {
 }
 
 func TestAnAgentKilledWhileTheProgramRunsTellsItsOutcome(t *testing.T) {
+	t.Parallel()
 	for name, inTime := range map[string]bool{"the program ends while the agent is away": true, "the program ends after the agent is back": false} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			f := newFleet(t)
 			m := f.machine("ws1")
 			m.write("hold", "")
@@ -178,6 +185,7 @@ func TestAnAgentKilledWhileTheProgramRunsTellsItsOutcome(t *testing.T) {
 }
 
 func TestAnAgentKilledBeforeReportingReportsAfterwards(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	m := f.machine("ws1")
 	m.write("hold", "")
@@ -200,6 +208,7 @@ func TestAnAgentKilledBeforeReportingReportsAfterwards(t *testing.T) {
 }
 
 func TestTheBrokerIsRestartedWithJobsUnderWay(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	machines := []*machine{f.machine("ws1"), f.machine("ws2"), f.machine("ws3")}
 	machines[0].write("hold", "")
@@ -221,6 +230,7 @@ func TestTheBrokerIsRestartedWithJobsUnderWay(t *testing.T) {
 }
 
 func TestAFailureOfAPassingKindIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	m := f.machine("ws1")
 	m.write("exit", "1618") // cut to a byte by the shell, so the program maps it
@@ -239,6 +249,7 @@ func TestAFailureOfAPassingKindIsTriedAgain(t *testing.T) {
 }
 
 func TestAnAdministratorRetriesWhatFailed(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	good, bad := f.machine("good"), f.machine("bad")
 	bad.write("exit", "5")
@@ -266,6 +277,7 @@ func TestAnAdministratorRetriesWhatFailed(t *testing.T) {
 }
 
 func TestADeadlineIsWaitedForWithTheContentAlreadyThere(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	m := f.machine("ws1")
 	p := f.publish("1.0", payload, "")
@@ -293,6 +305,7 @@ func TestADeadlineIsWaitedForWithTheContentAlreadyThere(t *testing.T) {
 }
 
 func TestAProgramThatExceedsItsTimeIsEndedWithAllItsChildren(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	m := f.machine("ws1")
 	m.write("hold", "")
@@ -306,6 +319,7 @@ func TestAProgramThatExceedsItsTimeIsEndedWithAllItsChildren(t *testing.T) {
 }
 
 func TestDetectionHasTheLastWord(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	m := f.machine("ws1")
 	f.everyone(1)

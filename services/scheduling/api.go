@@ -22,6 +22,7 @@ func (s *Service) endpoints() []bus.Endpoint {
 		bus.Answer(events.DeploymentPause, s.deploymentPause),
 		bus.Answer(events.DeploymentResume, s.deploymentResume),
 		bus.Answer(events.DeploymentRemove, s.deploymentRemove),
+		bus.Answer(events.Reconcile, s.tellAgain),
 		bus.Answer(events.AgentList, s.agentList),
 		bus.Answer(events.Why, s.why),
 	}

@@ -15,19 +15,14 @@ import (
 	"chandler/events/target"
 )
 
-const (
-	// maxListed bounds the included and excluded agents of one collection or order together: they travel in
-	// one event. Larger sets are described by an expression (for instance over tags).
-	maxListed = 20_000
-	// maxText bounds what administrators write beside things, in bytes.
-	maxText = 1 << 10
-)
+// maxText bounds what administrators write beside things, in bytes.
+const maxText = 1 << 10
 
 // checkLists sorts the lists and refuses what is no agent id, or too much.
 func checkLists(include, exclude []string) (in, out []string, err error) {
 	in, out = slices.Compact(slices.Sorted(slices.Values(include))), slices.Compact(slices.Sorted(slices.Values(exclude)))
-	if n := len(in) + len(out); n > maxListed {
-		return nil, nil, fmt.Errorf("%d agents are included or excluded by id, at most %d can be: describe them by an expression", n, maxListed)
+	if n := len(in) + len(out); n > events.MaxListed {
+		return nil, nil, fmt.Errorf("%d agents are included or excluded by id, at most %d can be, since an agent gets the lists in one message: describe them by an expression, for instance over tags", n, events.MaxListed)
 	}
 	for _, id := range slices.Concat(in, out) {
 		if err := events.ValidAgent(id); err != nil {

@@ -12,13 +12,14 @@ import (
 )
 
 // maxRecord bounds a deployment with its lists, in bytes of JSON, so that its record and its event fit into
-// one message each.
-const maxRecord = 960 << 10
+// one message each, and so does the order with its lists as execution answers agents: 512 KiB.
+const maxRecord = 508 << 10
 
 // deploymentCreate accepts a signed order. The signature is not verified here: agents do that, who are the
 // ones to be convinced. Asking again with the same order changes nothing and succeeds.
 func (s *Service) deploymentCreate(ctx context.Context, caller string, req events.DeploymentRequest) (events.DeploymentView, error) {
 	r, err := s.propose(caller, req)
+	r.Trace = bus.Trace(ctx)
 	if err != nil {
 		return events.DeploymentView{}, bus.BadRequest(err)
 	}

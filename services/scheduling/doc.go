@@ -34,5 +34,6 @@
 // caught up at the next start, and at the latest a minute later by any replica. Timers only wake: all
 // deployments are held against the clock at start and every minute. While the broker is away nothing is
 // decided, and Healthy says so. A bucket that is lost or restored from an older copy is read anew; what it
-// no longer holds is gone for scheduling: agents report again, orders are created again.
+// no longer holds is gone for scheduling: agents report again, orders are created again. Where others lost
+// what they heard, an administrator lets every live deployment and its batches be told once more (Reconcile).
 package scheduling

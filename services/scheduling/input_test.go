@@ -28,7 +28,7 @@ func TestOrdersThatAreRefused(t *testing.T) {
 	s.eventually("the removed package is known as removed", func() bool { r.mu.RLock(); defer r.mu.RUnlock(); return r.packages[gone].Removed })
 
 	past := time.Now().Add(-time.Hour)
-	ids := names(maxListed + 1)
+	ids := names(events.MaxListed + 1)
 	for name, c := range map[string]struct {
 		change           func(*order.Order)
 		envelope         []byte
@@ -50,7 +50,7 @@ func TestOrdersThatAreRefused(t *testing.T) {
 			want: bus.ErrConflict, says: "is not the one that was signed"},
 		"lists that were not signed": {include: []string{"agent001"}, want: bus.ErrBadRequest, says: "not those that were signed"},
 		"a list of no agents":        {exclude: []string{"agent.*"}, want: bus.ErrBadRequest, says: `"agent.*"`},
-		"lists that are too long":    {include: ids[:maxListed/2], exclude: ids[:maxListed/2+1], want: bus.ErrBadRequest, says: "at most 20000"},
+		"lists that are too long":    {include: ids[:events.MaxListed/2], exclude: ids[:events.MaxListed/2+1], want: bus.ErrBadRequest, says: "at most 15000"},
 		"a revision that is used":    {change: func(o *order.Order) { o.Deployment, o.Revision = "taken", 3 }, want: bus.ErrConflict, says: "sign revision 4"},
 		"a revision that goes back":  {change: func(o *order.Order) { o.Deployment, o.Revision = "taken", 2 }, want: bus.ErrConflict, says: "sign revision 4"},
 		"already expired":            {change: func(o *order.Order) { o.Issued = past.Add(-time.Hour); o.Expires = &past }, want: bus.ErrBadRequest, says: "expired at"},

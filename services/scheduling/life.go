@@ -100,7 +100,7 @@ func (s *Service) deploymentRemove(ctx context.Context, caller string, req event
 		case old.Revision != view.Revision:
 			return old, bus.Conflict(fmt.Errorf("deployment %s got revision %d meanwhile", req.Name, old.Revision))
 		}
-		return deploymentRecord{DeploymentNotice: old.DeploymentNotice, Removed: true,
+		return deploymentRecord{DeploymentNotice: old.DeploymentNotice, Trace: old.Trace, Removed: true,
 			Outbox: old.Outbox.with(events.DeploymentRemoved.Declaration, caller, req.Why, s.now().UTC())}, nil
 	})
 	return events.Nothing{}, err

@@ -43,8 +43,8 @@ func (n note) id(name string) string {
 	return events.DeriveID(n.Type, name, strconv.FormatUint(n.Number, 10), strconv.FormatInt(n.At.UnixNano(), 10))
 }
 
-func tell[T any](ctx context.Context, b *bus.Bus, t events.Type[T], name string, n note, data T) error {
-	_, err := bus.Publish(ctx, b, t, events.Event[T]{ID: n.id(name), Subject: name, Time: n.At, Data: data})
+func tell[T any](ctx context.Context, b *bus.Bus, t events.Type[T], name, trace string, n note, data T) error {
+	_, err := bus.Publish(ctx, b, t, events.Event[T]{ID: n.id(name), Subject: name, Time: n.At, Trace: trace, Data: data})
 	return err
 }
 
@@ -60,7 +60,7 @@ func (s *Service) announceCollection(ctx context.Context, name string) error {
 		if n.Type == events.CollectionRemoved.Name {
 			t = events.CollectionRemoved
 		}
-		if err := tell(ctx, s.bus, t, name, n, record.Collection); err != nil {
+		if err := tell(ctx, s.bus, t, name, "", n, record.Collection); err != nil {
 			return err
 		}
 	}
@@ -108,13 +108,17 @@ func (s *Service) tellDeployment(ctx context.Context, r deploymentRecord, n note
 		if len(r.Envelope) == 0 {
 			return nil // removed before anybody heard of it
 		}
-		return tell(ctx, s.bus, events.DeploymentCreated, r.Deployment, n,
-			events.DeploymentOrder{DeploymentNotice: notice, Envelope: r.Envelope, Include: r.Include, Exclude: r.Exclude})
+		return tell(ctx, s.bus, events.DeploymentCreated, r.Deployment, r.Trace, n, r.signed(notice))
 	}
 	for _, t := range []events.Type[events.DeploymentNotice]{events.DeploymentPaused, events.DeploymentResumed, events.DeploymentLapsed, events.DeploymentRemoved} {
 		if n.Type == t.Name {
-			return tell(ctx, s.bus, t, r.Deployment, n, notice)
+			return tell(ctx, s.bus, t, r.Deployment, r.Trace, n, notice)
 		}
 	}
 	return fmt.Errorf("deployment %s is to tell %q, which this version does not know", r.Deployment, n.Type)
+}
+
+// signed is the order as others need it.
+func (r deploymentRecord) signed(notice events.DeploymentNotice) events.DeploymentOrder {
+	return events.DeploymentOrder{DeploymentNotice: notice, Envelope: r.Envelope, Include: r.Include, Exclude: r.Exclude}
 }

@@ -117,7 +117,7 @@ func (s *Service) release(ctx context.Context, d *deployment) error {
 		if err != nil {
 			return err
 		}
-		if err := s.announceRelease(ctx, key, r); err != nil {
+		if err := s.announceRelease(ctx, key, r, d.record.Trace); err != nil {
 			return err
 		}
 		s.metrics.released.Add(float64(len(r.Agents)))
@@ -134,15 +134,13 @@ func (s *Service) stillActive(ctx context.Context, d *deployment) (bool, error) 
 }
 
 // announceRelease tells of a batch and notes that it did.
-func (s *Service) announceRelease(ctx context.Context, key releaseKey, r releaseRecord) error {
+func (s *Service) announceRelease(ctx context.Context, key releaseKey, r releaseRecord, trace string) error {
 	// The agents are in the id: after a restored bucket the same number may mean others.
 	id := events.DeriveID("release", key.deployment, strconv.FormatUint(key.revision, 10), key.wave, strconv.Itoa(key.batch), events.DigestOf([]byte(strings.Join(r.Agents, "\n"))))
-	_, err := bus.Publish(ctx, s.bus, events.DeploymentReleased, events.Event[events.Release]{ID: id, Subject: key.deployment, Time: r.At,
-		Data: events.Release{Deployment: key.deployment, Revision: key.revision, Order: r.Order, Wave: key.wave, Batch: key.batch, Agents: r.Agents}})
-	if err != nil {
+	if _, err := s.tellRelease(ctx, key, r, id, trace); err != nil {
 		return err
 	}
-	_, err = change(ctx, s.deploymentStore, key.String(), func(old releaseRecord, found bool) (releaseRecord, error) {
+	_, err := change(ctx, s.deploymentStore, key.String(), func(old releaseRecord, found bool) (releaseRecord, error) {
 		if !found || old.Announced {
 			return old, errKeep
 		}
@@ -150,6 +148,11 @@ func (s *Service) announceRelease(ctx context.Context, key releaseKey, r release
 		return old, nil
 	})
 	return err
+}
+
+func (s *Service) tellRelease(ctx context.Context, key releaseKey, r releaseRecord, id, trace string) (*jetstream.PubAck, error) {
+	return bus.Publish(ctx, s.bus, events.DeploymentReleased, events.Event[events.Release]{ID: id, Subject: key.deployment, Time: r.At, Trace: trace,
+		Data: events.Release{Deployment: key.deployment, Revision: key.revision, Order: r.Order, Wave: key.wave, Batch: key.batch, Agents: r.Agents}})
 }
 
 // announceReleases tells of the batches of which nobody is known to have told: a replica died, or the
@@ -175,7 +178,7 @@ func (s *Service) announceReleases(ctx context.Context, d *deployment) error {
 		if revision == 0 || r.Announced {
 			continue
 		}
-		if err := s.announceRelease(ctx, key, r); err != nil {
+		if err := s.announceRelease(ctx, key, r, d.record.Trace); err != nil {
 			return err
 		}
 	}

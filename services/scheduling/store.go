@@ -38,6 +38,7 @@ type deploymentRecord struct {
 	Envelope []byte   `json:"envelope,omitempty"`
 	Include  []string `json:"include,omitempty"`
 	Exclude  []string `json:"exclude,omitempty"`
+	Trace    string   `json:"trace,omitempty"` // of the request that brought the order; every event of the deployment carries it
 
 	Paused  bool   `json:"paused,omitempty"`
 	Stopped bool   `json:"stopped,omitempty"`

@@ -46,7 +46,7 @@ func (s *Service) setTimer(ctx context.Context, r deploymentRecord, purpose stri
 		return err
 	}
 	wakes := m.Subject
-	m.Subject = events.Prefix + "timer." + serviceName + "." + r.Deployment + "." + purpose
+	m.Subject = events.TimerSubject(serviceName, r.Deployment, purpose)
 	// The broker cuts off fractions of a second: without rounding up the timer would be early.
 	at := due.Add(time.Second - time.Nanosecond).Truncate(time.Second)
 	_, err = s.bus.JetStream().PublishMsg(ctx, m, jetstream.WithScheduleAt(at), jetstream.WithScheduleTarget(wakes), jetstream.WithScheduleTTL(dueLife))

@@ -7,14 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
-	"strings"
 
 	"chandler/agent"
-	"chandler/agent/detect"
 	"chandler/agent/execute/systemrunner"
-	"chandler/agent/fetch"
-	"chandler/agent/fetch/dpsource"
 	"chandler/events"
 	"chandler/events/order"
 	"chandler/services/daemon"
@@ -83,20 +78,13 @@ func (c config) options() (agent.Options, error) {
 	if err := os.MkdirAll(scripts, 0o700); err != nil {
 		return agent.Options{}, fmt.Errorf("make state directory: %w", err)
 	}
-	tool := detect.Exec(c.Environment)
 	return agent.Options{
 		StateDir: c.StateDir, Servers: c.Servers, Domain: c.Domain, Trust: trust, Hostname: c.Hostname, Site: c.Site, Tags: c.Tags,
 		ClientKind: events.ClientKind(c.ClientKind), Environment: c.Environment, CacheSize: cache, Bandwidth: bandwidth,
 		Supervisor: []string{self, "supervise"},
 		Runner:     systemrunner.New(),
 		Sources:    sources(),
-		Kinds: map[string]detect.Kind{
-			detect.KindFile:   detect.File{},
-			detect.KindDpkg:   detect.Dpkg{Run: tool},
-			detect.KindRpm:    detect.Rpm{Run: tool},
-			detect.KindMSI:    detect.MSI{},
-			detect.KindScript: detect.Script{Run: tool, Dir: scripts},
-		},
+		Kinds:      kinds(c.Environment, scripts),
 	}, nil
 }
 
@@ -109,29 +97,4 @@ func (c config) readTrust() (order.Trust, error) {
 		return order.Trust{}, fmt.Errorf("read trust bundle: %w", err)
 	}
 	return order.ParseTrust(data)
-}
-
-// parseSize reads 500MiB, 5GiB or plain bytes; empty is 0, which means the default.
-func parseSize(s string) (int64, error) {
-	if s == "" {
-		return 0, nil
-	}
-	shift := 0
-	for unit, n := range map[string]int{"KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40} {
-		if head, ok := strings.CutSuffix(s, unit); ok {
-			s, shift = strings.TrimSpace(head), n
-			break
-		}
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n <= 0 || n > (1<<62)>>shift {
-		return 0, fmt.Errorf("%q is no size: write it as 500MiB or 5GiB", s)
-	}
-	return n << shift, nil
-}
-
-// sources is the table of where content can be read from, by the scheme of an address.
-func sources() map[string]fetch.Source {
-	dp := dpsource.New(dpsource.Options{})
-	return map[string]fetch.Source{"http": dp, "https": dp}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"chandler/agent"
+	"chandler/agent/detect"
 	"chandler/events/order"
 )
 
@@ -147,5 +148,28 @@ func TestSizes(t *testing.T) {
 func TestVersionIsPrinted(t *testing.T) {
 	if out, err := said(t, "version"); err != nil || !strings.Contains(out, agent.Version) {
 		t.Fatalf("%q, %v", out, err)
+	}
+}
+
+func TestTheAgentHasADriverForEveryKindOfDetection(t *testing.T) {
+	table := kinds(nil, t.TempDir())
+	for _, kind := range detect.KindNames() {
+		if table[kind] == nil {
+			t.Errorf("detection %s may be published and has no driver here", kind)
+		}
+	}
+	if len(table) != len(detect.KindNames()) {
+		t.Errorf("the table has drivers that no rule can name: %v", table)
+	}
+}
+
+func TestACopiedStateDirectoryIsRefused(t *testing.T) {
+	file, state := configure(t, "")
+	made(t, file)
+	if err := os.WriteFile(filepath.Join(state, "machine"), []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := said(t, "run", "-c", file, "--metrics", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), "another machine") {
+		t.Fatalf("got %v", err)
 	}
 }

@@ -28,6 +28,8 @@ type assembly struct {
 // service is what every service is to a process.
 type service interface {
 	Run(ctx context.Context) error
+	// Healthy says what keeps it from its work, also that the broker is away.
+	Healthy(ctx context.Context) error
 }
 
 // build connects each service by itself, so that none waits for another's traffic, and provisions once.
@@ -54,6 +56,7 @@ func (a *assembly) build(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("make service %s: %w", name, err)
 		}
+		a.checks[name] = s.Healthy
 		a.parts = append(a.parts, daemon.Part{Name: name, Run: s.Run})
 	}
 	monitor, err := daemon.NewMonitor(a.serverOptions.Metrics, a.Log, a.registry, a.checks)
@@ -82,7 +85,6 @@ func (a *assembly) connect(name string) (*bus.Bus, error) {
 		return nil, err
 	}
 	a.conns = append(a.conns, nc)
-	a.checks[name] = daemon.Connected(nc)
 	return bus.New(bus.Options{Conn: nc, Source: events.ServiceSource(name), Registerer: a.registry, Log: a.Log})
 }
 

@@ -19,8 +19,6 @@ const (
 	// syncInterval of the broker's files: what was stored may be lost in a power cut for so long. Agents
 	// keep what they reported for longer and tell it again.
 	syncInterval = 10 * time.Second
-	// maxPayload of one message in bytes.
-	maxPayload = 1 << 20
 	// storeShare is the part of the free disk that the streams may fill together.
 	storeShare = 0.5
 )
@@ -54,7 +52,7 @@ func startBroker(dir, listen string, log *slog.Logger) (*broker, error) {
 	scale, store := streamSizes(usage.Free)
 	server, err := natsserver.NewServer(&natsserver.Options{
 		ServerName: "chandler", Host: host, Port: number, JetStream: true, StoreDir: dir, JetStreamMaxStore: store,
-		SyncInterval: syncInterval, MaxPayload: maxPayload, NoSigs: true,
+		SyncInterval: syncInterval, MaxPayload: events.MaxPayload, NoSigs: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("broker: %w", err)

@@ -55,6 +55,9 @@ func (f *collectionFlags) collection(ctx context.Context, c *client, name string
 	if f.where == "" && len(f.include) == 0 {
 		return out, fmt.Errorf("collection %s would reach nobody: say who belongs to it with --where or --include (--where true: everybody)", name)
 	}
+	if n := len(f.include) + len(f.exclude); n > events.MaxListed {
+		return out, fmt.Errorf("--include and --exclude name %s agents, at most %s can be: describe them by --where, for instance over tags", count(n), count(events.MaxListed))
+	}
 	var err error
 	if out.Include, err = resolveAgents(ctx, c, f.include); err != nil {
 		return out, fmt.Errorf("--include: %w", err)

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chandler/events"
+	"chandler/events/bus"
 	"chandler/services/content/publish"
 	"chandler/services/daemon"
 )
@@ -104,8 +105,12 @@ func (d *demo) start(ctx context.Context) error {
 	if _, err := makeKeys(at.key(), at.trust()); err != nil {
 		return err
 	}
+	trust, err := readTrust(at.trust())
+	if err != nil {
+		return err
+	}
 	const anyPort = "127.0.0.1:0"
-	d.server, err = startServer(ctx, serverOptions{Data: at.data, Listen: anyPort, HTTP: anyPort, Metrics: anyPort, Services: services(), Replicas: 1, Log: log})
+	d.server, err = startServer(ctx, serverOptions{Data: at.data, Listen: anyPort, HTTP: anyPort, Metrics: anyPort, Services: services(), Fleet: trust.Fleet, Replicas: 1, Log: log})
 	if err != nil {
 		return err
 	}
@@ -195,7 +200,7 @@ func (d *demo) deploy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := ask(ctx, d.client, events.DeploymentCreate, events.DeploymentRequest{Envelope: envelope}); err != nil {
+	if _, err := ask(bus.WithTrace(ctx, newTrace()), d.client, events.DeploymentCreate, events.DeploymentRequest{Envelope: envelope}); err != nil {
 		return err
 	}
 	d.step("deployment %s signed and sent: %s@%s/%s to %s, %s", o.Deployment, o.Package, o.Version, o.Program, o.Collection, plural(len(collection.Members), "machine", "machines"))

@@ -44,12 +44,14 @@ func startDemoAgents(ctx context.Context, d *demo) (*demoAgents, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := &demoAgents{}
-	for i := range d.agents {
-		a, err := newDemoAgent(d, fmt.Sprintf("demo-%d", i+1), trust)
-		if err != nil {
-			return nil, err
+	list := make([]*agent.Agent, d.agents)
+	for i := range list {
+		if list[i], err = newDemoAgent(d, fmt.Sprintf("demo-%d", i+1), trust); err != nil {
+			return nil, closeAgents(list[:i], err)
 		}
+	}
+	all := &demoAgents{}
+	for _, a := range list {
 		all.wg.Go(func() {
 			err := a.Run(ctx)
 			all.mu.Lock()
@@ -58,6 +60,14 @@ func startDemoAgents(ctx context.Context, d *demo) (*demoAgents, error) {
 		})
 	}
 	return all, nil
+}
+
+// closeAgents gives up those that were made before one could not be.
+func closeAgents(made []*agent.Agent, why error) error {
+	for _, a := range made {
+		a.Close()
+	}
+	return why
 }
 
 func (all *demoAgents) wait() error {

@@ -95,13 +95,13 @@ programs:
 		text += `    shell: cmd
     command: tar -xzf hello.tar.gz -C "%DEMO_ROOT%"
     run: administrative
-    detect: [{shell: cmd, script: if exist "%DEMO_ROOT%\hello.txt" echo installed}]
+    detect: [{shell: cmd, script: 'if exist "%DEMO_ROOT%\hello.txt" echo installed'}]
 `
 	} else {
 		text += `    shell: sh
     command: tar -xzf hello.tar.gz -C "$DEMO_ROOT"
     run: administrative
-    detect: [{script: if [ -f "$DEMO_ROOT/hello.txt" ]; then echo installed; fi}]
+    detect: [{script: 'if [ -f "$DEMO_ROOT/hello.txt" ]; then echo installed; fi'}]
 `
 	}
 	return os.WriteFile(filepath.Join(dir, "package.yaml"), []byte(text), 0o600)

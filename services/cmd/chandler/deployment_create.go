@@ -88,7 +88,7 @@ func (a *app) create(cmd *cobra.Command, c *client, name string, f createFlags) 
 	if err := a.confirm(cmd, name, len(collection.Members), f.yes); err != nil {
 		return err
 	}
-	view, err := ask(cmd.Context(), c, events.DeploymentCreate, events.DeploymentRequest{Envelope: envelope, Include: collection.Include, Exclude: collection.Exclude})
+	view, err := ask(bus.WithTrace(cmd.Context(), newTrace()), c, events.DeploymentCreate, events.DeploymentRequest{Envelope: envelope, Include: collection.Include, Exclude: collection.Exclude})
 	if err != nil {
 		return err
 	}

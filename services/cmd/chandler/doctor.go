@@ -42,11 +42,20 @@ func problem(about, advice, format string, args ...any) finding {
 }
 
 func newDoctor(a *app) *cobra.Command {
-	return &cobra.Command{
+	var reconcile bool
+	cmd := &cobra.Command{
 		Use: "doctor", Short: "Look for what is wrong: broker, streams, services, agents, orders, keys", Args: cobra.NoArgs,
 		Long: `Looks at everything that can be looked at from here and says what to do. Nothing is changed. The exit
-code is 1 if there is a problem; warnings do not count.`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+code is 1 if there is a problem; warnings do not count.
+
+With --reconcile it looks at nothing, but lets everybody tell again what they keep: scheduling every live
+deployment and whom it released, and agents every job. That is for a broker that lost or was restored from
+an older copy of what it stored. It may be repeated at any time: what is known already has no effect, and
+nothing runs twice. In a large fleet it costs as much as a day's statuses.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if reconcile {
+				return a.connected(a.reconcile)(cmd, args)
+			}
 			where, err := a.current()
 			if err != nil {
 				return err
@@ -63,6 +72,8 @@ code is 1 if there is a problem; warnings do not count.`,
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&reconcile, "reconcile", false, "let services and agents tell again what they know of live deployments and jobs")
+	return cmd
 }
 
 var findingColumns = listing[finding]{
@@ -123,6 +134,9 @@ func examineBroker(c *client) []finding {
 		return []finding{problem("broker", "look at its log", "%s does not answer: %v", c.Server, err)}
 	}
 	found := []finding{ok("broker", "nats-server %s at %s answers in %s", nc.ConnectedServerVersion(), nc.ConnectedUrlRedacted(), rtt.Round(10*time.Microsecond))}
+	if nc.MaxPayload() < events.MaxPayload {
+		found = append(found, warning("broker", "set max_payload to 2MB", "it takes messages of %s bytes at most: of large events that nobody could take, only the beginning is kept", count(nc.MaxPayload())))
+	}
 	if _, err := nc.TLSConnectionState(); err != nil && !loopbackURL(nc.ConnectedUrl()) {
 		found = append(found, warning("broker", "give it a certificate before anything leaves this network", "the connection to %s is not encrypted", nc.ConnectedUrlRedacted()))
 	}

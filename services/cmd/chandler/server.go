@@ -32,6 +32,7 @@ type serverOptions struct {
 	HTTP, Advertise string
 	Metrics         string   // where /metrics and /healthz listen
 	Services        []string // which to run
+	Fleet           string   // name in the agents' trust bundle: orders for another are refused early; empty: only agents look
 	Replicas        int      // of every stream, when they are made
 	Log             *slog.Logger
 	Clock           func() time.Time // nil: time.Now

@@ -21,14 +21,14 @@ func services() []string { return []string{"scheduling", "content", "credentials
 func (a *assembly) makers() map[string]func(*bus.Bus) (service, error) {
 	return map[string]func(*bus.Bus) (service, error){
 		"scheduling": func(b *bus.Bus) (service, error) {
-			return scheduling.New(scheduling.Options{Bus: b, Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version, Provision: a.provision(b)})
+			return scheduling.New(scheduling.Options{Bus: b, Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version, Fleet: a.Fleet, Provision: a.provision(b)})
 		},
 		"content": a.content,
 		"credentials": func(b *bus.Bus) (service, error) {
 			return credentials.New(credentials.Options{Bus: b, Dir: filepath.Join(a.Data, "keys"), Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version, Provision: a.provision(b)})
 		},
 		"execution": func(b *bus.Bus) (service, error) {
-			return execution.New(execution.Options{Bus: b, Registerer: a.registry, Log: a.Log, Clock: a.Clock})
+			return execution.New(execution.Options{Bus: b, Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version})
 		},
 	}
 }

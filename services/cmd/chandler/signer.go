@@ -35,14 +35,20 @@ func loadSigner(c connection) (signer, error) {
 	if err != nil {
 		return signer{}, fmt.Errorf("signing key %s: %w", c.SigningKey, err)
 	}
-	if data, err = readSmall(c.Trust); err != nil {
-		return signer{}, fmt.Errorf("read the trust bundle: %w", err)
+	trust, err := readTrust(c.Trust)
+	return signer{key, trust}, err
+}
+
+func readTrust(file string) (order.Trust, error) {
+	data, err := readSmall(file)
+	if err != nil {
+		return order.Trust{}, fmt.Errorf("read the trust bundle: %w", err)
 	}
 	trust, err := order.ParseTrust(data)
 	if err != nil {
-		return signer{}, fmt.Errorf("%s: %w", c.Trust, err)
+		return order.Trust{}, fmt.Errorf("%s: %w", file, err)
 	}
-	return signer{key, trust}, nil
+	return trust, nil
 }
 
 // sign makes the envelope and reads it as an agent will, so that an order that no agent would obey is

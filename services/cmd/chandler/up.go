@@ -69,8 +69,12 @@ func (a *app) up(cmd *cobra.Command, f upFlags) error {
 	if err != nil {
 		return fmt.Errorf("make the fleet's keys: %w", err)
 	}
+	trust, err := readTrust(at.trust())
+	if err != nil {
+		return err
+	}
 	warnOpen(cmd, f)
-	s, err := startServer(cmd.Context(), f.options(data, log))
+	s, err := startServer(cmd.Context(), f.options(data, trust.Fleet, log))
 	if err != nil {
 		return err
 	}
@@ -90,8 +94,8 @@ func joinClose(err error, s *server) error {
 	return err
 }
 
-func (f upFlags) options(data string, log *slog.Logger) serverOptions {
-	return serverOptions{Data: data, Listen: f.listen, HTTP: f.http, Advertise: f.advertise, Metrics: f.metrics, Services: services(), Replicas: 1, Log: log}
+func (f upFlags) options(data, fleet string, log *slog.Logger) serverOptions {
+	return serverOptions{Data: data, Listen: f.listen, HTTP: f.http, Advertise: f.advertise, Metrics: f.metrics, Services: services(), Fleet: fleet, Replicas: 1, Log: log}
 }
 
 // dataDirectory makes the directory, for this user alone.

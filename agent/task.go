@@ -1,0 +1,138 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"chandler/agent/journal"
+	"chandler/agent/report"
+	"chandler/events"
+	"chandler/events/order"
+)
+
+// task is one job under way. Its own goroutine (carryOut) changes everything but what mu guards.
+type task struct {
+	a     *Agent
+	job   journal.Job
+	facts events.Facts // of the moment the attempt began
+
+	slot      string // group of the slot held while the program runs
+	holdsSlot bool
+	content   string // the fresh copy of the package's files
+	result    status // of the program that ran, for the end of the job
+
+	deployment string // never changes, unlike job.Offer
+	revision   uint64
+
+	order    order.Order
+	manifest events.Manifest
+	program  events.Program
+	bytes    int64
+
+	mu       sync.Mutex
+	started  bool                  // the program is about to run, or did: only a kill reaches it now
+	cancel   *events.CancelRequest // asked for
+	stopped  chan struct{}         // closed when cancel is set
+	kill     chan struct{}         // closed when a running program is to be ended
+	reoffers chan offered          // the next attempt
+}
+
+// offered is an offer with the trace it carried.
+type offered struct {
+	events.JobOffer
+	trace string
+}
+
+func (a *Agent) newTask(job journal.Job) *task {
+	return &task{a: a, job: job, deployment: job.Offer.Deployment, revision: job.Offer.Revision, stopped: make(chan struct{}), kill: make(chan struct{}),
+		reoffers: make(chan offered, 1)}
+}
+
+func (t *task) ref() report.JobRef {
+	return report.JobRef{Job: t.job.Offer.Job, Deployment: t.job.Offer.Deployment, Attempt: t.job.Offer.Attempt, Trace: t.job.Trace}
+}
+
+// resume starts the jobs that had not ended when the agent last stopped. A restart that an installer
+// asked for blocks everything before the first of them begins.
+func (a *Agent) resume(ctx context.Context) error {
+	var jobs []journal.Job
+	err := a.journal.Jobs(func(j journal.Job) error {
+		if j.Ended() {
+			return nil
+		}
+		if j.Hard && j.Boot == a.facts.BootID {
+			a.slots.block()
+		}
+		jobs = append(jobs, j)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read journal: %w", err)
+	}
+	for _, j := range jobs {
+		a.begin(ctx, a.newTask(j))
+	}
+	return nil
+}
+
+// begin runs a task; the caller has made sure that there is none for the job.
+func (a *Agent) begin(ctx context.Context, t *task) {
+	id := t.job.Offer.Job
+	a.mu.Lock()
+	a.tasks[id] = t
+	a.mu.Unlock()
+	a.metrics.jobs.Inc()
+	a.running.Go(func() {
+		t.carryOut(ctx)
+		a.mu.Lock()
+		delete(a.tasks, id)
+		a.mu.Unlock()
+		a.metrics.jobs.Dec()
+		// An offer that came while the job was ending found the task still there.
+		select {
+		case o := <-t.reoffers:
+			if err := a.Offer(ctx, o.JobOffer, o.trace, nil); err != nil {
+				a.inbox.Look("offer_kept_back")
+			}
+		default:
+		}
+	})
+}
+
+// withdraw stops a task that has not started its program; a started one only by a kill.
+func (t *task) withdraw(c events.CancelRequest) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.cancel == nil {
+		close(t.stopped)
+	} else if t.cancel.Kill {
+		return
+	}
+	t.cancel = &c
+	if c.Kill {
+		close(t.kill)
+	}
+}
+
+// withdrawn is the cancellation, if there was one and the program is not started.
+func (t *task) withdrawn() *events.CancelRequest {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.started {
+		return nil
+	}
+	return t.cancel
+}
+
+// setStarted marks the program as started, unless the job was withdrawn before; then it returns the
+// cancellation. From the mark on only a kill reaches the job.
+func (t *task) setStarted(started bool) *events.CancelRequest {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if started && !t.started && t.cancel != nil {
+		return t.cancel
+	}
+	t.started = started
+	return nil
+}
