@@ -2,12 +2,12 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 
 	"chandler/agent/detect"
 	"chandler/agent/fetch"
 	"chandler/agent/journal"
 	"chandler/events"
+	"chandler/events/manifest"
 	"chandler/events/target"
 	"chandler/events/timing"
 )
@@ -69,9 +69,8 @@ func (t *task) readManifest(ctx context.Context) error {
 	if events.DigestOf(data) != t.order.Manifest {
 		return end(events.Failed, events.ManifestMismatch, "the manifest is not the one that was signed")
 	}
-	t.manifest = events.Manifest{}
-	if err := json.Unmarshal(data, &t.manifest); err != nil {
-		return end(events.Failed, events.ManifestMismatch, "the signed manifest cannot be read: %v", err)
+	if t.manifest, err = manifest.Decode(data); err != nil {
+		return end(events.Rejected, events.UnsupportedFormat, "the signed manifest cannot be read: %v", err)
 	}
 	program, ok := t.manifest.Programs[t.order.Program]
 	switch {

@@ -87,7 +87,6 @@ type JobOffer struct {
 	Occurrence int64  `json:"occurrence,omitempty"`
 	User       string `json:"user,omitempty"`
 	Attempt    int    `json:"attempt"`
-	Reissue    int    `json:"reissue,omitempty"` // counts offers of the same attempt, so that each has an id
 }
 
 // CancelRequest withdraws an offer.

@@ -15,7 +15,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/bus"
-	"chandler/services/content/manifest"
+	"chandler/events/manifest"
 )
 
 // manifestOf is a package's manifest, from its record or from the blobs.

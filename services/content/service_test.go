@@ -19,7 +19,7 @@ import (
 	"chandler/events"
 	"chandler/events/bus"
 	"chandler/events/eventstest"
-	"chandler/services/content/manifest"
+	"chandler/events/manifest"
 )
 
 func TestAPublishedPackageIsAnnouncedListedAndServed(t *testing.T) {

@@ -79,7 +79,7 @@ func (s *Service) sayAll(ctx context.Context, o outcome, stored *bus.Pipeline, p
 }
 
 func (s *Service) offerMessage(o events.JobOffer) (*nats.Msg, error) {
-	id := events.DeriveID("offer", o.Job, fmt.Sprint(o.Attempt), fmt.Sprint(o.Reissue))
+	id := events.DeriveID("offer", o.Job, fmt.Sprint(o.Attempt))
 	return bus.Message(events.JobOffered, events.Event[events.JobOffer]{ID: id, Source: s.bus.Source(), Subject: o.Agent, Time: s.now(), Trace: s.orders.trace(o.Order), Data: o})
 }
 

@@ -24,7 +24,8 @@ type Options struct {
 	Log        *slog.Logger          // nil: slog.Default()
 	Version    string                // of this program, x.y.z; empty: 0.0.0
 	Now        func() time.Time      // nil: time.Now
-	// Silence is the time after an offer without any status after which a job counts as silent; 0: 4 h.
+	// Silence is the time without any status after which a job that was offered or is being prepared counts as
+	// silent; 0: 4 h. A running one has 12 h more.
 	Silence time.Duration
 	// Syncs is the number of agents answered at the same time; others are told to come later. 0: 24.
 	Syncs int

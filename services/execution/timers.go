@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -140,7 +141,7 @@ const (
 	cancel      // its deployment is stopped and its agent was not told
 	lapse       // its order's time is over and its agent did not say how it ended
 	again       // its retry is due and its timer was lost
-	unheard     // it was offered long ago
+	unheard     // its agent has said nothing for too long
 )
 
 func (s *Service) overdue(j job) due {
@@ -160,10 +161,25 @@ func (s *Service) overdue(j job) due {
 		return lapse
 	case s.mayRetry(j) && now.After(retryDue(j).Add(retrySlack)):
 		return again
-	case j.state == events.Offered && j.flags&(flagSilent|flagLapsed) == 0 && now.Sub(j.changedAt()) > s.silence:
+	case j.flags&(flagSilent|flagLapsed) == 0 && now.Sub(j.changedAt()) > s.patience(j.state):
 		return unheard
 	}
 	return nothing
+}
+
+// longestRun is what the original assumes of a program whose run time is unknown (domain-facts §0.6).
+const longestRun = 12 * time.Hour
+
+// patience is how long an agent may say nothing about a job in this state before it counts as silent. Jobs
+// that wait may do so until their order's end.
+func (s *Service) patience(state events.State) time.Duration {
+	switch state {
+	case events.Offered, events.Accepted, events.Downloading, events.Downloaded:
+		return s.silence
+	case events.Running:
+		return s.silence + longestRun
+	}
+	return math.MaxInt64
 }
 
 func (s *Service) settle(j job, o *outcome) {

@@ -49,11 +49,10 @@ func (p *faultProxy) awaitLoss(t *testing.T) (subject string) {
 	t.Helper()
 	select {
 	case subject = <-p.lost:
-		return subject
 	case <-time.After(time.Minute):
 		t.Fatal("waited a minute in vain for an acknowledgement to swallow")
-		return ""
 	}
+	return subject
 }
 
 func (p *faultProxy) accept() {
@@ -69,12 +68,10 @@ func (p *faultProxy) accept() {
 		}
 		p.mu.Lock()
 		p.conns = append(p.conns, service, broker)
-		gone := p.gone
-		p.mu.Unlock()
-		if gone {
-			p.cut()
-			return
+		if p.gone {
+			go p.cut()
 		}
+		p.mu.Unlock()
 		go func() { _, _ = io.Copy(service, broker); service.Close() }()
 		go func() { p.forward(broker, bufio.NewReaderSize(service, 1<<16)); broker.Close() }()
 	}
@@ -94,17 +91,15 @@ func (p *faultProxy) forward(broker io.Writer, service *bufio.Reader) {
 			p.lost <- fields[1]
 			return
 		}
-		if _, err := io.WriteString(broker, line); err != nil {
-			return
+		size := int64(0) // of the body that follows
+		if publishes {
+			body, err := strconv.ParseInt(fields[len(fields)-1], 10, 64)
+			if err != nil {
+				return
+			}
+			size = body + int64(len("\r\n"))
 		}
-		if !publishes {
-			continue
-		}
-		size, err := strconv.ParseInt(fields[len(fields)-1], 10, 64)
-		if err != nil {
-			return
-		}
-		if _, err := io.CopyN(broker, service, size+int64(len("\r\n"))); err != nil {
+		if _, err := io.CopyN(broker, io.MultiReader(strings.NewReader(line), service), int64(len(line))+size); err != nil {
 			return
 		}
 	}
@@ -114,11 +109,11 @@ func (p *faultProxy) forward(broker io.Writer, service *bufio.Reader) {
 func (p *faultProxy) swallows(subject string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.armed == nil || !p.armed(subject) {
-		return false
+	picked := p.armed != nil && p.armed(subject)
+	if picked {
+		p.armed = nil
 	}
-	p.armed = nil
-	return true
+	return picked
 }
 
 func (p *faultProxy) cut() {

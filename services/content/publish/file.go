@@ -12,9 +12,9 @@ import (
 	"strings"
 
 	"chandler/events"
+	"chandler/events/manifest"
 	"chandler/events/msi"
 	"chandler/services/content/debfile"
-	"chandler/services/content/manifest"
 	"chandler/services/content/rpmfile"
 )
 

@@ -19,7 +19,7 @@ import (
 	"sync"
 
 	"chandler/events"
-	"chandler/services/content/manifest"
+	"chandler/events/manifest"
 )
 
 // source is a directory that files are read from; nothing outside it is ever opened.

@@ -21,7 +21,7 @@ import (
 	"time"
 
 	"chandler/events"
-	"chandler/services/content/manifest"
+	"chandler/events/manifest"
 )
 
 // SpecName is the file that describes the package of its directory.

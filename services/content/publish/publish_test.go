@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"chandler/events"
-	"chandler/services/content/manifest"
+	"chandler/events/manifest"
 )
 
 var published = time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC)

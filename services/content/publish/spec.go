@@ -16,7 +16,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"chandler/events"
-	"chandler/services/content/manifest"
+	"chandler/events/manifest"
 )
 
 // Bounds of package.yaml. Reading YAML takes time that grows with the square of its lists' depth, so their
