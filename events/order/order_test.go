@@ -195,3 +195,31 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseTrust(f *testing.F) {
+	bundle, _ := json.Marshal(Trust{Fleet: "f", Threshold: 1, Keys: []PublicKey{key(f, 1).Public("x")}})
+	f.Add(bundle)
+	f.Add([]byte(`{"fleet":"f","threshold":-1,"keys":[{}]}`))
+	good := sign(f, sample(), key(f, 9))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		trust, err := ParseTrust(data)
+		if err != nil {
+			return
+		}
+		if _, _, err := Verify(good, trust, issued); err == nil && !strings.Contains(string(data), key(t, 9).Public("").Key) {
+			t.Fatalf("a bundle that does not hold the key trusts it: %s", data)
+		}
+	})
+}
+
+func FuzzParseKey(f *testing.F) {
+	pem, _ := key(f, 1).Marshal()
+	f.Add(pem)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if k, err := ParseKey(data); err == nil {
+			if _, err := k.Marshal(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}

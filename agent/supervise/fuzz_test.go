@@ -1,0 +1,33 @@
+package supervise_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"chandler/agent/supervise"
+)
+
+// FuzzRecords reads run directories whose files hold anything: nothing panics, and nothing that cannot be
+// read permits a second start.
+func FuzzRecords(f *testing.F) {
+	f.Add([]byte(`{"job":"j","attempt":1,"argv":["/bin/true"],"dir":"/"}`), []byte(`{}`), []byte(`{"started":true,"exit_code":0}`))
+	f.Add([]byte("{"), []byte("x"), []byte{0xff})
+	f.Fuzz(func(t *testing.T, spec, started, outcome []byte) {
+		dir := t.TempDir()
+		for name, data := range map[string][]byte{"spec.json": spec, "started": started, "outcome.json": outcome} {
+			if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		run, err := supervise.Attach(dir)
+		if err != nil {
+			return
+		}
+		if run.State() == supervise.NotStarted {
+			t.Fatal("a run that has a start record counts as not started")
+		}
+		run.InUse()
+		_, _ = run.Spec()
+	})
+}
