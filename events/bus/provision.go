@@ -40,12 +40,12 @@ func (b *Bus) Provision(ctx context.Context, t Topology) error {
 		return fmt.Errorf("topology of %d replicas and size scale %g is not possible", t.Replicas, t.MaxBytesScale)
 	}
 	for _, s := range events.Streams() {
-		if err := b.patiently(ctx, "stream "+s.Name, func() error { return b.provisionStream(ctx, s, t) }); err != nil {
+		if err := b.patiently(ctx, "stream "+s.Name, func(ctx context.Context) error { return b.provisionStream(ctx, s, t) }); err != nil {
 			return err
 		}
 	}
 	for _, bucket := range events.Buckets() {
-		if err := b.patiently(ctx, "bucket "+bucket.Name, func() error { return b.provisionBucket(ctx, bucket, t) }); err != nil {
+		if err := b.patiently(ctx, "bucket "+bucket.Name, func(ctx context.Context) error { return b.provisionBucket(ctx, bucket, t) }); err != nil {
 			return err
 		}
 	}
@@ -55,10 +55,13 @@ func (b *Bus) Provision(ctx context.Context, t Topology) error {
 	return nil
 }
 
-// patiently repeats while the broker cannot answer yet.
-func (b *Bus) patiently(ctx context.Context, what string, do func() error) error {
+// patiently repeats while the broker cannot answer yet. Each attempt has its own time: a request that got
+// lost with a connection must not use up the caller's.
+func (b *Bus) patiently(ctx context.Context, what string, do func(context.Context) error) error {
 	for attempt := uint64(1); ; attempt++ {
-		err := do()
+		asking, cancel := b.asking(ctx)
+		err := do(asking)
+		cancel()
 		if err == nil {
 			return nil
 		}
@@ -79,7 +82,7 @@ func unready(err error) bool {
 	}
 	// A name that is in use by now was taken by another process that provisions: look again.
 	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, nats.ErrDisconnected) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrJetStreamNotEnabled)
+		errors.Is(err, context.Canceled) || errors.Is(err, nats.ErrDisconnected) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrJetStreamNotEnabled)
 }
 
 func (b *Bus) provisionStream(ctx context.Context, s events.Stream, t Topology) error {

@@ -75,12 +75,41 @@ func Compile(source string) (*Expression, error) {
 	return &Expression{source: source, program: program, clauses: split(env, checked)}, nil
 }
 
+// compileError tells each mistake once, with its place, and what was probably meant.
 func compileError(issues *cel.Issues) error {
-	var lines []string
-	for _, e := range issues.Errors() {
-		lines = append(lines, fmt.Sprintf("%d:%d: %s", e.Location.Line(), e.Location.Column()+1, e.Message))
+	said := strings.ReplaceAll(issues.String(), "ERROR: <input>:", "")
+	return fmt.Errorf("expression does not compile: %s%s", strings.TrimRight(said, "\n"), compileHint(said))
+}
+
+// compileHint knows the commonest mistakes: a fact that there is not, one without "agent.", and "=" for "==".
+func compileHint(said string) string {
+	switch {
+	case strings.Contains(said, "undefined field"):
+		return "\nthe facts are " + strings.Join(factNames(), ", ")
+	case strings.Contains(said, "undeclared reference"):
+		return "\nfacts are written agent.os, texts in quotes: agent.os == \"linux\""
+	case strings.Contains(said, "token recognition error at: '='") || strings.Contains(said, "token recognition error at: '= "):
+		return "\nequality is written with two signs: =="
 	}
-	return fmt.Errorf("expression does not compile: %s\n%s", strings.Join(lines, "; "), issues.String())
+	return ""
+}
+
+// factNames lists the names of all facts, sorted.
+func factNames() []string {
+	var names []string
+	for i := range factsType.NumField() {
+		names = append(names, factName(i))
+	}
+	slices.Sort(names)
+	return names
+}
+
+var factsType = reflect.TypeFor[events.Facts]()
+
+// factName is the name by which expressions see a field of the facts.
+func factName(field int) string {
+	name, _, _ := strings.Cut(factsType.Field(field).Tag.Get("json"), ",")
+	return name
 }
 
 // String is the source text.
@@ -145,7 +174,7 @@ func factsNamed(source string, facts events.Facts) []string {
 	var named []string
 	v := reflect.ValueOf(facts)
 	for i := range v.NumField() {
-		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		name := factName(i)
 		if mentions(source, "agent."+name) {
 			named = append(named, fmt.Sprintf("agent.%s is %#v", name, v.Field(i).Interface()))
 		}

@@ -57,6 +57,21 @@ func TestBadExpressionsAreRefusedWithTheirPosition(t *testing.T) {
 	}
 }
 
+func TestAMistakeIsToldOnceAndWithWhatWasProbablyMeant(t *testing.T) {
+	for name, c := range map[string]struct{ expression, mistake, hint string }{
+		"a fact that there is not":  {`agent.sit == "oslo"`, "undefined field 'sit'", "addresses, arch, boot_id"},
+		"a single equality sign":    {`agent.os = "linux"`, "token recognition error", "two signs: =="},
+		"a fact without its prefix": {`os == "linux"`, "undeclared reference to 'os'", `agent.os == "linux"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Compile(c.expression)
+			if err == nil || strings.Count(err.Error(), c.mistake) != 1 || !strings.Contains(err.Error(), c.hint) {
+				t.Fatalf("got %v, want %q once and %q", err, c.mistake, c.hint)
+			}
+		})
+	}
+}
+
 func TestExplainNamesTheClauseAndTheFact(t *testing.T) {
 	e, err := Compile(`"office" in agent.tags && agent.os == "windows" && agent.os_name == "x"`)
 	if err != nil {

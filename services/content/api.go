@@ -11,6 +11,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/bus"
+	"chandler/services/content/blobstore"
 )
 
 const (
@@ -21,12 +22,13 @@ const (
 )
 
 // upload says which blobs are missing, and where to put them.
-func (s *Service) upload(_ context.Context, _ string, req events.UploadRequest) (events.UploadAnswer, error) {
+func (s *Service) upload(ctx context.Context, _ string, req events.UploadRequest) (events.UploadAnswer, error) {
 	if len(req.Blobs) > maxUpload {
 		return events.UploadAnswer{}, bus.BadRequest(fmt.Errorf("%d blobs in one request, at most %d", len(req.Blobs), maxUpload))
 	}
 	answer := events.UploadAnswer{Missing: []events.BlobURL{}}
 	seen := map[string]bool{}
+	verified := int64(0)
 	for _, b := range req.Blobs {
 		if err := events.ValidDigest(b.SHA256); err != nil {
 			return events.UploadAnswer{}, bus.BadRequest(err)
@@ -34,13 +36,33 @@ func (s *Service) upload(_ context.Context, _ string, req events.UploadRequest) 
 		if b.Size < 0 || b.Size > s.maxBlob {
 			return events.UploadAnswer{}, bus.BadRequest(fmt.Errorf("blob %s has %d bytes, at most %d are taken", b.SHA256, b.Size, s.maxBlob))
 		}
-		if size, err := s.blobs.Size(b.SHA256); seen[b.SHA256] || err == nil && size == b.Size {
+		if size, err := s.blobs.Size(b.SHA256); seen[b.SHA256] || err == nil && size == b.Size && s.sound(ctx, b, &verified) {
 			continue
 		}
 		seen[b.SHA256] = true
 		answer.Missing = append(answer.Missing, events.BlobURL{SHA256: b.SHA256, URL: s.signer.put(b.SHA256, b.Size)})
 	}
 	return answer, nil
+}
+
+// verifyUpTo bounds what one upload request hashes again, in bytes: a second or two.
+const verifyUpTo = 2 << 30
+
+// sound says whether a stored blob still has the bytes it is named by, as far as the request's share of
+// hashing reaches. One that decayed is thrown out, so that publishing again repairs it.
+func (s *Service) sound(ctx context.Context, b events.BlobRef, verified *int64) bool {
+	if *verified += b.Size; *verified > verifyUpTo {
+		return true
+	}
+	err := s.blobs.Verify(ctx, b.SHA256)
+	if !errors.Is(err, blobstore.ErrMismatch) {
+		return err == nil
+	}
+	s.log.ErrorContext(ctx, "a stored blob decayed and is uploaded again", "blob", b.SHA256, "error", err)
+	if err := s.blobs.Remove(b.SHA256); err != nil {
+		s.log.ErrorContext(ctx, "a decayed blob could not be removed", "blob", b.SHA256, "error", err)
+	}
+	return false
 }
 
 // locate gives addresses for the blobs that are here.

@@ -96,7 +96,7 @@ func (s *Service) allStored(m events.Manifest) error {
 		}
 	}
 	if missing > 0 {
-		return fmt.Errorf("%d blobs of %s %s are not stored, the first is %s: upload them, then commit again", missing, m.Package, m.Version, first)
+		return fmt.Errorf("package %s %s lacks %d of its blobs, first %s: publish it again, which uploads what is missing", m.Package, m.Version, missing, first)
 	}
 	return nil
 }

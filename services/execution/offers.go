@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"chandler/events"
 	"chandler/events/bus"
@@ -147,11 +148,14 @@ func (s *Service) retryCall(ctx context.Context, _ string, req events.Named) (ev
 	if err != nil {
 		return events.RetryAnswer{}, err
 	}
-	if stop, err := s.stopOf(ctx, k); err != nil || stop != nil {
-		return events.RetryAnswer{}, errors.Join(err, bus.Conflict(fmt.Errorf("deployment %s is stopped: release a newer revision", req.Name)))
+	switch stop, err := s.stopOf(ctx, k); {
+	case err != nil:
+		return events.RetryAnswer{}, err
+	case stop != nil:
+		return events.RetryAnswer{}, bus.Conflict(fmt.Errorf("deployment %q is stopped, which is final: create it again with --revise", req.Name))
 	}
 	if !s.now().Before(k.over()) {
-		return events.RetryAnswer{}, bus.Conflict(fmt.Errorf("the order of deployment %s ended at %s: sign it again", req.Name, k.over().Format("2006-01-02 15:04:05Z07:00")))
+		return events.RetryAnswer{}, bus.Conflict(fmt.Errorf("the order of deployment %q ended at %s: create it again with --revise", req.Name, k.over().UTC().Format(time.RFC3339)))
 	}
 	answer := events.RetryAnswer{}
 	for _, p := range s.partitions {
@@ -176,7 +180,7 @@ func (s *Service) deployment(name string) (*known, error) {
 	}
 	k, ok := s.orders.newest(name)
 	if !ok {
-		return nil, bus.NotFound(fmt.Errorf("execution knows no deployment %s", name))
+		return nil, bus.NotFound(fmt.Errorf("there is no deployment %q: `chandler deployment ls` lists them", name))
 	}
 	return k, nil
 }

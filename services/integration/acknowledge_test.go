@@ -91,6 +91,17 @@ func (c unacknowledged) tell(t *testing.T) {
 	c.verify(f, m, p)
 }
 
+// awaitLoss waits for the acknowledgement that is swallowed.
+func (p *faultProxy) awaitLoss(t *testing.T) (subject string) {
+	t.Helper()
+	select {
+	case subject = <-p.lost:
+	case <-time.After(time.Minute):
+		t.Fatal("waited a minute in vain for an acknowledgement to swallow")
+	}
+	return subject
+}
+
 // picks the acknowledgement of the first event of the type.
 func (c unacknowledged) picks(f *fleet) func(subject string) bool {
 	stream, err := f.admin.JetStream().Stream(f.t.Context(), c.stream)

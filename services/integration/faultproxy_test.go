@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // faultProxy stands between one service and the broker. Once armed, it lets the service receive and do
@@ -42,17 +41,6 @@ func (p *faultProxy) arm(pick func(subject string) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.armed = pick
-}
-
-// awaitLoss waits for the acknowledgement that is swallowed.
-func (p *faultProxy) awaitLoss(t *testing.T) (subject string) {
-	t.Helper()
-	select {
-	case subject = <-p.lost:
-	case <-time.After(time.Minute):
-		t.Fatal("waited a minute in vain for an acknowledgement to swallow")
-	}
-	return subject
 }
 
 func (p *faultProxy) accept() {

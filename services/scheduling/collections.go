@@ -117,7 +117,7 @@ func (s *Service) collection(ctx context.Context, name string) (events.Collectio
 		return events.Collection{}, err
 	}
 	if revision == 0 || record.Removed {
-		return events.Collection{}, bus.NotFound(fmt.Errorf("there is no collection %s: `chandler collection ls` lists them", name))
+		return events.Collection{}, bus.NotFound(fmt.Errorf("there is no collection %q: `chandler collection ls` lists them", name))
 	}
 	return record.Collection, nil
 }

@@ -46,7 +46,7 @@ func checkNamed(req events.Named) error {
 }
 
 func unknownDeployment(name string) error {
-	return bus.NotFound(fmt.Errorf("there is no deployment %s: `chandler deployment ls` lists them", name))
+	return bus.NotFound(fmt.Errorf("there is no deployment %q: `chandler deployment ls` lists them", name))
 }
 
 func (s *Service) deploymentPause(ctx context.Context, caller string, req events.Named) (events.DeploymentView, error) {

@@ -56,6 +56,9 @@ func readFile(ctx context.Context, path string, o Options) (*Plan, error) {
 			}
 		}
 	}
+	if o.Version == "" {
+		i.notes = append(i.versionNotes, i.notes...)
+	}
 	return newPlan(m, dir, i.notes)
 }
 
@@ -64,6 +67,7 @@ type inferred struct {
 	name, version, publisher, comment string
 	programs                          map[string]events.Program
 	notes                             []string
+	versionNotes                      []string // on the inferred version: of no interest where another is given
 }
 
 func inferFrom(root *os.Root, file events.File, run events.RunMode) (inferred, error) {
@@ -172,9 +176,8 @@ func inferScript(r io.Reader, file events.File, run events.RunMode) (inferred, e
 	base := strings.TrimSuffix(file.Path, filepath.Ext(file.Path))
 	i := inferred{name: base, version: "0-" + file.SHA256[:12],
 		programs: map[string]events.Program{"install": {Command: events.Command{Argv: argv}, Run: run, AppliesIf: appliesIf}}}
-	i.notes = append(i.notes,
-		"a script has no version: without one given it is named by the digest of its bytes, "+i.version,
-		"a script has no detection and no removal: write a "+SpecName+" to give it both")
+	i.versionNotes = []string{"a script has no version: without one given it is named by the digest of its bytes, " + i.version}
+	i.notes = []string{"a script has no detection and no removal: write a " + SpecName + " to give it both"}
 	return i, nil
 }
 
@@ -199,7 +202,7 @@ var notInVersion = regexp.MustCompile(`[^A-Za-z0-9._+:~-]`)
 // plainVersion replaces what a package's version may not have, for instance rpm's ^.
 func (i *inferred) plainVersion() {
 	if plain := notInVersion.ReplaceAllString(i.version, "+"); plain != i.version {
-		i.notes = append(i.notes, fmt.Sprintf("version %s is published as %s", i.version, plain))
+		i.versionNotes = append(i.versionNotes, fmt.Sprintf("version %s is published as %s", i.version, plain))
 		i.version = plain
 	}
 }

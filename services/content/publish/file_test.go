@@ -119,6 +119,29 @@ func TestNameAndVersionMayBeGiven(t *testing.T) {
 	}
 }
 
+func TestAGivenVersionLeavesNothingToSayAboutTheInferredOne(t *testing.T) {
+	p, err := Read(t.Context(), script(t, "fix.sh", "echo hello"), Options{Run: events.RunUser, Version: "1.0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Notes) != 1 || !strings.Contains(p.Notes[0], "no detection") {
+		t.Errorf("notes: %q", p.Notes)
+	}
+}
+
+func TestADirectoryTakesNoneOfAFilesOptions(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, SpecName, "api: chandler/v1\npackage: hello\nversion: \"1\"\nprograms:\n  install: {command: [echo, hello], run: user}\n")
+	if _, err := Read(t.Context(), dir, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for name, o := range map[string]Options{"run": {Run: events.RunUser}, "name": {Name: "other"}, "version": {Version: "2"}} {
+		if _, err := Read(t.Context(), dir, o); err == nil || !strings.Contains(err.Error(), SpecName+" says them") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
 func TestWhatIsNoPackageFileIsRefused(t *testing.T) {
 	for name, path := range map[string]string{
 		"unknown":          script(t, "x.dat", "data"),

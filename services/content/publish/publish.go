@@ -33,7 +33,7 @@ var ErrNoRun = errors.New(`as whom is it installed? Choose run "user" (with the 
 // Options of Read.
 type Options struct {
 	// Run, Name and Version are for a package read from one file. Run is required there; Name and Version
-	// replace what the file says of itself. In a directory, package.yaml says them.
+	// replace what the file says of itself. With a directory they are an error: package.yaml says them.
 	Run           events.RunMode
 	Name, Version string
 	// Expression checks an applies-if (CEL); nil: unchecked.
@@ -90,6 +90,9 @@ func Read(ctx context.Context, path string, o Options) (*Plan, error) {
 }
 
 func readDirectory(ctx context.Context, dir string, o Options) (*Plan, error) {
+	if o.Run != "" || o.Name != "" || o.Version != "" {
+		return nil, fmt.Errorf("%s: run, name and version can be given for a single file only; here %s says them: change them there", dir, SpecName)
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
