@@ -22,12 +22,14 @@ func TestTheBrokersStoreIsDamaged(t *testing.T) {
 			t.Parallel()
 			f := newFleet(t)
 			machines := []*machine{f.machine("ws1"), f.machine("ws2")}
+			away := f.machine("away") // during the damage, and for the offer after it
 			p := f.publish("1.0", payload, "")
-			f.everyone(2)
+			f.everyone(3)
 			first := f.deploySigned("first", p)
-			for _, m := range machines {
+			for _, m := range append(machines, away) {
 				f.want("first", m, events.Succeeded)
 			}
+			away.stop()
 			earlier := f.copyStore()
 			for _, m := range machines {
 				m.write("hold", "")
@@ -49,9 +51,10 @@ func TestTheBrokersStoreIsDamaged(t *testing.T) {
 
 			// What the broker lost of the administrator's work, the administrator does again.
 			p = f.publishAgain(p)
-			f.everyone(2)
+			mustAsk(f, events.CollectionSet, events.Collection{Name: "everyone", Expression: "true"})
 			mustAsk(f, events.DeploymentCreate, first)
 			mustAsk(f, events.DeploymentCreate, second)
+			f.reconcile()
 			for _, d := range []string{"first", "second"} {
 				for _, m := range machines {
 					f.want(d, m, events.Succeeded)
@@ -66,6 +69,14 @@ func TestTheBrokersStoreIsDamaged(t *testing.T) {
 				}
 			}
 			f.check("third", machines...)
+			away.start()
+			for d, state := range map[string]events.State{"first": events.Succeeded, "second": events.Succeeded, "third": events.Succeeded} {
+				f.want(d, away, state)
+				f.check(d, away)
+			}
+			if ran := away.ran(); len(ran) != 3 {
+				t.Errorf("%s ran %d times: %v", away.name, len(ran), ran)
+			}
 		})
 	}
 }

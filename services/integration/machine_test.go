@@ -85,6 +85,16 @@ func (m *machine) awaitFile(name string) {
 	})
 }
 
+// awaitRunning waits until the present process of the agent has begun its work.
+func (m *machine) awaitRunning() {
+	m.t.Helper()
+	eventually(m.t, m.name+"'s agent runs", func() bool {
+		data, err := os.ReadFile(filepath.Join(m.file.StateDir, "status.json"))
+		var s agent.Status
+		return err == nil && json.Unmarshal(data, &s) == nil && s.PID == m.cmd.Process.Pid
+	})
+}
+
 // agentID reads the id once the agent has made it.
 func (m *machine) agentID() string {
 	m.t.Helper()

@@ -100,11 +100,11 @@ func TestAFreezeHoldsStartsUntilItIsLifted(t *testing.T) {
 	m.kill() // a freeze outlives the agent, also without a broker
 	f.broker.Stop()
 	m.start()
-	m.agentID()
-	f.broker.Start()
+	m.awaitRunning() // and has taken up its jobs again
 	if ran := m.ran(); ran != nil {
 		t.Fatalf("ran %v while frozen", ran)
 	}
+	f.broker.Start()
 	mustAsk(f, events.ExecutionUnfreeze, events.Named{Name: "fleet"})
 	f.want("frozen", m, events.Succeeded)
 	f.check("frozen", m)
@@ -121,8 +121,15 @@ func TestAPausedDeploymentReleasesNobody(t *testing.T) {
 	mustAsk(f, events.DeploymentPause, events.Named{Name: "paused"})
 	later := f.machine("ws2")
 	f.everyone(2)
+	// What reaches the newcomer by another deployment shows that scheduling has looked at it.
+	f.deploy("not-paused", p)
+	f.want("not-paused", later, events.Succeeded)
 	if row, ok := f.row("paused", later); ok {
 		t.Fatalf("released while paused: %+v", row)
+	}
+	why := mustAsk(f, events.Why, events.WhyRequest{Agent: later.id, Deployment: "paused"})
+	if a := why.Answers[0]; !a.Member || a.Released || a.Life != events.LifePaused {
+		t.Fatalf("scheduling says %+v", a)
 	}
 	mustAsk(f, events.DeploymentResume, events.Named{Name: "paused"})
 	f.want("paused", later, events.Succeeded)
