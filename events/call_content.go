@@ -45,7 +45,7 @@ type PackageInfo struct {
 	Deployments []string `json:"deployments,omitempty"` // that need it
 }
 
-// PackageList is every package, by name and version.
+// PackageList is every package, by name and then by time of publication.
 type PackageList struct {
 	Packages []PackageInfo `json:"packages"`
 }

@@ -48,7 +48,7 @@ const (
 	SourceUnsupported  Reason = "source_unsupported"
 	CacheTooSmall      Reason = "cache_too_small"
 	DiskFull           Reason = "disk_full"
-	// authorise
+	// authorise; nobody gives these yet, since no agent reads external sources
 	NoNetworkIdentity   Reason = "no_network_identity"
 	CredentialDenied    Reason = "credential_denied"
 	CredentialRejected  Reason = "credential_rejected"
@@ -58,7 +58,7 @@ const (
 	CommandNotExecutable Reason = "command_not_executable"
 	BadWorkingDirectory  Reason = "bad_working_directory"
 	CouldNotStart        Reason = "could_not_start"
-	UserLacksRights      Reason = "user_lacks_rights"
+	UserLacksRights      Reason = "user_lacks_rights" // as the above, since no agent runs programs as a user
 	ExitCode             Reason = "exit_code"
 	KilledBySignal       Reason = "killed_by_signal"
 	RunTimeExceeded      Reason = "run_time_exceeded"

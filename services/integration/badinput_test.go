@@ -73,7 +73,7 @@ func TestADeploymentThatCannotBeIsRefusedWithTheReason(t *testing.T) {
 		"of an unknown package":            {signed(func(o *order.Order) { o.Manifest = events.DigestOf([]byte("nothing")) }), bus.CodeNotFound, "is not published"},
 		"of another package's manifest":    {signed(func(o *order.Order) { o.Package = "other" }), bus.CodeBadRequest, "its manifest is that of probe 1.0"},
 		"of an unknown program":            {signed(func(o *order.Order) { o.Program = "polish" }), bus.CodeNotFound, "has no program polish; it has install"},
-		"to an unknown collection":         {signed(func(o *order.Order) { o.Collection = "nowhere" }), bus.CodeNotFound, "no collection nowhere"},
+		"to an unknown collection":         {signed(func(o *order.Order) { o.Collection = "nowhere" }), bus.CodeNotFound, `no collection "nowhere"`},
 		"to a collection that was changed": {signed(func(o *order.Order) { o.Expression = `agent.os == "plan9"` }), bus.CodeConflict, "is not the one that was signed"},
 		"whose order is over":              {signed(func(o *order.Order) { o.Issued, o.NotAfter = hour(-48), hour(-1) }), bus.CodeBadRequest, "was valid until"},
 		"that has expired": {signed(func(o *order.Order) {
