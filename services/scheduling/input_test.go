@@ -44,7 +44,7 @@ func TestOrdersThatAreRefused(t *testing.T) {
 		"a removed package":   {change: func(o *order.Order) { o.Package, o.Version, o.Manifest = "gone", "1", gone }, want: bus.ErrNotFound, says: "was removed"},
 		"another's manifest":  {change: func(o *order.Order) { o.Version = "2.11" }, want: bus.ErrBadRequest, says: "its manifest is that of hello 2.10-3"},
 		"an unknown program":  {change: func(o *order.Order) { o.Program = "upgrade" }, want: bus.ErrNotFound, says: "it has install, remove"},
-		"unknown collection":  {change: func(o *order.Order) { o.Collection = "nobody" }, want: bus.ErrNotFound, says: "no collection nobody"},
+		"unknown collection":  {change: func(o *order.Order) { o.Collection = "nobody" }, want: bus.ErrNotFound, says: `no collection "nobody"`},
 		"a changed condition": {change: func(o *order.Order) { o.Expression = `agent.os == "windows"` }, want: bus.ErrConflict, says: "is not the one that was signed"},
 		"a list that the collection has not": {change: func(o *order.Order) { o.IncludeDigest = order.ListDigest([]string{"agent001"}) }, include: []string{"agent001"},
 			want: bus.ErrConflict, says: "is not the one that was signed"},
