@@ -27,7 +27,7 @@ func accountSet(a *app) *cobra.Command {
 	var request events.AccountRequest
 	var kind, secretFile string
 	cmd := &cobra.Command{
-		Use: "set NAME --kind KIND --user USER", Short: "Make or change an account", Args: cobra.ExactArgs(1),
+		Use: "set NAME --kind KIND --user USER", Short: "Make or change an account", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeAccounts),
 		Long: `The secret is asked for on a terminal, or read from --secret-file or standard input. It goes into the
 credential service and never comes out of it again.`,
 		Example: `  chandler account set corp-reader --kind network-access --user 'EXAMPLE\reader' --resource 'smb://files.example/software/*'`,
@@ -54,6 +54,7 @@ credential service and never comes out of it again.`,
 	cmd.Flags().StringSliceVar(&request.Resources, "resource", nil, "what it may be used for, such as smb://files.example/software/*")
 	cmd.Flags().StringVar(&secretFile, "secret-file", "", "read the secret from this file (-: standard input)")
 	_ = cmd.MarkFlagRequired("kind")
+	completeWords(cmd, "kind", string(events.NetworkAccess), string(events.SoftwareInstallation), string(events.ClientTokenDomain))
 	_ = cmd.MarkFlagRequired("user")
 	return cmd
 }
@@ -109,7 +110,7 @@ func accountList(a *app) *cobra.Command {
 			{"USER", false, func(r v) any { return r.User }},
 			{"RESOURCES", false, func(r v) any { return r.Resources }},
 			{"VERSION", true, func(r v) any { return r.Version }},
-			{"CHANGED", false, func(r v) any { return a.ago(r.Changed) }},
+			{"CHANGED", false, func(r v) any { return a.agoCell(r.Changed) }},
 			{"BY", true, func(r v) any { return r.By }},
 		},
 	}
@@ -120,14 +121,14 @@ func accountList(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return columns.write(cmd.OutOrStdout(), a.output, all.Accounts)
+			return columns.show(cmd, a.output, all.Accounts)
 		}),
 	}
 }
 
 func accountRemove(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "rm NAME", Short: "Remove an account", Args: cobra.ExactArgs(1),
+		Use: "rm NAME", Short: "Remove an account", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeAccounts),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			if _, err := ask(cmd.Context(), c, events.AccountRemove, events.Named{Name: args[0]}); err != nil {
 				return err

@@ -34,7 +34,7 @@ func (a *app) agentColumns() listing[events.AgentView] {
 			{"TAGS", true, func(r v) any { return r.Facts.Tags }},
 			{"ADDRESSES", true, func(r v) any { return r.Facts.Addresses }},
 			{"VERSION", true, func(r v) any { return r.Facts.Version }},
-			{"SEEN", false, func(r v) any { return a.ago(r.LastSeen) }},
+			{"SEEN", false, func(r v) any { return a.agoCell(r.LastSeen) }},
 		},
 	}
 }
@@ -52,7 +52,7 @@ func agentList(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.agentColumns().write(cmd.OutOrStdout(), a.output, found.Agents)
+			return a.agentColumns().show(cmd, a.output, found.Agents)
 		}),
 	}
 	cmd.Flags().StringVar(&query.Where, "where", "", "only agents whose facts satisfy this CEL expression")
@@ -61,7 +61,7 @@ func agentList(a *app) *cobra.Command {
 
 func agentShow(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "show AGENT", Short: "Show one agent's facts", Args: cobra.ExactArgs(1),
+		Use: "show AGENT", Short: "Show one agent's facts", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeAgents),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			found, err := resolveAgent(cmd.Context(), c, args[0])
 			if err != nil {
@@ -85,14 +85,15 @@ func (a *app) historyColumns() listing[events.JobEnd] {
 	return listing[v]{
 		name: func(r v) string { return r.Job },
 		columns: []column[v]{
-			{"ENDED", false, func(r v) any { return a.longTime(r.At) }},
+			{"JOB", false, func(r v) any { return jobCell(r.Job) }},
+			{"ENDED", false, func(r v) any { return a.timeCell(r.At) }},
 			{"DEPLOYMENT", false, func(r v) any { return r.Deployment }},
 			{"PROGRAM", false, func(r v) any { return fmt.Sprintf("%s@%s/%s", r.Package, r.Version, r.Program) }},
 			{"STATE", false, func(r v) any { return r.State }},
 			{"REASON", false, func(r v) any { return r.Reason }},
 			{"ATTEMPT", true, func(r v) any { return r.Attempt }},
 			{"EXIT CODE", true, func(r v) any { return exitCodeText(r.ExitCode) }},
-			{"JOB", true, func(r v) any { return r.Job }},
+			{"ID", true, func(r v) any { return r.Job }},
 			{"EXPLANATION", true, func(r v) any { return r.Explanation }},
 		},
 	}
@@ -102,7 +103,7 @@ func agentHistory(a *app) *cobra.Command {
 	var since string
 	var limit int
 	cmd := &cobra.Command{
-		Use: "history AGENT", Short: "What was done on one machine, newest last", Args: cobra.ExactArgs(1),
+		Use: "history AGENT", Short: "What was done on one machine, newest last", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeAgents),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			start, err := a.parseSince(since)
 			if err != nil {
@@ -116,7 +117,7 @@ func agentHistory(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.historyColumns().write(cmd.OutOrStdout(), a.output, history.Jobs)
+			return a.historyColumns().show(cmd, a.output, history.Jobs)
 		}),
 	}
 	cmd.Flags().StringVar(&since, "since", "", "only jobs that ended after this time, or within this span (30d)")

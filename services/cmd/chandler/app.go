@@ -22,6 +22,8 @@ type app struct {
 	now        func() time.Time
 	zone       *time.Location // in which times are shown
 	isTerminal func(any) bool // whether a stream is a terminal
+	self       string         // this program and the agent, as hints name them
+	agentSelf  string
 
 	context string
 	output  string
@@ -29,7 +31,8 @@ type app struct {
 }
 
 func newApp() *app {
-	return &app{getenv: os.Getenv, now: time.Now, zone: time.Local, isTerminal: isTerminal}
+	self, agent := hintCommands()
+	return &app{getenv: os.Getenv, now: time.Now, zone: time.Local, isTerminal: isTerminal, self: self, agentSelf: agent}
 }
 
 func newRoot(a *app) *cobra.Command {
@@ -43,15 +46,21 @@ and every machine installs it and says what happened.
 Begin with "chandler up" on one machine, then "chandler package publish" and "chandler deployment create".`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.context, "context", "", "context to use instead of the selected one (CHANDLER_CONTEXT)")
 	flags.StringVarP(&a.output, "output", "o", "table", "form of the answer: table, wide, json, yaml, name or csv")
 	flags.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long to wait for each answer")
-	root.PersistentPreRunE = func(*cobra.Command, []string) error { return validFormat(a.output) }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := cmd.ValidateRequiredFlags(); err != nil {
+			return fmt.Errorf("%w: see `%s --help`", err, cmd.CommandPath())
+		}
+		return validFormat(a.output)
+	}
+	_ = root.RegisterFlagCompletionFunc("context", a.completeContext)
+	completeWords(root, "output", formats()...)
 	root.AddCommand(groups(a)...)
+	prepare(root)
 	return root
 }
 

@@ -23,6 +23,7 @@ type assembly struct {
 	monitor  *daemon.Monitor
 	conns    []*nats.Conn
 	parts    []daemon.Part
+	public   string // URL of content
 }
 
 // service is what every service is to a process.
@@ -41,7 +42,7 @@ func (a *assembly) build(ctx context.Context) error {
 	for i, name := range a.Services {
 		maker, ok := makers[name]
 		if !ok || slices.Index(a.Services, name) != i {
-			return fmt.Errorf("service %q is not known or named twice: there are %v", name, services())
+			return fmt.Errorf("service %q is not known or named twice: there are %s", name, joined(services()))
 		}
 		b, err := a.connect(name)
 		if err != nil {
@@ -61,7 +62,7 @@ func (a *assembly) build(ctx context.Context) error {
 	}
 	monitor, err := daemon.NewMonitor(a.serverOptions.Metrics, a.Log, a.registry, a.checks)
 	if err != nil {
-		return err
+		return explainListen(err, a.serverOptions.Metrics)
 	}
 	a.monitor = monitor
 	a.parts = append(a.parts, daemon.Part{Name: "metrics", Run: monitor.Run})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,8 +30,9 @@ type broker struct {
 	scale  float64
 }
 
-// startBroker keeps its files in dir and listens on host:port.
-func startBroker(dir, listen string, log *slog.Logger) (*broker, error) {
+// startBroker keeps its files in dir and listens on host:port. It gives up when ctx ends: opening a large
+// store takes a while.
+func startBroker(ctx context.Context, dir, listen string, log *slog.Logger) (*broker, error) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
 		return nil, fmt.Errorf("broker: address %q is not host:port: %w", listen, err)
@@ -41,6 +43,9 @@ func startBroker(dir, listen string, log *slog.Logger) (*broker, error) {
 	}
 	if number == 0 {
 		number = natsserver.RANDOM_PORT
+	}
+	if err := checkListen("broker", listen); err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("broker: make directory: %w", err)
@@ -58,16 +63,36 @@ func startBroker(dir, listen string, log *slog.Logger) (*broker, error) {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
 	server.SetLoggerV2(brokerLog{log.With("component", "broker")}, false, false, false)
-	server.Start()
-	if !server.ReadyForConnections(30 * time.Second) {
-		server.Shutdown()
-		return nil, fmt.Errorf("broker: it does not listen on %s: is another program there? See the log above", listen)
+	b := &broker{server, scale}
+	if err := b.start(ctx, listen); err != nil {
+		b.close()
+		return nil, err
 	}
-	if !server.JetStreamEnabled() {
-		server.Shutdown()
-		return nil, errors.New("broker: its store could not be opened; see the log above")
+	return b, nil
+}
+
+// start opens the store and waits until the broker takes connections. When ctx ends, the opening of the
+// store is waited for all the same: nothing may write there after this process says that it has stopped.
+func (b *broker) start(ctx context.Context, listen string) error {
+	started, ready := make(chan struct{}), make(chan bool, 1)
+	go func() {
+		b.server.Start()
+		close(started)
+		ready <- b.server.ReadyForConnections(30 * time.Second)
+	}()
+	select {
+	case <-ctx.Done():
+		<-started
+		return fmt.Errorf("broker: start: %w", ctx.Err())
+	case ok := <-ready:
+		if !ok {
+			return fmt.Errorf("broker: it does not listen on %s: see the log above", listen)
+		}
 	}
-	return &broker{server, scale}, nil
+	if !b.server.JetStreamEnabled() {
+		return errors.New("broker: its store could not be opened; see the log above")
+	}
+	return nil
 }
 
 // streamSizes fits the declared sizes of the streams to the free disk. The store's own limit is given

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chandler/events"
+	"chandler/events/bus"
 	"chandler/events/target"
 )
 
@@ -37,11 +39,13 @@ type collectionFlags struct {
 	include, exclude []string
 }
 
-func (f *collectionFlags) add(cmd *cobra.Command) {
+func (f *collectionFlags) add(a *app, cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.where, "where", "", "agents whose facts satisfy this CEL expression")
 	cmd.Flags().StringSliceVar(&f.include, "include", nil, "agents that belong to it whatever their facts (id or host name)")
 	cmd.Flags().StringSliceVar(&f.exclude, "exclude", nil, "agents that never belong to it (id or host name)")
 	cmd.Flags().StringVar(&f.comment, "comment", "", "what it is for")
+	a.completeFlag(cmd, "include", completeAgents)
+	a.completeFlag(cmd, "exclude", completeAgents)
 }
 
 func (f *collectionFlags) collection(ctx context.Context, c *client, name string) (events.Collection, error) {
@@ -53,7 +57,7 @@ func (f *collectionFlags) collection(ctx context.Context, c *client, name string
 		return out, err
 	}
 	if f.where == "" && len(f.include) == 0 {
-		return out, fmt.Errorf("collection %s would reach nobody: say who belongs to it with --where or --include (--where true: everybody)", name)
+		return out, fmt.Errorf("collection %q would reach nobody: say who belongs to it with --where or --include (--where true: everybody)", name)
 	}
 	if n := len(f.include) + len(f.exclude); n > events.MaxListed {
 		return out, fmt.Errorf("--include and --exclude name %s agents, at most %s can be: describe them by --where, for instance over tags", count(n), count(events.MaxListed))
@@ -74,6 +78,9 @@ func collectionSet(a *app) *cobra.Command {
 	var f collectionFlags
 	cmd := &cobra.Command{
 		Use: "set NAME", Short: "Make or change a collection", Args: cobra.ExactArgs(1),
+		Long: "Makes a collection, or replaces its definition. --where is a CEL expression over what a machine says of itself:\n\n" + factsHelp() +
+			"\n\nTexts are compared with == and !=, joined with && and ||; \"office\" in agent.tags looks into a list;\nagent.hostname.startsWith(\"ws-\") is a function of texts.",
+		ValidArgsFunction: a.completeArguments(completeCollections),
 		Example: `  chandler collection set workstations --where 'agent.os == "windows" && "office" in agent.tags'
   chandler collection set pilot --include ws-0412,ws-0413`,
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
@@ -88,17 +95,16 @@ func collectionSet(a *app) *cobra.Command {
 			return a.tellCollection(cmd, view)
 		}),
 	}
-	f.add(cmd)
+	f.add(a, cmd)
 	return cmd
 }
 
 // tellCollection answers set: in words for people, the struct otherwise.
 func (a *app) tellCollection(cmd *cobra.Command, view events.CollectionView) error {
-	if a.output != formTable && a.output != formWide {
-		return writeDetail(cmd.OutOrStdout(), a.output, view, view.Name, nil)
-	}
-	note(cmd.OutOrStdout(), "collection %s: %s", view.Name, plural(len(view.Members), "agent", "agents"))
 	tellFaults(cmd.ErrOrStderr(), view)
+	if err := a.answer(cmd, view, view.Name, "collection %s: %s", view.Name, plural(len(view.Members), "agent", "agents")); err != nil {
+		return err
+	}
 	if len(view.Outdated) > 0 {
 		note(cmd.ErrOrStderr(), "These deployments keep the target that was signed for them: %s. Create them again with --revise to reach the changed collection.", strings.Join(view.Outdated, ", "))
 	}
@@ -115,9 +121,13 @@ func collectionPreview(a *app) *cobra.Command {
 	var f collectionFlags
 	cmd := &cobra.Command{
 		Use: "preview [NAME]", Short: "Show who would belong to a collection; nothing is kept", Args: cobra.MaximumNArgs(1),
-		Example: `  chandler collection preview --where 'agent.site == "oslo"'`,
+		Long: `Shows who belongs to the collection NAME, as it would be with what the flags change; or, without a name,
+who would belong to a collection of what the flags say. The facts: chandler collection set --help.`,
+		Example: `  chandler collection preview --where 'agent.site == "oslo"'
+  chandler collection preview workstations --exclude ws-0412`,
+		ValidArgsFunction: a.completeArguments(completeCollections),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
-			wanted, err := f.collection(cmd.Context(), c, append(args, "preview")[0])
+			wanted, err := f.previewed(cmd, c, args)
 			if err != nil {
 				return err
 			}
@@ -129,8 +139,35 @@ func collectionPreview(a *app) *cobra.Command {
 			return a.writeMembers(cmd, c, view.Members)
 		}),
 	}
-	f.add(cmd)
+	f.add(a, cmd)
 	return cmd
+}
+
+// previewed is an existing collection with what the flags change, or one of the flags alone.
+func (f *collectionFlags) previewed(cmd *cobra.Command, c *client, args []string) (events.Collection, error) {
+	given := func(flag string) bool { return cmd.Flags().Changed(flag) }
+	changed := given("where") || given("include") || given("exclude")
+	if len(args) == 0 {
+		if !changed {
+			return events.Collection{}, errors.New("say a collection's NAME, or who is meant with --where or --include; see `chandler collection preview --help`")
+		}
+		return f.collection(cmd.Context(), c, "preview")
+	}
+	there, err := ask(cmd.Context(), c, events.CollectionShow, events.Named{Name: args[0]})
+	if err != nil && !(errors.Is(err, bus.ErrNotFound) && changed) {
+		return there.Collection, err
+	}
+	merged := *f
+	if !given("where") {
+		merged.where = there.Expression
+	}
+	if !given("include") {
+		merged.include = there.Include
+	}
+	if !given("exclude") {
+		merged.exclude = there.Exclude
+	}
+	return merged.collection(cmd.Context(), c, args[0])
 }
 
 // writeMembers lists agents by their ids, with their facts.
@@ -143,7 +180,7 @@ func (a *app) writeMembers(cmd *cobra.Command, c *client, members []string) erro
 		_, member := slices.BinarySearch(members, v.Facts.ID)
 		return !member
 	})
-	return a.agentColumns().write(cmd.OutOrStdout(), a.output, all.Agents)
+	return a.agentColumns().show(cmd, a.output, all.Agents)
 }
 
 func (a *app) collectionColumns() listing[events.CollectionView] {
@@ -152,11 +189,11 @@ func (a *app) collectionColumns() listing[events.CollectionView] {
 		name: func(r v) string { return r.Name },
 		columns: []column[v]{
 			{"NAME", false, func(r v) any { return r.Name }},
-			{"AGENTS", false, func(r v) any { return count(len(r.Members)) }},
+			{"AGENTS", false, func(r v) any { return countCell(len(r.Members)) }},
 			{"WHERE", false, func(r v) any { return r.Expression }},
 			{"INCLUDE", true, func(r v) any { return len(r.Include) }},
 			{"EXCLUDE", true, func(r v) any { return len(r.Exclude) }},
-			{"CHANGED", false, func(r v) any { return a.ago(r.Changed) }},
+			{"CHANGED", false, func(r v) any { return a.agoCell(r.Changed) }},
 			{"BY", true, func(r v) any { return r.By }},
 			{"COMMENT", true, func(r v) any { return r.Comment }},
 		},
@@ -171,7 +208,7 @@ func collectionList(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.collectionColumns().write(cmd.OutOrStdout(), a.output, all.Collections)
+			return a.collectionColumns().show(cmd, a.output, all.Collections)
 		}),
 	}
 }
@@ -179,7 +216,7 @@ func collectionList(a *app) *cobra.Command {
 func collectionShow(a *app) *cobra.Command {
 	var members bool
 	cmd := &cobra.Command{
-		Use: "show NAME", Short: "Show one collection", Args: cobra.ExactArgs(1),
+		Use: "show NAME", Short: "Show one collection", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeCollections),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			view, err := ask(cmd.Context(), c, events.CollectionShow, events.Named{Name: args[0]})
 			if err != nil {
@@ -202,6 +239,7 @@ func collectionShow(a *app) *cobra.Command {
 func collectionRemove(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "rm NAME", Short: "Remove a collection that no live deployment names", Args: cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeArguments(completeCollections),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			if _, err := ask(cmd.Context(), c, events.CollectionRemove, events.Named{Name: args[0]}); err != nil {
 				return err

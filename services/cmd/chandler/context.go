@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -17,27 +18,9 @@ func contextAdd(a *app) *cobra.Command {
 	c := connection{}
 	cmd := &cobra.Command{
 		Use: "add NAME --server URL", Short: "Make or change a context, and select it if there is no other", Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			store, err := a.contexts()
-			if err != nil {
-				return err
-			}
+		RunE: func(cmd *cobra.Command, args []string) error {
 			c.Name = args[0]
-			for _, file := range []*string{&c.SigningKey, &c.Trust} {
-				if *file == "" {
-					continue
-				}
-				if *file, err = filepath.Abs(*file); err != nil {
-					return err
-				}
-			}
-			if err := store.save(c); err != nil {
-				return err
-			}
-			if selected, err := store.selected(); err != nil || selected != "" {
-				return err
-			}
-			return store.choose(c.Name)
+			return a.addContext(cmd, c)
 		},
 	}
 	cmd.Flags().StringVar(&c.Server, "server", "", "address of the broker, or several separated by commas")
@@ -46,6 +29,55 @@ func contextAdd(a *app) *cobra.Command {
 	cmd.Flags().StringVar(&c.Trust, "trust", "", "file of the trust bundle that the fleet's agents hold")
 	_ = cmd.MarkFlagRequired("server")
 	return cmd
+}
+
+// addContext keeps a context whose files are there.
+func (a *app) addContext(cmd *cobra.Command, c connection) error {
+	store, err := a.contexts()
+	if err != nil {
+		return err
+	}
+	if err := c.validate(); err != nil {
+		return err
+	}
+	for _, file := range []struct {
+		flag string
+		name *string
+	}{{"signing-key", &c.SigningKey}, {"trust", &c.Trust}} {
+		if *file.name == "" {
+			continue
+		}
+		if info, err := os.Stat(*file.name); err != nil {
+			return fmt.Errorf("--%s: %w", file.flag, err)
+		} else if !info.Mode().IsRegular() {
+			return fmt.Errorf("--%s: %s is not a file", file.flag, *file.name)
+		}
+		if *file.name, err = filepath.Abs(*file.name); err != nil {
+			return err
+		}
+	}
+	there, err := exists(store.file(c.Name))
+	if err != nil {
+		return err
+	}
+	if err := store.save(c); err != nil {
+		return err
+	}
+	selected, err := store.selected()
+	if err == nil && selected == "" {
+		selected, err = c.Name, store.choose(c.Name)
+	}
+	if err != nil {
+		return err
+	}
+	done, chosen := "is made", ": `"+a.self+" context use "+c.Name+"` selects it"
+	if there {
+		done = "is changed"
+	}
+	if selected == c.Name {
+		chosen = ", and is selected"
+	}
+	return a.answer(cmd, contextRow{c, selected == c.Name}, c.Name, "context %s %s: %s as %s%s", c.Name, done, c.Server, c.Caller, chosen)
 }
 
 func contextUse(a *app) *cobra.Command {
@@ -59,8 +91,11 @@ func contextUse(a *app) *cobra.Command {
 			if err := store.choose(args[0]); err != nil {
 				return err
 			}
-			note(cmd.ErrOrStderr(), "context %s is selected", args[0])
-			return nil
+			c, err := store.load(args[0])
+			if err != nil {
+				return err
+			}
+			return a.answer(cmd, contextRow{c, true}, c.Name, "context %s is selected: %s", c.Name, c.Server)
 		},
 	}
 }
@@ -103,7 +138,7 @@ func contextList(a *app) *cobra.Command {
 			for _, c := range all {
 				rows = append(rows, contextRow{c, c.Name == selected})
 			}
-			return contextColumns.write(cmd.OutOrStdout(), a.output, rows)
+			return contextColumns.show(cmd, a.output, rows)
 		},
 	}
 }
@@ -134,11 +169,14 @@ func contextRemove(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			c, err := store.load(args[0])
+			if err != nil {
+				return err
+			}
 			if err := store.remove(args[0]); err != nil {
 				return err
 			}
-			note(cmd.ErrOrStderr(), "context %s is forgotten", args[0])
-			return nil
+			return a.answer(cmd, contextRow{connection: c}, c.Name, "context %s is forgotten; its files stay where they are", c.Name)
 		},
 	}
 }
@@ -146,11 +184,11 @@ func contextRemove(a *app) *cobra.Command {
 func (a *app) completeContext(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	store, err := a.contexts()
 	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
+		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	all, err := store.list()
 	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
+		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	var names []string
 	for _, c := range all {

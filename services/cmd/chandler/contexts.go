@@ -42,14 +42,25 @@ func (c connection) validate() error {
 	}
 	for server := range strings.SplitSeq(c.Server, ",") {
 		u, err := url.Parse(server)
-		if err != nil || u.Host == "" {
-			return fmt.Errorf("context %s: server %q is not an address such as %s", c.Name, server, defaultServer)
+		if err != nil || u.Host == "" || !slices.Contains(schemes(), u.Scheme) {
+			return fmt.Errorf("context %s: server %q is not an address such as %s (possible are %s)", c.Name, withoutUser(server), defaultServer, joined(schemes()))
 		}
 		if u.User != nil {
 			return fmt.Errorf("context %s: the server's address holds a secret: leave it out", c.Name)
 		}
 	}
 	return nil
+}
+
+// schemes of a broker's addresses.
+func schemes() []string { return []string{"nats", "tls", "ws", "wss"} }
+
+// withoutUser takes what may be a secret out of an address that is shown.
+func withoutUser(server string) string {
+	if i := strings.LastIndexByte(server, '@'); i >= 0 {
+		return "…" + server[i:]
+	}
+	return server
 }
 
 // contextStore keeps contexts as files NAME.json in dir/context, and the selected name in dir/context.txt.
@@ -84,7 +95,7 @@ func (s contextStore) load(name string) (connection, error) {
 	}
 	data, err := readSmall(s.file(name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return connection{}, fmt.Errorf("there is no context %s: `chandler context ls` shows those there are", name)
+		return connection{}, fmt.Errorf("there is no context %q: `chandler context ls` shows those there are", name)
 	}
 	if err != nil {
 		return connection{}, err

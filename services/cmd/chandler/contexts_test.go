@@ -30,6 +30,10 @@ func TestAContextIsKeptSelectedAndForgotten(t *testing.T) {
 		return stdout
 	}
 	must("context", "add", "oslo", "--server", "nats://oslo.example:4222", "--caller", "kari")
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("order.key", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	must("context", "add", "bergen", "--server", "nats://bergen.example:4222", "--signing-key", "order.key")
 	if got := must("context", "ls"); !strings.Contains(got, "*  oslo") || strings.Contains(got, "*  bergen") {
 		t.Fatalf("the first context should stay selected:\n%s", got)
@@ -48,6 +52,13 @@ func TestAContextIsKeptSelectedAndForgotten(t *testing.T) {
 			t.Fatalf("got %v, %v", info, err)
 		}
 	}
+	if got := must("context", "use", "oslo", "-o", "json"); !strings.Contains(got, `"selected": true`) {
+		t.Fatalf("got %q", got)
+	}
+	if got := must("context", "add", "oslo", "--server", "tls://oslo.example:4222"); !strings.Contains(got, "context oslo is changed") {
+		t.Fatalf("got %q", got)
+	}
+	must("context", "use", "bergen")
 	must("context", "rm", "bergen")
 	if got, err := a.current(); err != nil || got.Server != defaultServer {
 		t.Fatalf("after the selected one is forgotten: %+v, %v", got, err)
@@ -81,15 +92,19 @@ func TestTheFlagBeatsTheEnvironmentBeatsTheSelection(t *testing.T) {
 
 func TestContextsThatCouldNotWorkAreRefused(t *testing.T) {
 	for name, args := range map[string][]string{
-		"a caller with a dot":     {"add", "x", "--server", "nats://a:4222", "--caller", "a.b"},
-		"a caller that matches":   {"add", "x", "--server", "nats://a:4222", "--caller", "*"},
-		"a name with a slash":     {"add", "../x", "--server", "nats://a:4222"},
-		"a server without a host": {"add", "x", "--server", "4222"},
-		"a secret in the address": {"add", "x", "--server", "nats://me:secret@a:4222"},
-		"no server":               {"add", "x"},
-		"use of one that is not":  {"use", "x"},
-		"show of one that is not": {"show", "x"},
-		"rm of one outside":       {"rm", "../x"},
+		"a caller with a dot":       {"add", "x", "--server", "nats://a:4222", "--caller", "a.b"},
+		"a caller that matches":     {"add", "x", "--server", "nats://a:4222", "--caller", "*"},
+		"a name with a slash":       {"add", "../x", "--server", "nats://a:4222"},
+		"a server without a host":   {"add", "x", "--server", "4222"},
+		"a secret in the address":   {"add", "x", "--server", "nats://me:secret@a:4222"},
+		"a secret in a bad address": {"add", "x", "--server", "me:secret@a"},
+		"another kind of server":    {"add", "x", "--server", "http://a:4222"},
+		"a key that is not there":   {"add", "x", "--server", "nats://a:4222", "--signing-key", "absent.key"},
+		"a bundle that is no file":  {"add", "x", "--server", "nats://a:4222", "--trust", "."},
+		"no server":                 {"add", "x"},
+		"use of one that is not":    {"use", "x"},
+		"show of one that is not":   {"show", "x"},
+		"rm of one outside":         {"rm", "../x"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			home := t.TempDir()

@@ -59,6 +59,9 @@ type demoResult struct {
 }
 
 func (d *demo) run(cmd *cobra.Command) (err error) {
+	if err := d.only(formTable, formJSON, formYAML); err != nil {
+		return err
+	}
 	if d.agents < 1 || d.agents > 50 {
 		return fmt.Errorf("--agents %d: between 1 and 50", d.agents)
 	}
@@ -84,8 +87,7 @@ func (d *demo) run(cmd *cobra.Command) (err error) {
 		err = d.tell(cmd, result)
 	}
 	if err == nil && d.keep {
-		d.tellKept(cmd.ErrOrStderr())
-		<-cmd.Context().Done()
+		err = d.stay(cmd)
 	}
 	d.client.bus.Conn().Close()
 	cancel()
@@ -187,11 +189,11 @@ func (d *demo) deploy(ctx context.Context) error {
 		return err
 	}
 	f := createFlags{packageRef: demoPackage, program: "install", to: "everybody", rerun: "if-failed", valid: "1d"}
-	o, err := d.times(f)
+	o, err := d.proposal(demoDeployment, f)
 	if err != nil {
 		return err
 	}
-	o.Fleet, o.Deployment, o.Program = signer.trust.Fleet, demoDeployment, f.program
+	o.Fleet = signer.trust.Fleet
 	collection, err := fillOrder(ctx, d.client, &o, f)
 	if err != nil {
 		return err
@@ -250,12 +252,14 @@ func (d *demo) tell(cmd *cobra.Command, r demoResult) error {
 	for _, n := range r.Events {
 		total += n
 	}
-	d.step("%s of %d jobs succeeded; %s events in %.1f s", count(r.Jobs[events.Succeeded]), d.agents, count(int64(total)), r.Seconds)
+	d.step("%s of %s succeeded; %s events in %.1f s", count(r.Jobs[events.Succeeded]), plural(d.agents, "job", "jobs"), count(int64(total)), r.Seconds)
 	if d.output == formTable {
-		fmt.Fprintf(d.out, "\nThat was a signed order, %d offers, and every transition as a CloudEvent on NATS JetStream.\n", d.agents)
-		fmt.Fprintln(d.out, "Look next: chandler demo --keep   then, in another terminal:")
-		fmt.Fprintln(d.out, "  chandler --context demo job ls · job why JOB · why demo-1 · events tail · agent ls")
-	} else if err := json.NewEncoder(cmd.OutOrStdout()).Encode(r); err != nil {
+		fmt.Fprintf(d.out, "\nThat was a signed order, %s, and every transition as a CloudEvent on NATS JetStream.\n", plural(d.agents, "offer", "offers"))
+		if !d.keep {
+			fmt.Fprintf(d.out, "Look next: %s demo --keep   then, in another terminal:\n", d.self)
+			d.tellCommands()
+		}
+	} else if err := d.writeResult(cmd.OutOrStdout(), r); err != nil {
 		return err
 	}
 	if r.Jobs[events.Succeeded] != int64(d.agents) || len(r.Jobs) != 1 {
@@ -264,16 +268,35 @@ func (d *demo) tell(cmd *cobra.Command, r demoResult) error {
 	return nil
 }
 
-func (d *demo) tellKept(w io.Writer) {
+// writeResult is one JSON object on one line, or YAML.
+func (d *demo) writeResult(w io.Writer, r demoResult) error {
+	if d.output == formYAML {
+		return writeData(w, d.output, r)
+	}
+	return json.NewEncoder(w).Encode(r)
+}
+
+func (d *demo) tellCommands() {
+	fmt.Fprintf(d.out, "  %s --context demo job ls · job why JOB · why demo-1 · events tail · agent ls\n", d.self)
+}
+
+// stay keeps everything running until it is interrupted. Context "demo" leads there for as long.
+func (d *demo) stay(cmd *cobra.Command) error {
 	store, err := d.contexts()
 	if err == nil {
 		err = store.save(d.client.connection)
 	}
 	if err != nil {
-		note(w, "no context was written: %v", err)
-		return
+		note(cmd.ErrOrStderr(), "no context was written: %v", err)
+	} else {
+		fmt.Fprintln(d.out, "Everything goes on running until you interrupt it (Ctrl-C). Look around in another terminal:")
+		d.tellCommands()
 	}
-	note(w, "Everything goes on running until you interrupt it (Ctrl-C). Context \"demo\" leads there: chandler --context demo job ls")
+	<-cmd.Context().Done()
+	if there, err := store.load(d.client.Name); err != nil || there != d.client.connection {
+		return nil // none, or another demonstration's
+	}
+	return store.remove(d.client.Name)
 }
 
 // step tells one thing that happened, with the seconds since the start.

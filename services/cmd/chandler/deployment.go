@@ -38,15 +38,15 @@ func (a *app) deploymentColumns() listing[events.DeploymentView] {
 			{"PROGRAM", false, func(r v) any { return programText(r.DeploymentNotice) }},
 			{"COLLECTION", false, func(r v) any { return r.Collection }},
 			{"LIFE", false, func(r v) any { return r.Life }},
-			{"MEMBERS", false, func(r v) any { return count(r.Members) }},
-			{"RELEASED", true, func(r v) any { return count(r.Released) }},
+			{"MEMBERS", false, func(r v) any { return countCell(r.Members) }},
+			{"RELEASED", true, func(r v) any { return countCell(r.Released) }},
 			{"SUCCEEDED", false, state(events.Succeeded)},
 			{"FAILED", false, state(events.Failed)},
 			{"REVISION", true, func(r v) any { return r.Revision }},
-			{"DEADLINE", true, func(r v) any { return a.optionalTime(r.Deadline) }},
-			{"EXPIRES", true, func(r v) any { return a.optionalTime(r.Expires) }},
+			{"DEADLINE", true, func(r v) any { return a.optionalCell(r.Deadline) }},
+			{"EXPIRES", true, func(r v) any { return a.optionalCell(r.Expires) }},
 			{"BY", true, func(r v) any { return r.By }},
-			{"CREATED", false, func(r v) any { return a.ago(r.At) }},
+			{"CREATED", false, func(r v) any { return a.agoCell(r.At) }},
 		},
 	}
 }
@@ -59,14 +59,14 @@ func deploymentList(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.deploymentColumns().write(cmd.OutOrStdout(), a.output, all.Deployments)
+			return a.deploymentColumns().show(cmd, a.output, all.Deployments)
 		}),
 	}
 }
 
 func deploymentShow(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "show NAME", Short: "Show one deployment", Args: cobra.ExactArgs(1),
+		Use: "show NAME", Short: "Show one deployment", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeDeployments),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			view, err := ask(cmd.Context(), c, events.DeploymentShow, events.Named{Name: args[0]})
 			if err != nil {
@@ -95,14 +95,13 @@ func (a *app) writeDeployment(cmd *cobra.Command, view events.DeploymentView) er
 func deploymentChange(a *app, verb, short string, call events.Call[events.Named, events.DeploymentView], done string) *cobra.Command {
 	var why string
 	cmd := &cobra.Command{
-		Use: verb + " NAME", Short: short, Args: cobra.ExactArgs(1),
+		Use: verb + " NAME", Short: short, Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeDeployments),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			view, err := ask(cmd.Context(), c, call, events.Named{Name: args[0], Why: why})
 			if err != nil {
 				return err
 			}
-			note(cmd.ErrOrStderr(), "deployment %s %s", view.Deployment, done)
-			return nil
+			return a.answer(cmd, view, view.Deployment, "deployment %s %s", view.Deployment, done)
 		}),
 	}
 	cmd.Flags().StringVar(&why, "why", "", "why, kept with the event")
@@ -111,24 +110,23 @@ func deploymentChange(a *app, verb, short string, call events.Call[events.Named,
 
 func deploymentRetry(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "retry NAME", Short: "Offer a deployment's failed jobs once more", Args: cobra.ExactArgs(1),
+		Use: "retry NAME", Short: "Offer a deployment's failed jobs once more", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeDeployments),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
-			answer, err := ask(cmd.Context(), c, events.ExecutionRetry, events.Named{Name: args[0]})
+			answer, err := askHeard(cmd.Context(), c, events.ExecutionRetry, events.Named{Name: args[0]}, args[0])
 			if err != nil {
 				return err
 			}
-			if a.output == formJSON || a.output == formYAML {
-				return writeData(cmd.OutOrStdout(), a.output, answer)
+			if answer.Offered == 0 {
+				return a.answer(cmd, answer, args[0], "deployment %s: no job failed, so none is offered again", args[0])
 			}
-			note(cmd.OutOrStdout(), "%s offered again; follow with: chandler deployment watch %s", plural(answer.Offered, "job is", "jobs are"), args[0])
-			return nil
+			return a.answer(cmd, answer, args[0], "deployment %s: %s offered again; follow with: %s deployment watch %s", args[0], plural(answer.Offered, "job is", "jobs are"), a.self, args[0])
 		}),
 	}
 }
 
 func deploymentRemove(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "rm NAME", Short: "Forget a deployment that is stopped, expired or done; its history stays", Args: cobra.ExactArgs(1),
+		Use: "rm NAME", Short: "Forget a deployment that is stopped, expired or done; its history stays", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeDeployments),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			if _, err := ask(cmd.Context(), c, events.DeploymentRemove, events.Named{Name: args[0]}); err != nil {
 				return err

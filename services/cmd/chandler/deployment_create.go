@@ -15,6 +15,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/bus"
+	"chandler/events/manifest"
 	"chandler/events/order"
 )
 
@@ -38,9 +39,13 @@ func deploymentCreate(a *app) *cobra.Command {
 Times are RFC 3339 (2026-12-01T08:00:00Z), local with a zone ("2026-12-01T08:00 Europe/Oslo"), or from now
 (+36h).`,
 		Example: `  chandler deployment create hello-everywhere --package hello --program install --to workstations --watch`,
-		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
-			return a.create(cmd, c, args[0], f)
-		}),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := a.proposal(args[0], f)
+			if err != nil {
+				return err
+			}
+			return a.connected(func(cmd *cobra.Command, c *client, _ []string) error { return a.create(cmd, c, o, f) })(cmd, args)
+		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.packageRef, "package", "", "package, and its version; without one the newest published")
@@ -59,19 +64,38 @@ Times are RFC 3339 (2026-12-01T08:00:00Z), local with a zone ("2026-12-01T08:00 
 	for _, name := range []string{"package", "program", "to"} {
 		_ = cmd.MarkFlagRequired(name)
 	}
+	a.completeFlag(cmd, "package", completePackages)
+	a.completeFlag(cmd, "program", completePrograms)
+	a.completeFlag(cmd, "to", completeCollections)
+	completeWords(cmd, "rerun", reruns()...)
 	return cmd
 }
 
-func (a *app) create(cmd *cobra.Command, c *client, name string, f createFlags) error {
+// proposal is the order as far as the command line says it; mistakes in that are told before anybody is asked.
+func (a *app) proposal(name string, f createFlags) (order.Order, error) {
+	for _, n := range []struct{ what, name string }{{"deployment", name}, {"--program", f.program}, {"--to", f.to}} {
+		if err := events.ValidToken(n.name); err != nil {
+			return order.Order{}, fmt.Errorf("%s: %w", n.what, err)
+		}
+	}
+	if name, _, _ := strings.Cut(f.packageRef, "@"); events.ValidPackage(name) != nil {
+		return order.Order{}, fmt.Errorf("--package: %w", events.ValidPackage(name))
+	}
+	if !slices.Contains(reruns(), f.rerun) {
+		return order.Order{}, fmt.Errorf("--rerun %q: it must be one of %s", f.rerun, joined(reruns()))
+	}
+	o, err := a.times(f)
+	o.Deployment, o.Program = name, f.program
+	return o, err
+}
+
+func (a *app) create(cmd *cobra.Command, c *client, o order.Order, f createFlags) error {
+	name := o.Deployment
 	signer, err := loadSigner(c.connection)
 	if err != nil {
 		return err
 	}
-	o, err := a.times(f)
-	if err != nil {
-		return err
-	}
-	o.Fleet, o.Deployment, o.Program = signer.trust.Fleet, name, f.program
+	o.Fleet = signer.trust.Fleet
 	collection, err := fillOrder(cmd.Context(), c, &o, f)
 	if err != nil {
 		return err
@@ -81,7 +105,11 @@ func (a *app) create(cmd *cobra.Command, c *client, name string, f createFlags) 
 		return err
 	}
 	note(cmd.ErrOrStderr(), "%s@%s/%s (run %s) to %s: %s now", o.Package, o.Version, o.Program, o.Run, o.Collection, plural(len(collection.Members), "machine", "machines"))
+	note(cmd.ErrOrStderr(), "manifest %s; target %s", o.Manifest, cellOr(o.Expression, "the included agents only"))
 	tellFaults(cmd.ErrOrStderr(), collection)
+	if o.Run == events.RunUser {
+		note(cmd.ErrOrStderr(), "WARNING: agents of this version refuse programs with run: user (%s): they run administrative ones only", events.ContextUnsupported)
+	}
 	if f.dryRun {
 		return a.writeOrder(cmd, o)
 	}
@@ -93,13 +121,9 @@ func (a *app) create(cmd *cobra.Command, c *client, name string, f createFlags) 
 		return err
 	}
 	if f.watch {
-		return a.watch(cmd, c, name)
+		return a.watch(cmd, c, name, false)
 	}
-	if a.output != formTable && a.output != formWide {
-		return writeDetail(cmd.OutOrStdout(), a.output, view, view.Deployment, nil)
-	}
-	note(cmd.OutOrStdout(), "deployment %s is %s; follow with: chandler deployment watch %s", name, view.Life, name)
-	return nil
+	return a.answer(cmd, view, view.Deployment, "deployment %s is %s; follow with: %s deployment watch %s", name, view.Life, a.self, name)
 }
 
 // times fills what the flags say about time into an order.
@@ -108,6 +132,9 @@ func (a *app) times(f createFlags) (order.Order, error) {
 	valid, err := parseSpan(f.valid)
 	if err != nil {
 		return o, fmt.Errorf("--valid: %w", err)
+	}
+	if valid == 0 {
+		return o, errors.New("--valid 0: an order without validity would reach nobody")
 	}
 	o.NotAfter = o.Issued.Add(valid)
 	var deadline *time.Time
@@ -122,6 +149,9 @@ func (a *app) times(f createFlags) (order.Order, error) {
 		if err != nil {
 			return o, fmt.Errorf("--%s: %w", t.flag, err)
 		}
+		if t.flag != "available" && !when.After(o.Issued) {
+			return o, fmt.Errorf("--%s lies in the past (%s): say a later time, or leave it out", t.flag, a.longTime(when))
+		}
 		if !when.Before(o.NotAfter) {
 			return o, fmt.Errorf("--%s lies after %s, when the signature ends to be valid: give a longer --valid", t.flag, a.longTime(o.NotAfter))
 		}
@@ -129,6 +159,14 @@ func (a *app) times(f createFlags) (order.Order, error) {
 	}
 	if deadline != nil {
 		o.Assignments = []order.Assignment{{At: deadline}}
+	}
+	for _, before := range []struct {
+		flag string
+		time *time.Time
+	}{{"available", o.Available}, {"deadline", deadline}} {
+		if o.Expires != nil && before.time != nil && !o.Expires.After(*before.time) {
+			return o, fmt.Errorf("--expires lies before --%s: nothing would ever start", before.flag)
+		}
 	}
 	return o, nil
 }
@@ -141,9 +179,12 @@ func fillOrder(ctx context.Context, c *client, o *order.Order, f createFlags) (e
 	if err != nil {
 		return events.CollectionView{}, fmt.Errorf("--package: %w", err)
 	}
+	if err := checkFound(found, name, version); err != nil {
+		return events.CollectionView{}, err
+	}
 	program, ok := found.Manifest.Programs[f.program]
 	if !ok {
-		return events.CollectionView{}, fmt.Errorf("package %s@%s has no program %q, but: %s", found.Manifest.Package, found.Manifest.Version, f.program,
+		return events.CollectionView{}, fmt.Errorf("package %s@%s has no program %q; it has %s", found.Manifest.Package, found.Manifest.Version, f.program,
 			strings.Join(slices.Sorted(maps.Keys(found.Manifest.Programs)), ", "))
 	}
 	o.Package, o.Version, o.Manifest, o.Run = found.Manifest.Package, found.Manifest.Version, found.Digest, program.Run
@@ -159,6 +200,30 @@ func fillOrder(ctx context.Context, c *client, o *order.Order, f createFlags) (e
 	return collection, err
 }
 
+// checkFound makes sure that what is about to be signed is what was asked for: whoever can speak on the
+// broker can answer in place of the content service.
+func checkFound(found events.PackageInfo, name, version string) error {
+	m := found.Manifest
+	if m.Package != name || version != "" && m.Version != version {
+		return fmt.Errorf("--package: asked for %s, the content service answered with %s@%s: nothing was signed", packageText(name, version), m.Package, m.Version)
+	}
+	data, err := manifest.Encode(m)
+	if err != nil {
+		return fmt.Errorf("--package: the answer is no manifest: %w", err)
+	}
+	if digest := events.DigestOf(data); digest != found.Digest {
+		return fmt.Errorf("--package: the answer for %s@%s does not hash to its digest (%.12s, not %.12s): nothing was signed", m.Package, m.Version, digest, found.Digest)
+	}
+	return nil
+}
+
+func packageText(name, version string) string {
+	if version == "" {
+		return name
+	}
+	return name + "@" + version
+}
+
 // nextRevision is 1 for a new deployment. Replacing one must be meant.
 func nextRevision(ctx context.Context, c *client, name string, revise bool) (uint64, error) {
 	there, err := ask(ctx, c, events.DeploymentShow, events.Named{Name: name})
@@ -169,7 +234,7 @@ func nextRevision(ctx context.Context, c *client, name string, revise bool) (uin
 		return 0, err
 	}
 	if !revise {
-		return 0, fmt.Errorf("there is a deployment %s (%s, %s): choose another name, or replace it with --revise", name, programText(there.DeploymentNotice), there.Life)
+		return 0, fmt.Errorf("there is a deployment %q (%s, %s): choose another name, or replace it with --revise", name, programText(there.DeploymentNotice), there.Life)
 	}
 	return there.Revision + 1, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"chandler/events"
+	"chandler/events/manifest"
 	"chandler/events/order"
 )
 
@@ -46,7 +47,7 @@ func TestADeploymentIsSignedAsAgentsWillReadIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := order.Order{
-		Format: order.Format, Fleet: s.trust.Fleet, Deployment: "hello-everywhere", Revision: 1, Package: "hello", Version: "2.10-3", Manifest: events.DigestOf([]byte("m")),
+		Format: order.Format, Fleet: s.trust.Fleet, Deployment: "hello-everywhere", Revision: 1, Package: "hello", Version: "2.10-3", Manifest: digestOf(t, f.packages[0].Manifest),
 		Program: "install", Run: events.RunAdministrative, Collection: "office", Expression: `agent.os == "linux"`, ExcludeDigest: order.ListDigest([]string{"agent0002"}),
 		Assignments: []order.Assignment{{At: new(testNow.Add(24 * time.Hour))}}, Expires: new(time.Date(2026, 12, 24, 11, 0, 0, 0, time.UTC)),
 		Rerun: order.RerunNever, Issued: testNow, NotAfter: testNow.Add(order.DefaultValidity),
@@ -71,6 +72,10 @@ func TestWhatMustNotBeSentIsNotSent(t *testing.T) {
 		"a program that is not there":         {args: []string{"--program", "instal"}, code: 1, says: "install, remove"},
 		"a package that is not there":         {args: []string{"--package", "goodbye"}, code: 1, says: "--package"},
 		"a deadline after the signature ends": {args: []string{"--deadline", "+91d"}, code: 1, says: "--valid"},
+		"a deadline in the past":              {args: []string{"--deadline", "2026-12-01T07:59:59Z"}, code: 1, says: "--deadline lies in the past"},
+		"an expiry in the past":               {args: []string{"--expires", "2026-12-01T07:59:59Z"}, code: 1, says: "--expires lies in the past"},
+		"an expiry before it is available":    {args: []string{"--available", "+2d", "--expires", "+1d"}, code: 1, says: "--expires lies before --available"},
+		"no validity":                         {args: []string{"--valid", "0d"}, code: 1, says: "--valid"},
 		"an expiry before the deadline":       {args: []string{"--deadline", "+2d", "--expires", "+1d"}, code: 1, says: "expires"},
 		"a time without a zone":               {args: []string{"--available", "2026-12-01T08:00"}, code: 1, says: "zone"},
 		"an unknown rerun":                    {args: []string{"--rerun", "sometimes"}, code: 1, says: "if-failed"},
@@ -94,6 +99,41 @@ func TestWhatMustNotBeSentIsNotSent(t *testing.T) {
 				t.Error("it was sent")
 			}
 		})
+	}
+}
+
+func TestMistakesOnTheCommandLineAreToldBeforeAnybodyIsAsked(t *testing.T) {
+	a := testApp(map[string]string{"XDG_CONFIG_HOME": t.TempDir()})
+	store, err := a.contexts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.save(connection{Name: "nowhere", Server: "nats://127.0.0.1:1", Caller: defaultCaller}); err != nil {
+		t.Fatal(err)
+	}
+	for says, args := range map[string][]string{
+		"the broker":  nil,
+		"--rerun":     {"--rerun", "sometimes"},
+		"--valid":     {"--valid", "soon"},
+		"--deadline":  {"--deadline", "yesterday"},
+		"--package":   {"--package", "Hello World"},
+		"--to":        {"--to", "a.b"},
+		"--program":   {"--program", "*"},
+		"--available": {"--available", "2026-12-01T08:00"},
+	} {
+		code, _, stderr := command(t, a, "", append(append([]string{"--context", "nowhere"}, createHello...), args...)...)
+		if code != 1 || !strings.Contains(stderr, says) || len(args) > 0 && strings.Contains(stderr, "the broker") {
+			t.Errorf("%v: exit code %d, %s", args, code, stderr)
+		}
+	}
+}
+
+func TestAProgramForUsersIsWarnedAbout(t *testing.T) {
+	f := helloFleet(t)
+	f.set(func() { f.packages[0].Manifest.Programs["install"] = events.Program{Run: events.RunUser} })
+	code, _, stderr := command(t, f.app, "", append(createHello, "--dry-run")...)
+	if code != 0 || !strings.Contains(stderr, "refuse programs with run: user") {
+		t.Errorf("exit code %d, %s", code, stderr)
 	}
 }
 
@@ -122,4 +162,32 @@ func TestManyMachinesAskForTheNameTyped(t *testing.T) {
 			t.Errorf("%q: sent %v, exit code %d: %s", typed, f.sent() != nil, code, stderr)
 		}
 	}
+}
+
+func TestAnAnswerThatIsNotWhatWasAskedForIsNotSigned(t *testing.T) {
+	m := events.Manifest{API: "chandler/v1", Package: "hello", Version: "1.0"}
+	right := events.PackageInfo{Manifest: m, Digest: digestOf(t, m)}
+	if err := checkFound(right, "hello", "1.0"); err != nil {
+		t.Fatal(err)
+	}
+	swapped := right
+	swapped.Digest = events.DigestOf([]byte("another manifest"))
+	for name, err := range map[string]error{
+		"another digest":  checkFound(swapped, "hello", ""),
+		"another package": checkFound(right, "goodbye", ""),
+		"another version": checkFound(right, "hello", "2.0"),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "nothing was signed") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func digestOf(t *testing.T, m events.Manifest) string {
+	t.Helper()
+	data, err := manifest.Encode(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return events.DigestOf(data)
 }

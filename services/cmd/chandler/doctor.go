@@ -61,7 +61,7 @@ nothing runs twice. In a large fleet it costs as much as a day's statuses.`,
 				return err
 			}
 			found := a.examine(cmd.Context(), where)
-			if err := findingColumns.write(cmd.OutOrStdout(), a.output, found); err != nil {
+			if err := findingColumns.show(cmd, a.output, found); err != nil {
 				return err
 			}
 			for _, f := range found {
@@ -100,7 +100,7 @@ func (a *app) examine(ctx context.Context, where connection) []finding {
 	defer c.bus.Conn().Close()
 	found = append(found, examineBroker(c)...)
 	for _, look := range []func(context.Context, *client) ([]finding, error){
-		examineTopology, examineServices, examineConsumers, a.examineDeadLetters, a.examineAgents, a.examineOrders,
+		examineTopology, examineServices, examineConsumers, a.examineDeadLetters, a.examineAgents, a.examineOrders, a.examineFreezes,
 	} {
 		more, err := look(ctx, c)
 		found = append(found, more...)
@@ -181,28 +181,56 @@ func (a *app) examineAgents(ctx context.Context, c *client) ([]finding, error) {
 // nearEnd is how long before its end an order's validity is warned about.
 const nearEnd = 14 * 24 * time.Hour
 
+// lastPart of an order's validity is near its end however short the whole was meant to be.
+const lastPart = 6
+
 func (a *app) examineOrders(ctx context.Context, c *client) ([]finding, error) {
 	all, err := ask(ctx, c, events.DeploymentList, events.Nothing{})
 	if err != nil {
 		return nil, err
 	}
+	return a.judgeOrders(all.Deployments), nil
+}
+
+func (a *app) judgeOrders(all []events.DeploymentView) []finding {
 	var found []finding
 	live := 0
-	for _, d := range all.Deployments {
+	for _, d := range all {
 		if d.Life == events.LifeStopped || d.Life == events.LifeExpired {
 			continue
 		}
 		live++
 		left := d.NotAfter.Sub(a.now())
+		warnBelow := min(nearEnd, d.NotAfter.Sub(d.At)/lastPart)
 		switch {
 		case left <= 0:
-			found = append(found, problem("order", "create it again with --revise", "the signature of deployment %s is no longer valid since %s", d.Deployment, a.longTime(d.NotAfter)))
-		case left < nearEnd:
+			found = append(found, problem("order", "create it again with --revise", "the signature of deployment %s ended to be valid at %s", d.Deployment, a.longTime(d.NotAfter)))
+		case left < warnBelow:
 			found = append(found, warning("order", "create it again with --revise", "the signature of deployment %s is valid only until %s", d.Deployment, a.longTime(d.NotAfter)))
 		}
 	}
 	if len(found) == 0 {
 		found = append(found, ok("orders", "%s, every signature is valid for long enough", plural(live, "live deployment", "live deployments")))
+	}
+	return found
+}
+
+// examineFreezes names what is frozen: it is easily forgotten, and then nothing seems to happen.
+func (a *app) examineFreezes(ctx context.Context, c *client) ([]finding, error) {
+	all, err := ask(ctx, c, events.ExecutionFreezes, events.Nothing{})
+	if err != nil {
+		return nil, err
+	}
+	found := []finding{}
+	for _, f := range all.Freezes {
+		why := ""
+		if f.Why != "" {
+			why = " (" + f.Why + ")"
+		}
+		found = append(found, warning("freeze", "lift it with `"+a.unfreezeCommand(f)+"`", "%s starts no programs: frozen by %s at %s%s", scopeText(f), f.By, a.longTime(f.At), why))
+	}
+	if len(found) == 0 {
+		found = append(found, ok("freezes", "none"))
 	}
 	return found, nil
 }

@@ -33,7 +33,7 @@ func (a *app) reconcile(cmd *cobra.Command, c *client, _ []string) error {
 	if err != nil {
 		return fmt.Errorf("%w: agents were not asked; repeat it when that is mended", err)
 	}
-	if a.output != formTable && a.output != formWide {
+	if !people(a.output) {
 		return writeDetail(cmd.OutOrStdout(), a.output, reconciled{told, retold}, told.Run, nil)
 	}
 	note(cmd.OutOrStdout(), "reconciled: agents that are connected tell their jobs again now, others when they come back")

@@ -14,6 +14,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/bus"
+	"chandler/events/manifest"
 )
 
 // fakeFleet answers as the services would, from what a test put into it, on a real broker.
@@ -37,7 +38,7 @@ func newFakeFleet(t *testing.T) *fakeFleet {
 	t.Helper()
 	dir := t.TempDir()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	b, err := startBroker(filepath.Join(dir, "broker"), "127.0.0.1:0", log)
+	b, err := startBroker(t.Context(), filepath.Join(dir, "broker"), "127.0.0.1:0", log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +117,9 @@ func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
 		"content": {with(f, events.ContentShow, func(n events.Named) (events.PackageInfo, error) {
 			for _, p := range f.packages {
 				if p.Manifest.Package == n.Name {
-					return p, nil
+					data, err := manifest.Encode(p.Manifest)
+					p.Digest = events.DigestOf(data)
+					return p, err
 				}
 			}
 			return events.PackageInfo{}, bus.NotFound(os.ErrNotExist)

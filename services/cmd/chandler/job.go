@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chandler/events"
+	"chandler/events/bus"
 )
 
 func newJob(a *app) *cobra.Command {
@@ -18,26 +20,33 @@ func newJob(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) jobColumns() listing[events.JobRow] {
-	type v = events.JobRow
+// jobRow is a job as listings show it: with the name of its machine, where scheduling tells.
+type jobRow struct {
+	events.JobRow
+	Host string `json:"host,omitempty"`
+}
+
+func (a *app) jobColumns() listing[jobRow] {
+	type v = jobRow
 	return listing[v]{
 		name: func(r v) string { return r.Job },
 		columns: []column[v]{
-			{"JOB", false, func(r v) any { return r.Job[:min(8, len(r.Job))] }},
+			{"JOB", false, func(r v) any { return jobCell(r.Job) }},
 			{"DEPLOYMENT", false, func(r v) any { return r.Deployment }},
+			{"HOST", false, func(r v) any { return r.Host }},
 			{"AGENT", false, func(r v) any { return r.Agent }},
-			{"STATE", false, stateText},
+			{"STATE", false, func(r v) any { return stateText(r.JobRow) }},
 			{"REASON", false, func(r v) any { return r.Reason }},
 			{"ATTEMPT", true, func(r v) any { return r.Attempt }},
 			{"REVISION", true, func(r v) any { return r.Revision }},
 			{"USER", true, func(r v) any { return r.User }},
-			{"CHANGED", false, func(r v) any { return a.ago(r.Changed) }},
+			{"CHANGED", false, func(r v) any { return a.agoCell(r.Changed) }},
 			{"ID", true, func(r v) any { return r.Job }},
 		},
 	}
 }
 
-func stateText(r events.JobRow) any {
+func stateText(r events.JobRow) string {
 	switch {
 	case r.WaitingFor != "":
 		return fmt.Sprintf("%s for %s", r.State, strings.ReplaceAll(string(r.WaitingFor), "_", " "))
@@ -57,38 +66,80 @@ func jobList(a *app) *cobra.Command {
 			for _, s := range states {
 				state := events.State(s)
 				if !slices.Contains(events.States(), state) {
-					return fmt.Errorf("--state %q: there are %v", s, events.States())
+					return fmt.Errorf("--state %q: it must be one of %s", s, joined(events.States()))
 				}
 				query.States = append(query.States, state)
 			}
-			if query.Agent != "" {
-				found, err := resolveAgent(cmd.Context(), c, query.Agent)
-				if err != nil {
-					return err
-				}
-				query.Agent = found.Facts.ID
-			}
-			rows, err := ask(cmd.Context(), c, events.ExecutionJobs, query)
-			if err != nil {
-				return err
-			}
-			if rows.More {
-				note(cmd.ErrOrStderr(), "There are more: see them with --limit, or say --deployment, --agent or --state.")
-			}
-			return a.jobColumns().write(cmd.OutOrStdout(), a.output, rows.Jobs)
+			return a.listJobs(cmd, c, query)
 		}),
 	}
 	cmd.Flags().StringVar(&query.Deployment, "deployment", "", "only jobs of this deployment")
 	cmd.Flags().StringVar(&query.Agent, "agent", "", "only jobs of this agent (id or host name)")
 	cmd.Flags().StringSliceVar(&states, "state", nil, "only jobs in these states")
 	cmd.Flags().IntVar(&query.Limit, "limit", 0, "show at most so many (0: 1000)")
+	a.completeFlag(cmd, "deployment", completeDeployments)
+	a.completeFlag(cmd, "agent", completeAgents)
+	completeWords(cmd, "state", collect(events.States(), func(s events.State) string { return string(s) })...)
 	return cmd
+}
+
+// listJobs lists jobs with the names of their machines, which only scheduling knows.
+func (a *app) listJobs(cmd *cobra.Command, c *client, query events.JobQuery) error {
+	if query.Agent != "" {
+		found, err := resolveAgent(cmd.Context(), c, query.Agent)
+		if err != nil {
+			return err
+		}
+		query.Agent = found.Facts.ID
+	}
+	rows, err := ask(cmd.Context(), c, events.ExecutionJobs, query)
+	if err != nil {
+		return err
+	}
+	if len(rows.Jobs) == 0 && query.Deployment != "" {
+		if err := knownDeployment(cmd.Context(), c, query.Deployment); err != nil {
+			return err
+		}
+	}
+	hosts := map[string]string{}
+	if all, err := ask(cmd.Context(), c, events.AgentList, events.AgentQuery{}); err == nil { // without scheduling there are no names
+		for _, v := range all.Agents {
+			hosts[v.Facts.ID] = v.Facts.Hostname
+		}
+	}
+	named := make([]jobRow, len(rows.Jobs))
+	for i, j := range rows.Jobs {
+		named[i] = jobRow{j, hosts[j.Agent]}
+	}
+	if rows.More {
+		note(cmd.ErrOrStderr(), "There are more: see them with --limit, or say --deployment, --agent or --state.")
+	}
+	return a.jobColumns().show(cmd, a.output, named)
+}
+
+// knownDeployment is an error where scheduling says that there is no deployment of the name.
+func knownDeployment(ctx context.Context, c *client, name string) error {
+	_, err := ask(ctx, c, events.DeploymentShow, events.Named{Name: name})
+	if errors.Is(err, bus.ErrNotFound) || errors.Is(err, bus.ErrBadRequest) {
+		return err
+	}
+	return nil
 }
 
 // story is all that is known about one job.
 type story struct {
 	Job      events.JobRow      `json:"job"`
 	Statuses []events.JobStatus `json:"statuses"`
+}
+
+// machine names the agent, with its host name where it said one.
+func (s story) machine() string {
+	for _, st := range s.Statuses {
+		if st.Host != "" {
+			return fmt.Sprintf("%s (%s)", st.Host, s.Job.Agent)
+		}
+	}
+	return s.Job.Agent
 }
 
 // findJob finds the one job of an id or its beginning.
@@ -136,20 +187,20 @@ func tellStory(ctx context.Context, c *client, id string) (story, error) {
 
 func jobShow(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "show JOB", Short: "Show one job (its id, or the beginning of it)", Args: cobra.ExactArgs(1),
+		Use: "show JOB", Short: "Show one job (its id, or the beginning of it)", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeJobs),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			s, err := tellStory(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
-			var last events.JobStatus
+			var last events.JobStatus // zero where the agent has said nothing
 			if len(s.Statuses) > 0 {
 				last = s.Statuses[len(s.Statuses)-1]
 			}
 			return writeDetail(cmd.OutOrStdout(), a.output, s, s.Job.Job, []field{
-				{"Job", s.Job.Job}, {"Deployment", s.Job.Deployment}, {"Revision", s.Job.Revision}, {"Agent", strings.TrimSpace(s.Job.Agent + " " + last.Host)},
+				{"Job", s.Job.Job}, {"Deployment", s.Job.Deployment}, {"Revision", s.Job.Revision}, {"Agent", s.machine()},
 				{"User", s.Job.User}, {"State", stateText(s.Job)}, {"Reason", s.Job.Reason}, {"Attempt", s.Job.Attempt}, {"Changed", a.longTime(s.Job.Changed)},
-				{"Explanation", last.Explanation}, {"Read by", last.Reader}, {"Run by", last.Executor}, {"Elevated to", last.ElevatedTo},
+				{"Explanation", readable(last.Explanation)}, {"Read by", last.Reader}, {"Run by", last.Executor}, {"Elevated to", last.ElevatedTo},
 				{"Exit code", exitCodeText(last.ExitCode)}, {"Seconds", mark(last.Seconds > 0, fmt.Sprintf("%.1f", last.Seconds))},
 			})
 		}),
@@ -158,7 +209,7 @@ func jobShow(a *app) *cobra.Command {
 
 func jobWhy(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "why JOB", Short: "Tell the story of a job: what happened, who tried what, what it answered", Args: cobra.ExactArgs(1),
+		Use: "why JOB", Short: "Tell the story of a job: what happened, who tried what, what it answered", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeJobs),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			s, err := tellStory(cmd.Context(), c, args[0])
 			if err != nil {
@@ -167,7 +218,7 @@ func jobWhy(a *app) *cobra.Command {
 			if a.output == formJSON || a.output == formYAML {
 				return writeData(cmd.OutOrStdout(), a.output, s)
 			}
-			note(cmd.OutOrStdout(), "job %s: %s on %s", s.Job.Job, s.Job.Deployment, s.Job.Agent)
+			note(cmd.OutOrStdout(), "job %s: %s on %s", s.Job.Job, s.Job.Deployment, s.machine())
 			for _, line := range a.storyLines(s) {
 				note(cmd.OutOrStdout(), "%s", line)
 			}
@@ -191,7 +242,7 @@ func (a *app) storyLines(s story) []string {
 			lines = append(lines, fmt.Sprintf("attempt %d", attempt))
 		}
 		lines = append(lines, "  "+a.longTime(st.At)+"  "+statusText(st))
-		for _, f := range []field{{"who", st.Identity}, {"what", st.Resource}, {"answer", st.Answer}, {"read by", st.Reader}, {"run by", st.Executor}, {"elevated to", st.ElevatedTo}} {
+		for _, f := range slices.Concat(triedFields(st), []field{{"read by", st.Reader}, {"run by", st.Executor}, {"elevated to", st.ElevatedTo}}) {
 			if f.value != "" {
 				lines = append(lines, fmt.Sprintf("      %s: %s", f.name, f.value))
 			}
@@ -212,13 +263,25 @@ func statusText(s events.JobStatus) string {
 	if s.Reason != "" {
 		text += ": " + string(s.Reason)
 	}
-	if s.ExitCode != nil {
-		text += fmt.Sprintf(", exit code %d", *s.ExitCode)
+	if code := fmt.Sprintf("exit code %s", exitCodeText(s.ExitCode)); s.ExitCode != nil && !strings.Contains(s.Explanation, code) {
+		text += ", " + code
 	}
 	if s.Explanation != "" {
-		text += ": " + s.Explanation
+		text += ": " + readable(s.Explanation)
 	}
 	return text
+}
+
+// triedFields say who tried what, and what that answered, as far as the status' own words do not say it.
+func triedFields(s events.JobStatus) []field {
+	said := statusText(s)
+	fields := []field{{"who tried", s.Identity}}
+	for _, f := range []struct{ name, text string }{{"what", s.Resource}, {"which answered", s.Answer}} {
+		if text := readable(f.text); !strings.Contains(said, text) {
+			fields = append(fields, field{f.name, text})
+		}
+	}
+	return fields
 }
 
 func adviceLines(r events.Reason) []string {
@@ -231,8 +294,11 @@ func adviceLines(r events.Reason) []string {
 func jobLogs(a *app) *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{
-		Use: "logs JOB", Short: "Show the lines of the machine's log about a job", Args: cobra.ExactArgs(1),
+		Use: "logs JOB", Short: "Show the lines of the machine's log about a job", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeJobs),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
+			if err := a.only(formTable, formWide, formJSON, formYAML); err != nil {
+				return err
+			}
 			job, err := findJob(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
@@ -251,8 +317,8 @@ func jobLogs(a *app) *cobra.Command {
 }
 
 func (a *app) writeLog(cmd *cobra.Command, log events.JobLog) error {
-	if a.output == formJSON {
-		return writeLine(cmd.OutOrStdout(), log)
+	if !people(a.output) {
+		return writeNext(cmd.OutOrStdout(), a.output, log)
 	}
 	if log.Dropped > 0 {
 		note(cmd.OutOrStdout(), "… %s lost here: the machine's own log has them", plural(log.Dropped, "line was", "lines were"))

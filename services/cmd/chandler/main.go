@@ -31,6 +31,6 @@ func groups(a *app) []*cobra.Command {
 		newPackage(a), newCollection(a), newDeployment(a), newFreeze(a), newUnfreeze(a),
 		newAgent(a), newWhy(a), newJob(a), newAccount(a),
 		newEvents(a), newDoctor(a),
-		newDemo(a), newSupervise(),
+		newDemo(a), newVersion(a), newSupervise(),
 	}
 }

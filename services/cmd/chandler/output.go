@@ -11,6 +11,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
 )
 
 // The forms of an answer.
@@ -23,12 +24,35 @@ const (
 	formCSV   = "csv"
 )
 
+func formats() []string {
+	return []string{formTable, formWide, formJSON, formYAML, formName, formCSV}
+}
+
 func validFormat(form string) error {
-	all := []string{formTable, formWide, formJSON, formYAML, formName, formCSV}
-	if !slices.Contains(all, form) {
-		return fmt.Errorf("-o %q: it must be one of %s", form, strings.Join(all, ", "))
+	if !slices.Contains(formats(), form) {
+		return fmt.Errorf("-o %q: it must be one of %s", form, strings.Join(formats(), ", "))
 	}
 	return nil
+}
+
+// only refuses a form that a command does not have.
+func (a *app) only(forms ...string) error {
+	if !slices.Contains(forms, a.output) {
+		return fmt.Errorf("-o %s: this command has only %s", a.output, strings.Join(forms, ", "))
+	}
+	return nil
+}
+
+// people says whether a form is for people to read.
+func people(form string) bool { return form == formTable || form == formWide }
+
+// answer ends a command that did something: one sentence for people, the struct or its name otherwise.
+func (a *app) answer(cmd *cobra.Command, data any, name, format string, args ...any) error {
+	if people(a.output) {
+		note(cmd.OutOrStdout(), format, args...)
+		return nil
+	}
+	return writeDetail(cmd.OutOrStdout(), a.output, data, name, nil)
 }
 
 // column of a listing. A wide one is left out of the plain table.
@@ -42,6 +66,15 @@ type column[T any] struct {
 type listing[T any] struct {
 	name    func(T) string // what -o name prints
 	columns []column[T]
+}
+
+// show answers a command. People are told where a list is empty.
+func (l listing[T]) show(cmd *cobra.Command, form string, rows []T) error {
+	if people(form) && len(rows) == 0 {
+		note(cmd.ErrOrStderr(), "none")
+		return nil
+	}
+	return l.write(cmd.OutOrStdout(), form, rows)
 }
 
 func (l listing[T]) write(w io.Writer, form string, rows []T) error {
@@ -85,7 +118,7 @@ func (l listing[T]) row(wide bool, cell func(column[T]) any) table.Row {
 	return row
 }
 
-// writeCSV gives every column, the wide ones too.
+// writeCSV gives every column, the wide ones too, with times in RFC 3339, whole ids and plain numbers.
 func (l listing[T]) writeCSV(w io.Writer, rows []T) error {
 	out := csv.NewWriter(w)
 	record := make([]string, len(l.columns))
@@ -95,7 +128,7 @@ func (l listing[T]) writeCSV(w io.Writer, rows []T) error {
 	_ = out.Write(record)
 	for _, r := range rows {
 		for i, c := range l.columns {
-			record[i] = printable(cellText(c.cell(r)))
+			record[i] = printable(cellData(c.cell(r)))
 		}
 		_ = out.Write(record)
 	}
@@ -148,19 +181,15 @@ func writeData(w io.Writer, form string, data any) error {
 	return err
 }
 
-// writeLine writes one JSON object on one line, for answers that go on.
-func writeLine(w io.Writer, data any) error { return json.NewEncoder(w).Encode(data) }
-
-func cellText(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return ""
-	case string:
-		return v
-	case []string:
-		return strings.Join(v, ", ")
+// writeNext writes one of several answers that follow each other: a JSON object on a line, or a YAML document.
+func writeNext(w io.Writer, form string, data any) error {
+	if form == formYAML {
+		if _, err := fmt.Fprintln(w, "---"); err != nil {
+			return err
+		}
+		return writeData(w, form, data)
 	}
-	return fmt.Sprint(v)
+	return json.NewEncoder(w).Encode(data)
 }
 
 // printable takes the control characters out of text that others wrote (host names, output, answers of

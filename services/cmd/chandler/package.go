@@ -28,10 +28,10 @@ func (a *app) packageColumns() listing[events.PackageInfo] {
 			{"NAME", false, func(r v) any { return r.Manifest.Package }},
 			{"VERSION", false, func(r v) any { return r.Manifest.Version }},
 			{"PROGRAMS", false, func(r v) any { return programNames(r.Manifest) }},
-			{"FILES", true, func(r v) any { return count(len(r.Manifest.Files)) }},
-			{"SIZE", false, func(r v) any { return byteSize(r.Manifest.Size()) }},
+			{"FILES", true, func(r v) any { return countCell(len(r.Manifest.Files)) }},
+			{"SIZE", false, func(r v) any { return sizeCell(r.Manifest.Size()) }},
 			{"DEPLOYMENTS", true, func(r v) any { return r.Deployments }},
-			{"PUBLISHED", false, func(r v) any { return a.ago(r.Manifest.Published) }},
+			{"PUBLISHED", false, func(r v) any { return a.agoCell(r.Manifest.Published) }},
 			{"BY", true, func(r v) any { return r.By }},
 			{"DIGEST", true, func(r v) any { return r.Digest }},
 		},
@@ -46,7 +46,7 @@ func packageList(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.packageColumns().write(cmd.OutOrStdout(), a.output, all.Packages)
+			return a.packageColumns().show(cmd, a.output, all.Packages)
 		}),
 	}
 }
@@ -54,6 +54,7 @@ func packageList(a *app) *cobra.Command {
 func packageShow(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "show NAME[@VERSION]", Short: "Show one package; without a version the newest published", Args: cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeArguments(completePackages),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			name, version, _ := strings.Cut(args[0], "@")
 			found, err := ask(cmd.Context(), c, events.ContentShow, events.Named{Name: name, Version: version})
@@ -67,7 +68,7 @@ func packageShow(a *app) *cobra.Command {
 			}
 			for _, program := range programNames(m) {
 				p := m.Programs[program]
-				fields = append(fields, field{"Program " + program, "run " + string(p.Run) + ": " + p.Command.String()})
+				fields = append(fields, field{"Program " + program, "run " + string(p.Run) + ": " + commandLine(p.Command)})
 			}
 			for _, f := range m.Files {
 				fields = append(fields, field{"File " + f.Path, byteSize(f.Size) + "  " + f.SHA256})
@@ -79,7 +80,7 @@ func packageShow(a *app) *cobra.Command {
 
 func packageRemove(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "rm NAME@VERSION", Short: "Remove a package that no deployment needs", Args: cobra.ExactArgs(1),
+		Use: "rm NAME@VERSION", Short: "Remove a package that no deployment needs", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completePackages),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			name, version, ok := strings.Cut(args[0], "@")
 			if !ok {

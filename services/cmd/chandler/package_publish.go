@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -33,10 +35,14 @@ The programs of a .deb, .rpm, .msi or script are inferred; whose rights they run
 	cmd.Flags().StringVar(&f.run, "run", "", "whose rights the programs of a file run with: user or administrative")
 	cmd.Flags().StringVar(&f.name, "name", "", "name of the package of a file, instead of what the file says")
 	cmd.Flags().StringVar(&f.version, "version", "", "version of the package of a file, instead of what the file says")
+	completeWords(cmd, "run", string(events.RunUser), string(events.RunAdministrative))
 	return cmd
 }
 
 func (a *app) publish(cmd *cobra.Command, c *client, path string, f publishFlags) error {
+	if err := checkPublish(path, f); err != nil {
+		return err
+	}
 	plan, err := a.readPackage(cmd, path, f)
 	if err != nil {
 		return err
@@ -44,17 +50,36 @@ func (a *app) publish(cmd *cobra.Command, c *client, path string, f publishFlags
 	for _, n := range plan.Notes {
 		note(cmd.ErrOrStderr(), "note: %s", n)
 	}
+	m := plan.Manifest
+	_, lookErr := ask(cmd.Context(), c, events.ContentShow, events.Named{Name: m.Package, Version: m.Version})
 	progress := newProgress(cmd.ErrOrStderr(), a.isTerminal(cmd.ErrOrStderr()), "upload", plan.Size())
 	published, err := publish.Upload(cmd.Context(), plan, contentServer{c}, nil, progress.set)
 	progress.finish(err == nil)
 	if err != nil {
 		return fmt.Errorf("publish %s: %w", path, err)
 	}
-	if a.output != formTable && a.output != formWide {
-		return writeDetail(cmd.OutOrStdout(), a.output, published, packageName(published), nil)
+	done := "is published"
+	if lookErr == nil {
+		done = "was published already, with the same content"
 	}
-	note(cmd.OutOrStdout(), "package %s is published: %s, %s, programs: %s", packageName(published), plural(len(published.Manifest.Files), "file", "files"),
-		byteSize(published.Manifest.Size()), cellText(programNames(published.Manifest)))
+	return a.answer(cmd, published, packageName(published), "package %s %s: %s, %s, programs: %s", packageName(published), done,
+		plural(len(published.Manifest.Files), "file", "files"), byteSize(published.Manifest.Size()), cellText(programNames(published.Manifest)))
+}
+
+// checkPublish refuses flags that say what the package's own file says.
+func checkPublish(path string, f publishFlags) error {
+	if f.run != "" && f.run != string(events.RunUser) && f.run != string(events.RunAdministrative) {
+		return fmt.Errorf("--run %q: it must be user or administrative", f.run)
+	}
+	info, err := os.Stat(path)
+	if err != nil || !info.IsDir() && filepath.Base(path) != publish.SpecName {
+		return nil // what is wrong with the path is told by who reads it
+	}
+	for _, flag := range []struct{ name, value string }{{"run", f.run}, {"name", f.name}, {"version", f.version}} {
+		if flag.value != "" {
+			return fmt.Errorf("--%s is for a single file: of a directory %s says it", flag.name, publish.SpecName)
+		}
+	}
 	return nil
 }
 

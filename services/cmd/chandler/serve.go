@@ -42,7 +42,8 @@ func newServe(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "serve SERVICE…", Short: "Run services against a broker that runs elsewhere", Args: cobra.MinimumNArgs(1), ValidArgs: services(),
 		Long: `Runs one or several services (scheduling, content, credentials, execution) until interrupted. Several
-processes may run the same service: they share its work.
+processes may run scheduling or execution: they share the work. Content and credentials keep files that every
+request must find (blobs, the keyset of accounts): run each of them once.
 
 What is not said by a flag is taken from the environment (CHANDLER_HTTP_LISTEN for --http-listen), then
 from the file of --config.`,

@@ -42,6 +42,7 @@ type serverOptions struct {
 type server struct {
 	URL     string // of the broker
 	Metrics string // where /metrics is served, host:port
+	Content string // URL by which agents are told to fetch packages; empty: content does not run here
 	broker  *broker
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when all parts have stopped
@@ -56,7 +57,7 @@ const readyTime = 60 * time.Second
 func startServer(ctx context.Context, o serverOptions) (*server, error) {
 	s := &server{done: make(chan struct{})}
 	if o.Listen != "" {
-		embedded, err := startBroker(filepath.Join(o.Data, "broker"), o.Listen, o.Log)
+		embedded, err := startBroker(ctx, filepath.Join(o.Data, "broker"), o.Listen, o.Log)
 		if err != nil {
 			return nil, err
 		}
@@ -71,7 +72,7 @@ func startServer(ctx context.Context, o serverOptions) (*server, error) {
 	if s.URL == "" {
 		s.URL = a.conns[0].ConnectedUrl()
 	}
-	s.Metrics = a.monitor.Addr()
+	s.Metrics, s.Content = a.monitor.Addr(), a.public
 	running, cancel := context.WithCancel(ctx)
 	s.cancel = cancel
 	go func() {

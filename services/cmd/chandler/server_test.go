@@ -77,7 +77,7 @@ func health(t *testing.T, s *server) (status int, says map[string]string) {
 }
 
 func TestADeadLetterHoldsTheLargestMessageWhole(t *testing.T) {
-	b, err := startBroker(filepath.Join(t.TempDir(), "broker"), "127.0.0.1:0", discard())
+	b, err := startBroker(t.Context(), filepath.Join(t.TempDir(), "broker"), "127.0.0.1:0", discard())
 	if err != nil {
 		t.Fatal(err)
 	}

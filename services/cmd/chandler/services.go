@@ -37,7 +37,7 @@ func (a *assembly) makers() map[string]func(*bus.Bus) (service, error) {
 func (a *assembly) content(b *bus.Bus) (service, error) {
 	l, err := net.Listen("tcp", a.HTTP)
 	if err != nil {
-		return nil, fmt.Errorf("listen for content: %w", err)
+		return nil, fmt.Errorf("listen for content: %w", explainListen(err, a.HTTP))
 	}
 	public := a.Advertise
 	if public == "" {
@@ -45,6 +45,7 @@ func (a *assembly) content(b *bus.Bus) (service, error) {
 			return nil, errors.Join(err, l.Close())
 		}
 	}
+	a.public = public
 	s, err := content.New(content.Options{Bus: b, Dir: filepath.Join(a.Data, "content"), Listener: l, PublicURL: public, Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version})
 	if err != nil {
 		return nil, errors.Join(err, l.Close())

@@ -21,14 +21,15 @@ func TestMain(m *testing.M) {
 }
 
 // TestStories runs testdata/script/*.txtar: each against a broker and all services of its own, with the
-// real command as a process. Their own commands: "agent ID HOST SITE" lets an agent report, "eventually
-// PATTERN COMMAND…" repeats a chandler command until its output matches.
+// real command as a process. Their own commands: "agent ID HOST SITE" lets an agent report, "failed DEPLOYMENT
+// ID" lets one say that its job failed, "eventually PATTERN COMMAND…" repeats a chandler command until
+// its output matches.
 func TestStories(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Setup:               func(env *testscript.Env) error { return storyServer(env) },
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"agent": reportAgent, "eventually": eventually},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"agent": reportAgent, "failed": reportFailure, "eventually": eventually},
 	})
 }
 
@@ -72,6 +73,25 @@ func reportAgent(ts *testscript.TestScript, neg bool, args []string) {
 	report := events.AgentReport{At: time.Now(), Facts: events.Facts{ID: id, Hostname: args[1], Site: args[2], OS: "linux", OSName: "debian", OSVersion: "12", Arch: "amd64",
 		Addresses: []string{}, Tags: []string{}, ClientKind: events.Advanced, Version: "0.1.0", OfferFormat: events.OfferFormat, Zone: "UTC"}}
 	_, err = bus.Publish(context.Background(), b, events.AgentReported, events.Event[events.AgentReport]{ID: events.DeriveID("report", id), Subject: id, Data: report})
+	ts.Check(err)
+}
+
+// reportFailure lets an agent say that its first attempt failed: failed DEPLOYMENT ID.
+func reportFailure(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: failed DEPLOYMENT ID")
+	}
+	deployment, id := args[0], args[1]
+	c, err := dial(connection{Server: ts.Getenv("SERVER"), Caller: defaultCaller}, readyTime)
+	ts.Check(err)
+	defer c.bus.Conn().Close()
+	view, err := ask(context.Background(), c, events.DeploymentShow, events.Named{Name: deployment})
+	ts.Check(err)
+	b, err := bus.New(bus.Options{Conn: c.bus.Conn(), Source: events.AgentSource(id)})
+	ts.Check(err)
+	s := events.JobStatus{Job: events.JobID(deployment, view.Revision, id, 0, ""), Deployment: deployment, Revision: view.Revision, Order: view.Order, Agent: id,
+		Attempt: 1, Transition: 1, State: events.Failed, Reason: events.ExitCode, At: time.Now()}
+	_, err = bus.Publish(context.Background(), b, events.JobFailed, events.Event[events.JobStatus]{ID: s.StatusID(), Subject: id, Time: s.At, Data: s})
 	ts.Check(err)
 }
 

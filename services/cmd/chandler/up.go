@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -65,8 +67,10 @@ func (a *app) up(cmd *cobra.Command, f upFlags) error {
 	}
 	defer unlock()
 	at := place{data}
-	made, err := makeKeys(at.key(), at.trust())
-	if err != nil {
+	if err := refuseLostTrust(at); err != nil {
+		return err
+	}
+	if _, err := makeKeys(at.key(), at.trust()); err != nil {
 		return fmt.Errorf("make the fleet's keys: %w", err)
 	}
 	trust, err := readTrust(at.trust())
@@ -75,15 +79,34 @@ func (a *app) up(cmd *cobra.Command, f upFlags) error {
 	}
 	warnOpen(cmd, f)
 	s, err := startServer(cmd.Context(), f.options(data, trust.Fleet, log))
+	if err != nil && errors.Is(cmd.Context().Err(), context.Canceled) {
+		note(cmd.ErrOrStderr(), "stopped before it was up")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	name, err := a.writeContext(s.URL, at)
+	written, err := a.writeContext(s.URL, at)
 	if err != nil {
 		return fmt.Errorf("write a context: %w", joinClose(err, s))
 	}
-	tellUp(cmd, at, s, name, made)
+	a.tellUp(cmd, f, at, s, written)
 	return s.wait()
+}
+
+// refuseLostTrust keeps a start from making a second fleet out of the first one's data: agents obey only
+// the keys of the bundle that they were given.
+func refuseLostTrust(at place) error {
+	trusted, err := exists(at.trust())
+	if err != nil || trusted {
+		return err
+	}
+	stored, err := exists(filepath.Join(at.data, "broker", "jetstream"))
+	if err != nil || !stored {
+		return err
+	}
+	return fmt.Errorf("%s holds what a fleet stored, but its trust bundle %s is missing: put it back (every agent was given a copy, and so was whoever holds the signing key); "+
+		"for a new fleet, say another --data", at.data, at.trust())
 }
 
 // joinClose stops the server after an error and adds what that says.
@@ -135,39 +158,36 @@ func warnOpen(cmd *cobra.Command, f upFlags) {
 	}
 }
 
-// writeContext makes the context "local", or the one named, and selects it.
-func (a *app) writeContext(url string, at place) (string, error) {
-	store, err := a.contexts()
-	if err != nil {
-		return "", err
+// tellUp says where everything is, and what to do next.
+func (a *app) tellUp(cmd *cobra.Command, f upFlags, at place, s *server, c writtenContext) {
+	out := cmd.OutOrStdout()
+	note(out, "chandler is up: broker %s, content %s, metrics http://%s/metrics, data %s", s.URL, s.Content, s.Metrics, at.data)
+	if there, err := exists(at.key()); err == nil && there {
+		note(out, "The key that signs orders: %s", at.key())
+		note(out, "The signing key lies beside the services only until it is moved away: whoever has this machine can install anything on every agent.")
+		note(out, "  Move it to where deployments are created, then: %s context add %s --server %s --trust %s --signing-key NEW-PLACE", a.self, c.Name, s.URL, at.trust())
 	}
-	c := connection{Name: a.context, Server: url, Caller: defaultCaller, SigningKey: at.key(), Trust: at.trust()}
-	if c.Name == "" {
-		c.Name = "local"
+	for _, n := range c.notes {
+		note(out, "%s", n)
 	}
-	if there, err := store.load(c.Name); err == nil && there.Trust == c.Trust {
-		c.Caller, c.SigningKey = there.Caller, there.SigningKey // the key may have been moved
+	note(out, "Context %q is selected. Next:", c.Name)
+	note(out, "  %s run --servers %s --trust %s", a.agentSelf, agentURL(s.URL, f.listen), at.trust())
+	if !loopback(f.listen) {
+		note(out, "    (on other machines with a copy of that file; say another address where they do not reach this machine by it)")
+		a.tellContent(cmd, f, s)
 	}
-	if err := store.save(c); err != nil {
-		return "", err
-	}
-	return c.Name, store.choose(c.Name)
+	note(out, "  %s agent ls", a.self)
+	note(out, "  %s package publish PATH", a.self)
 }
 
-func tellUp(cmd *cobra.Command, at place, s *server, context string, made bool) {
-	out := cmd.OutOrStdout()
-	note(out, "chandler is up: broker %s, metrics http://%s/metrics, data %s", s.URL, s.Metrics, at.data)
-	if made {
-		note(out, "A key that signs orders was made: %s", at.key())
+// tellContent says from where agents on other machines fetch packages.
+func (a *app) tellContent(cmd *cobra.Command, f upFlags, s *server) {
+	switch {
+	case f.advertise == "" && loopback(f.http):
+		note(cmd.ErrOrStderr(), "WARNING: agents on other machines are told to fetch packages from %s, which only this machine reaches: start with --http 0.0.0.0:4280 too, or say --advertise URL", s.Content)
+	case f.advertise == "":
+		note(cmd.OutOrStdout(), "    Agents are told to fetch packages from %s; where they do not reach it by that name, start with --advertise URL", s.Content)
 	}
-	if there, err := exists(at.key()); err == nil && there {
-		note(out, "The signing key lies beside the services only until it is moved away: whoever has this machine can install anything on every agent.")
-		note(out, "  Move it to where deployments are created, then: chandler context add %s --server %s --trust %s --signing-key NEW-PLACE", context, s.URL, at.trust())
-	}
-	note(out, "Context %q is selected. Next:", context)
-	note(out, "  chandler-agent run --servers %s --trust %s", s.URL, at.trust())
-	note(out, "  chandler agent ls")
-	note(out, "  chandler package publish PATH")
 }
 
 // localURL is the address under which this machine reaches a broker that listens on every address.

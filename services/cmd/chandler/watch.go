@@ -20,19 +20,29 @@ import (
 const watchPause = time.Second
 
 func deploymentWatch(a *app) *cobra.Command {
-	return &cobra.Command{
+	var wait bool
+	cmd := &cobra.Command{
 		Use: "watch NAME", Short: "Follow a deployment until every job of it has ended", Args: cobra.ExactArgs(1),
 		Long: `Follows a deployment until every machine in its target has ended its job. Exit codes: 0 all succeeded
-(or had nothing to do), 2 some failed, 3 the deployment was stopped.`,
+(or had nothing to do), 2 some failed, 3 the deployment was stopped.
+
+Where nobody is in the target it ends at once with 0, unless --wait is given: then it waits for the first
+machine that comes into it.`,
+		ValidArgsFunction: a.completeArguments(completeDeployments),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
-			return a.watch(cmd, c, args[0])
+			return a.watch(cmd, c, args[0], wait)
 		}),
 	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "where nobody is in the target, wait for somebody")
+	return cmd
 }
 
 // watch looks again and again; each look that differs from the one before is shown. A service that does
 // not answer for a while is waited for.
-func (a *app) watch(cmd *cobra.Command, c *client, name string) error {
+func (a *app) watch(cmd *cobra.Command, c *client, name string, wait bool) error {
+	if err := a.only(formTable, formWide, formJSON, formYAML); err != nil {
+		return err
+	}
 	show := a.watchView(cmd)
 	var last string
 	for {
@@ -54,6 +64,10 @@ func (a *app) watch(cmd *cobra.Command, c *client, name string) error {
 			}
 			if done, outcome := watchOutcome(view); done {
 				return outcome
+			}
+			if !wait && nobodyMeant(view) {
+				note(cmd.ErrOrStderr(), "Nobody is in the target now. Machines that come into it later are released; --wait waits for them.")
+				return nil
 			}
 		}
 		if !pause(cmd.Context(), watchPause) {
@@ -129,6 +143,11 @@ func watchOutcome(view events.DeploymentView) (done bool, outcome error) {
 	return true, nil
 }
 
+// nobodyMeant says whether there is no machine to wait for.
+func nobodyMeant(view events.DeploymentView) bool {
+	return view.Members == 0 && view.Released == 0 && (view.Progress == nil || view.Progress.Total == 0)
+}
+
 // progressText is one line of the states that have jobs, in the order in which jobs pass through them.
 func progressText(p events.Progress) string {
 	var parts []string
@@ -176,8 +195,8 @@ func watchLine(view events.DeploymentView) string {
 func (a *app) watchView(cmd *cobra.Command) func(events.DeploymentView) error {
 	out := cmd.OutOrStdout()
 	switch {
-	case a.output == formJSON:
-		return func(view events.DeploymentView) error { return writeLine(out, view) }
+	case !people(a.output):
+		return func(view events.DeploymentView) error { return writeNext(out, a.output, view) }
 	case a.output == formTable && a.isTerminal(out):
 		table := &redrawn{w: out}
 		return func(view events.DeploymentView) error { return table.draw(a.watchTable(view)) }

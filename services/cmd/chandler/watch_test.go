@@ -54,6 +54,23 @@ func TestWatchingEndsWhenEveryMachineHasEnded(t *testing.T) {
 	}
 }
 
+func TestOnlyATargetWithoutAnybodyEndsTheWatchEarly(t *testing.T) {
+	for name, c := range map[string]struct {
+		view events.DeploymentView
+		want bool
+	}{
+		"nobody is meant":             {events.DeploymentView{}, true},
+		"nobody, and counts of none":  {events.DeploymentView{Progress: &events.Progress{}}, true},
+		"somebody is meant":           {events.DeploymentView{Members: 1}, false},
+		"somebody was released":       {events.DeploymentView{Released: 1}, false},
+		"somebody has a job (leaver)": {events.DeploymentView{Progress: &events.Progress{Total: 1}}, false},
+	} {
+		if got := nobodyMeant(c.view); got != c.want {
+			t.Errorf("%s: got %v", name, got)
+		}
+	}
+}
+
 func TestTheTableIsDrawnOverTheOneBefore(t *testing.T) {
 	var out bytes.Buffer
 	r := &redrawn{w: &out}

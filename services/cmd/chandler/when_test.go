@@ -13,6 +13,7 @@ func testApp(env map[string]string) *app {
 	return &app{
 		getenv: func(name string) string { return env[name] }, now: func() time.Time { return testNow }, zone: time.FixedZone("CET", 3600),
 		isTerminal: func(any) bool { return false }, output: formTable, timeout: time.Second,
+		self: installedSelf, agentSelf: installedAgent,
 	}
 }
 

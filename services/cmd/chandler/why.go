@@ -18,6 +18,7 @@ func newWhy(a *app) *cobra.Command {
 		Long: `Joins what scheduling decided about a machine, what execution knows of its job, and what the machine
 itself said last. It answers also where there is no job: not in the target (which clause, which fact), not
 yet available, paused, stopped, frozen, offline, or done before.`,
+		ValidArgsFunction: a.completeArguments(completeAgents, completeDeployments),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			answer, err := a.why(cmd.Context(), c, args[0], slices.Concat(args[1:], []string{""})[0])
 			if err != nil {
@@ -63,7 +64,7 @@ func (a *app) why(ctx context.Context, c *client, name, deployment string) (whyA
 	if err != nil {
 		return answer, err
 	}
-	answer.Freezes = slices.DeleteFunc(freezes.Freezes, func(f events.Freeze) bool { return !holds(f, agent.Facts) })
+	answer.Freezes = slices.DeleteFunc(freezes.Freezes, func(f events.Freeze) bool { return !target.Holds(f, agent.Facts) })
 	jobs, err := ask(ctx, c, events.ExecutionJobs, events.JobQuery{Agent: agent.Facts.ID, Deployment: deployment})
 	if err != nil {
 		return answer, err
@@ -98,35 +99,18 @@ func newestJob(jobs []events.JobRow, deployment string) *events.JobRow {
 	return newest
 }
 
-// holds says whether a freeze covers the machine, as its agent decides it. One that cannot be evaluated
-// holds: that is the safe side, and the agent's.
-func holds(f events.Freeze, facts events.Facts) bool {
-	switch f.Scope {
-	case "site":
-		return f.Name == facts.Site
-	case "collection":
-		if f.Collection == nil {
-			return true
-		}
-		t, err := target.New(f.Collection.Expression, f.Collection.Include, f.Collection.Exclude)
-		if err != nil {
-			return true
-		}
-		member, err := t.Matches(facts)
-		return member || err != nil
-	}
-	return true
-}
-
 func (a *app) whyLines(w whyAnswer) []string {
 	f := w.Agent.Facts
 	seen := "last seen " + a.ago(w.Agent.LastSeen)
 	if w.Silent {
-		seen = "offline since " + cellOr(a.longTime(w.Agent.LastSeen), "ever")
+		seen = "never seen"
+		if !w.Agent.LastSeen.IsZero() {
+			seen = "offline since " + a.longTime(w.Agent.LastSeen)
+		}
 	}
 	lines := []string{fmt.Sprintf("%s (%s), site %s: %s", f.Hostname, f.ID, cellOr(f.Site, "none"), seen)}
 	for _, z := range w.Freezes {
-		text := fmt.Sprintf("frozen: %s starts no programs, by %s since %s", scopeText(z), z.By, a.longTime(z.At))
+		text := fmt.Sprintf("frozen: %s starts no programs: frozen by %s at %s", scopeText(z), z.By, a.longTime(z.At))
 		if z.Why != "" {
 			text += " (" + z.Why + ")"
 		}
@@ -146,18 +130,18 @@ func (a *app) whyLines(w whyAnswer) []string {
 
 // whyDeploymentLines go from the decision to what the machine said last.
 func (a *app) whyDeploymentLines(d whyDeployment, w whyAnswer) []string {
-	lines := []string{"scheduling: " + d.Says}
+	lines := []string{"scheduling: " + a.localTimes(d.Says)}
 	switch {
 	case d.Job == nil && !d.Member:
 		return append(lines, "there is no job: the machine is not in the target")
 	case d.Job == nil:
 		return append(lines, "there is no job: "+noJob(d.WhyDecision, w))
 	}
-	lines = append(lines, fmt.Sprintf("execution: job %s is %s since %s, attempt %d", d.Job.Job, stateText(*d.Job), a.longTime(d.Job.Changed), d.Job.Attempt))
+	lines = append(lines, fmt.Sprintf("execution: job %s, attempt %d: %s (since %s)", d.Job.Job, d.Job.Attempt, strings.ReplaceAll(stateText(*d.Job), "_", " "), a.longTime(d.Job.Changed)))
 	reason := d.Job.Reason
 	if d.Last != nil {
 		lines = append(lines, fmt.Sprintf("the machine said at %s: %s", a.longTime(d.Last.At), statusText(*d.Last)))
-		for _, f := range []field{{"who tried", d.Last.Identity}, {"what", d.Last.Resource}, {"which answered", d.Last.Answer}} {
+		for _, f := range triedFields(*d.Last) {
 			if f.value != "" {
 				lines = append(lines, fmt.Sprintf("  %s: %s", f.name, f.value))
 			}

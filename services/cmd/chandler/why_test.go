@@ -55,7 +55,7 @@ func TestWhyAnswersWhetherThereIsAJobOrNot(t *testing.T) {
 		"ran before": {func(t *testing.T, f *fakeFleet) {
 			f.decisions = []events.WhyDecision{member}
 			f.jobs = []events.JobRow{{Job: events.JobID("hello", 1, testAgent, 0, ""), Deployment: "hello", Agent: testAgent, State: events.WillNotRerun, Reason: events.AlreadyRan, Changed: testNow}}
-		}, []string{"will_not_rerun", "advice: " + events.AlreadyRan.Info().Advice}},
+		}, []string{"will not rerun", "advice: " + events.AlreadyRan.Info().Advice}},
 		"failed, in the machine's own words": {func(t *testing.T, f *fakeFleet) {
 			f.decisions = []events.WhyDecision{member}
 			status(t, f, 1, func(*events.JobStatus) {})
@@ -117,33 +117,37 @@ func TestAJobsStoryIsToldInOrderAndOnce(t *testing.T) {
 	}
 }
 
-func TestAFreezeThatCannotBeEvaluatedHolds(t *testing.T) {
-	facts := events.Facts{ID: testAgent, Site: "oslo", OS: "linux"}
-	for name, c := range map[string]struct {
-		freeze events.Freeze
-		want   bool
-	}{
-		"the fleet":                      {events.Freeze{Scope: "fleet"}, true},
-		"another site":                   {events.Freeze{Scope: "site", Name: "bergen"}, false},
-		"a collection it belongs to":     {events.Freeze{Scope: "collection", Collection: &events.Collection{Expression: `agent.os == "linux"`}}, true},
-		"a collection it is left out of": {events.Freeze{Scope: "collection", Collection: &events.Collection{Expression: "true", Exclude: []string{testAgent}}}, false},
-		"a collection without its rule":  {events.Freeze{Scope: "collection", Name: "x"}, true},
-		"a scope this version knows not": {events.Freeze{Scope: "planet"}, true},
-	} {
-		if got := holds(c.freeze, facts); got != c.want {
-			t.Errorf("%s: got %v", name, got)
-		}
-	}
-}
-
 func TestStopWaitsForAgentsToConfirm(t *testing.T) {
 	f := newFakeFleet(t)
 	f.set(func() {
 		f.stops = []events.StopAnswer{{Deployment: "hello", Unreachable: 3}, {Deployment: "hello", Stopped: 2, Unreachable: 1}, {Deployment: "hello", Stopped: 3}}
 	})
 	code, stdout, stderr := command(t, f.app, "", "deployment", "stop", "hello")
-	if code != 0 || stdout != "stopped 3 · running 0 · unreachable 0\n" {
+	if code != 0 || stdout != "deployment hello: stopped 3 · running 0 · unreachable 0\n" {
 		t.Fatalf("exit code %d: %q %s", code, stdout, stderr)
+	}
+}
+
+func TestDoctorWarnsOfAnOrderNearItsEndAndNotOfOneThatWasMeantToBeShort(t *testing.T) {
+	const day = 24 * time.Hour
+	for name, c := range map[string]struct {
+		age, left time.Duration
+		want      string
+	}{
+		"long, with long to go":    {10 * day, 80 * day, stateOK},
+		"long, near its end":       {80 * day, 10 * day, stateWarning},
+		"short, just begun":        {0, day, stateOK},
+		"short, near its end":      {23 * time.Hour, time.Hour, stateWarning},
+		"over":                     {day, -time.Hour, stateProblem},
+		"of two weeks, just begun": {0, 13 * day, stateOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := events.DeploymentView{Life: events.LifeActive, NotAfter: testNow.Add(c.left)}
+			d.Deployment, d.At = "hello", testNow.Add(-c.age)
+			if found := testApp(nil).judgeOrders([]events.DeploymentView{d}); len(found) != 1 || found[0].State != c.want {
+				t.Errorf("got %+v, want %s", found, c.want)
+			}
+		})
 	}
 }
 

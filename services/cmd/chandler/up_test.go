@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// newPlace makes a data directory with keys of a fleet of its own.
+func newPlace(t *testing.T) place {
+	t.Helper()
+	at := place{t.TempDir()}
+	if _, err := makeKeys(at.key(), at.trust()); err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+func TestAnotherFleetsContextStaysAndTheNewOneIsNamedAfterItsFleet(t *testing.T) {
+	a := testApp(map[string]string{"XDG_CONFIG_HOME": t.TempDir()})
+	one, two := newPlace(t), newPlace(t)
+	write := func(url string, at place) writtenContext {
+		t.Helper()
+		w, err := a.writeContext(url, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	if w := write("nats://127.0.0.1:1", one); w.Name != "local" || len(w.notes) != 0 {
+		t.Fatalf("got %+v", w)
+	}
+	second := write("nats://127.0.0.1:2", two)
+	if !strings.HasPrefix(second.Name, "local-f") || len(second.notes) != 2 || !strings.Contains(second.notes[0], "another fleet") {
+		t.Fatalf("got %+v", second)
+	}
+	if again := write("nats://127.0.0.1:3", two); again.Name != second.Name || len(again.notes) != 1 {
+		t.Fatalf("a second start: %+v", again)
+	}
+	if w := write("nats://127.0.0.1:4", one); w.Name != "local" || !strings.Contains(strings.Join(w.notes, ""), second.Name) {
+		t.Fatalf("the first fleet again: %+v", w)
+	}
+	a.context = "local"
+	if w := write("nats://127.0.0.1:5", two); w.Name != "local" || !strings.Contains(w.notes[0], "nats://127.0.0.1:4") || !strings.Contains(w.notes[0], one.trust()) {
+		t.Fatalf("a context that is named is replaced, and that is said: %+v", w)
+	}
+}
+
+func TestAContextOfAFleetThatIsGoneIsReplaced(t *testing.T) {
+	a := testApp(map[string]string{"XDG_CONFIG_HOME": t.TempDir()})
+	gone := newPlace(t)
+	if _, err := a.writeContext("nats://127.0.0.1:1", gone); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(gone.trust()); err != nil {
+		t.Fatal(err)
+	}
+	if w, err := a.writeContext("nats://127.0.0.1:2", newPlace(t)); err != nil || w.Name != "local" || !strings.Contains(w.notes[0], "nats://127.0.0.1:1") {
+		t.Fatalf("got %+v, %v", w, err)
+	}
+}
+
+func TestAStoreWithoutItsTrustBundleIsNotGivenToANewFleet(t *testing.T) {
+	at := newPlace(t)
+	if err := os.MkdirAll(filepath.Join(at.data, "broker", "jetstream"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(refuseLostTrust(at), os.Remove(at.key())); err != nil {
+		t.Fatalf("with its bundle, and the key moved away: %v", err)
+	}
+	if err := os.Remove(at.trust()); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := command(t, testApp(map[string]string{"XDG_CONFIG_HOME": t.TempDir()}), "", "up", "--data", at.data, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
+	if code != 1 || !strings.Contains(stderr, at.trust()+" is missing") {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	if there, err := exists(at.trust()); there || err != nil {
+		t.Fatal("a bundle was made nevertheless")
+	}
+	if err := refuseLostTrust(place{t.TempDir()}); err != nil {
+		t.Fatalf("a first start: %v", err)
+	}
+}
+
+func TestAnAddressThatCannotBeListenedOnIsToldAtOnce(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for address, want := range map[string]string{
+		"192.0.2.10:0":          "this machine has no address 192.0.2.10",
+		taken.Addr().String():   "another program",
+		"127.0.0.1":             "not host:port",
+		"127.0.0.1:notaservice": "notaservice",
+	} {
+		if _, err := startBroker(t.Context(), t.TempDir(), address, discard()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", address, err, want)
+		}
+	}
+	if err := checkListen("broker", "127.0.0.1:0"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAStartThatIsInterruptedEndsCleanly(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	a := testApp(map[string]string{"XDG_CONFIG_HOME": t.TempDir()})
+	var out, stderr strings.Builder
+	args := []string{"up", "--data", t.TempDir(), "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0"}
+	if code := a.run(ctx, streams{strings.NewReader(""), &out, &stderr}, args); code != 0 || !strings.Contains(stderr.String(), "stopped before it was up") {
+		t.Fatalf("exit code %d: %s%s", code, out.String(), stderr.String())
+	}
+}
+
+func TestAgentsElsewhereAreGivenAnAddressTheyCanReach(t *testing.T) {
+	for _, listen := range []string{"0.0.0.0:4222", "[::]:4222", ":4222"} {
+		if got := agentURL("nats://127.0.0.1:4222", listen); !strings.HasSuffix(got, ":4222") || loopbackURL(got) {
+			t.Errorf("%s: got %s", listen, got)
+		}
+	}
+	if got := agentURL("nats://127.0.0.1:4222", "127.0.0.1:4222"); got != "nats://127.0.0.1:4222" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestHintsNameTheProgramAsItWasStarted(t *testing.T) {
+	for executable, want := range map[string]bool{
+		"/usr/bin/chandler":                                   false,
+		"/tmp/go-build1234/b001/exe/chandler":                 true,
+		"/home/kari/.cache/go-build/ab/abcd-d/chandler":       true,
+		"/tmp/go-build1234/b001/chandler.test":                false,
+		"/home/kari/projects/chandler/services/cmd/chandler/": false,
+	} {
+		if got := runFromSource(executable); got != want {
+			t.Errorf("%s: got %v", executable, got)
+		}
+	}
+}
