@@ -26,6 +26,9 @@ func (s *Service) upload(ctx context.Context, _ string, req events.UploadRequest
 	if len(req.Blobs) > maxUpload {
 		return events.UploadAnswer{}, bus.BadRequest(fmt.Errorf("%d blobs in one request, at most %d", len(req.Blobs), maxUpload))
 	}
+	if err := s.recallFirst(ctx); err != nil {
+		return events.UploadAnswer{}, away(err)
+	}
 	answer := events.UploadAnswer{Missing: []events.BlobURL{}}
 	seen := map[string]bool{}
 	verified := int64(0)
@@ -45,23 +48,22 @@ func (s *Service) upload(ctx context.Context, _ string, req events.UploadRequest
 	return answer, nil
 }
 
-// verifyUpTo bounds what one upload request hashes again, in bytes: a second or two.
+// verifyUpTo bounds what one upload request hashes again, in bytes: a second or two. Blobs beyond it, also a
+// single one that is larger, are taken to be sound.
 const verifyUpTo = 2 << 30
 
 // sound says whether a stored blob still has the bytes it is named by, as far as the request's share of
-// hashing reaches. One that decayed is thrown out, so that publishing again repairs it.
+// hashing reaches. One that decayed counts as missing: its upload takes its place.
 func (s *Service) sound(ctx context.Context, b events.BlobRef, verified *int64) bool {
-	if *verified += b.Size; *verified > verifyUpTo {
+	if b.Size > verifyUpTo-*verified {
 		return true
 	}
+	*verified += b.Size
 	err := s.blobs.Verify(ctx, b.SHA256)
 	if !errors.Is(err, blobstore.ErrMismatch) {
 		return err == nil
 	}
 	s.log.ErrorContext(ctx, "a stored blob decayed and is uploaded again", "blob", b.SHA256, "error", err)
-	if err := s.blobs.Remove(b.SHA256); err != nil {
-		s.log.ErrorContext(ctx, "a decayed blob could not be removed", "blob", b.SHA256, "error", err)
-	}
 	return false
 }
 
@@ -104,7 +106,8 @@ func (s *Service) list(ctx context.Context, _ string, _ events.Nothing) (events.
 		}
 		info, err := s.info(r, uses)
 		if err != nil {
-			return events.PackageList{}, err
+			s.log.ErrorContext(ctx, "a package is listed without its manifest", "package", r.Package, "version", r.Version, "error", err)
+			info.Manifest = r.summary()
 		}
 		if r.Files > most {
 			info.Manifest.Files = nil
@@ -156,14 +159,16 @@ func (s *Service) show(ctx context.Context, _ string, req events.Named) (events.
 	return s.info(rec, uses)
 }
 
+// info is complete but for the manifest when there is an error.
 func (s *Service) info(r record, uses map[string][]string) (events.PackageInfo, error) {
-	m, err := s.manifestOf(r)
-	if err != nil {
-		return events.PackageInfo{}, fmt.Errorf("read manifest of %s %s: %w", r.Package, r.Version, err)
-	}
 	by := uses[packageKey(r.Package, r.Version)]
 	slices.Sort(by)
-	return events.PackageInfo{Digest: r.Digest, Manifest: m, By: r.By, Deployments: by}, nil
+	info := events.PackageInfo{Digest: r.Digest, By: r.By, Deployments: by}
+	var err error
+	if info.Manifest, err = s.manifestOf(r); err != nil {
+		return info, fmt.Errorf("read manifest of %s %s, publish it again if it is lost: %w", r.Package, r.Version, err)
+	}
+	return info, nil
 }
 
 // find is the package of a name and version, or of the newest version published.

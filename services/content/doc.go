@@ -25,10 +25,16 @@
 // A package is recorded before it is announced, and marked when the announcement is stored; a removal is
 // marked before it begins. What a crash interrupts is completed at the next start and then every minute,
 // under the same event ids. Blobs that were uploaded for a package that was never committed stay until a
-// later removal meets them. A deployment that is created in the moment in which its package is removed
+// later removal meets them, as do those of a removed package whose manifest was lost, or that were to be
+// removed while another's manifest could not be read. A deployment that is created in the moment in which its package is removed
 // loses: its agents report content_unavailable.
 //
 // While the broker is away the service goes on serving bytes and tries again for ever; Check says so. A
-// full disk fails uploads with a clear answer and leaves no half blob. Bytes that decayed on the disk are
-// found by the agents, who know the digest.
+// full disk fails uploads with a clear answer and leaves no half blob.
+//
+// Publishing the same package again repairs and announces it once more: blobs that are missing or decayed are
+// uploaded anew, the manifest too. Blobs are hashed for that up to 2 GiB in one request; those beyond, and
+// single ones that are larger, are only compared by size. Their decay is found by the agents, who know the
+// digest. A bucket that was lost and made anew is filled from the
+// manifests among the blobs.
 package content

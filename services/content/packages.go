@@ -1,6 +1,7 @@
 package content
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,9 @@ import (
 	"chandler/events/bus"
 	"chandler/events/manifest"
 )
+
+// errDecayed marks a manifest whose bytes are no longer those that were stored.
+var errDecayed = errors.New("decayed in the store")
 
 // manifestOf is a package's manifest, from its record or from the blobs.
 func (s *Service) manifestOf(r record) (events.Manifest, error) {
@@ -39,8 +43,7 @@ func (s *Service) readManifest(digest string) (events.Manifest, int, error) {
 		return events.Manifest{}, 0, err
 	}
 	if len(data) <= manifest.MaxBytes && events.DigestOf(data) != digest {
-		err := fmt.Errorf("manifest %s decayed in the store and was thrown out: publish the package again, which stores it anew", digest)
-		return events.Manifest{}, 0, errors.Join(err, s.blobs.Remove(digest))
+		return events.Manifest{}, 0, fmt.Errorf("manifest %s %w: publish the package again, which stores it anew", digest, errDecayed)
 	}
 	m, err := manifest.Decode(data)
 	return m, len(data), err
@@ -51,15 +54,20 @@ func (s *Service) commit(ctx context.Context, caller string, req events.CommitRe
 	if err := events.ValidDigest(req.Manifest); err != nil {
 		return events.PackageInfo{}, bus.BadRequest(err)
 	}
-	m, size, err := s.readManifest(req.Manifest)
-	if errors.Is(err, fs.ErrNotExist) {
-		return events.PackageInfo{}, bus.BadRequest(fmt.Errorf("manifest %s is not stored: upload it first", req.Manifest))
-	}
-	if err != nil {
-		return events.PackageInfo{}, bus.BadRequest(err)
-	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
+	m, size, err := s.readManifest(req.Manifest)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return events.PackageInfo{}, bus.BadRequest(fmt.Errorf("manifest %s is not stored: upload it first", req.Manifest))
+	case errors.Is(err, errDecayed):
+		return events.PackageInfo{}, bus.BadRequest(errors.Join(err, s.blobs.Remove(req.Manifest)))
+	case err != nil:
+		return events.PackageInfo{}, bus.BadRequest(err)
+	}
+	if err := s.recall(ctx, req.Manifest); err != nil {
+		return events.PackageInfo{}, away(err)
+	}
 	if err := s.allStored(m); err != nil {
 		return events.PackageInfo{}, bus.Conflict(err)
 	}
@@ -70,19 +78,25 @@ func (s *Service) commit(ctx context.Context, caller string, req events.CommitRe
 	case !errors.Is(err, jetstream.ErrKeyNotFound):
 		return events.PackageInfo{}, away(err)
 	}
-	rec := record{Digest: req.Manifest, Package: m.Package, Version: m.Version, Published: m.Published, Bytes: m.Size(), Files: len(m.Files),
-		Programs: slices.Sorted(maps.Keys(m.Programs)), By: caller, At: s.now().UTC(), Phase: publishing}
-	if size <= inlineManifest {
-		rec.Manifest = &m
-	}
-	if rec, err = s.records.put(ctx, rec); err != nil {
+	rec, err := s.records.put(ctx, s.newRecord(req.Manifest, m, size, caller))
+	if err != nil {
 		return events.PackageInfo{}, away(err)
 	}
 	s.log.InfoContext(ctx, "package published", "package", m.Package, "version", m.Version, "digest", req.Manifest, "bytes", rec.Bytes, "by", caller)
-	if err := s.announce(ctx, rec); err != nil {
+	if err := s.announce(ctx, rec, rec.At); err != nil {
 		s.log.WarnContext(ctx, "publication could not be announced yet", "package", m.Package, "version", m.Version, "error", err)
 	}
 	return events.PackageInfo{Digest: rec.Digest, Manifest: m, By: rec.By}, nil
+}
+
+// newRecord is that of a package which is not announced yet.
+func (s *Service) newRecord(digest string, m events.Manifest, size int, by string) record {
+	rec := record{Digest: digest, Package: m.Package, Version: m.Version, Published: m.Published, Bytes: m.Size(), Files: len(m.Files),
+		Programs: slices.Sorted(maps.Keys(m.Programs)), By: by, At: s.now().UTC(), Phase: publishing}
+	if size <= inlineManifest {
+		rec.Manifest = &m
+	}
+	return rec
 }
 
 // allStored says which blobs of a package are missing.
@@ -102,36 +116,47 @@ func (s *Service) allStored(m events.Manifest) error {
 }
 
 // again answers a commit of a version that is there: the same package is fine, whenever it was read; another
-// never takes its place.
+// never takes its place. The same one is announced anew, for those who lost the news, and its manifest is
+// stored anew where it decayed: read at the recorded time, the same package has the same manifest.
 func (s *Service) again(ctx context.Context, there record, digest string, m events.Manifest) (events.PackageInfo, error) {
 	if there.Phase == removing {
 		return events.PackageInfo{}, bus.Conflict(fmt.Errorf("package %s %s is being removed: try again in a minute", m.Package, m.Version))
 	}
-	old, err := s.manifestOf(there)
+	m.Published = there.Published
+	data, err := manifest.Encode(m)
 	if err != nil {
-		return events.PackageInfo{}, fmt.Errorf("read manifest of %s %s: %w", there.Package, there.Version, err)
+		return events.PackageInfo{}, bus.BadRequest(err)
 	}
-	same := there.Digest == digest || manifest.Same(old, m)
 	if there.Digest != digest {
 		if err := s.dropUnneeded(ctx, []string{digest}, record{}); err != nil {
 			s.log.WarnContext(ctx, "manifest that nobody needs could not be removed", "blob", digest, "error", err)
 		}
 	}
-	if !same {
+	if events.DigestOf(data) != there.Digest {
 		return events.PackageInfo{}, bus.Conflict(fmt.Errorf("package %s %s is published already, with other content: published packages never change, give it a new version", m.Package, m.Version))
+	}
+	if err := s.blobs.Verify(ctx, there.Digest); err != nil {
+		s.log.ErrorContext(ctx, "a stored manifest was lost and is stored anew", "package", m.Package, "version", m.Version, "blob", there.Digest, "error", err)
+		if err := s.blobs.Put(ctx, there.Digest, int64(len(data)), bytes.NewReader(data)); err != nil {
+			return events.PackageInfo{}, fmt.Errorf("store manifest of %s %s: %w", m.Package, m.Version, err)
+		}
 	}
 	uses, err := s.records.uses(ctx)
 	if err != nil {
 		return events.PackageInfo{}, away(err)
 	}
-	return events.PackageInfo{Digest: there.Digest, Manifest: old, By: there.By, Deployments: uses[packageKey(m.Package, m.Version)]}, nil
+	if err := s.announce(ctx, there, s.now().UTC()); err != nil {
+		return events.PackageInfo{}, away(err)
+	}
+	return events.PackageInfo{Digest: there.Digest, Manifest: m, By: there.By, Deployments: uses[packageKey(m.Package, m.Version)]}, nil
 }
 
-// announce stores PackagePublished and marks the record.
-func (s *Service) announce(ctx context.Context, r record) error {
-	id := events.DeriveID("package.published", r.Digest, r.At.Format(time.RFC3339Nano))
-	_, err := bus.Publish(ctx, s.bus, events.PackagePublished, events.Event[events.PackageNotice]{ID: id, Subject: events.Token(r.Package), Time: r.At, Data: r.notice(r.By)})
-	if err != nil {
+// announce stores PackagePublished and marks the record. The time makes the event's id: that of the commit
+// for the first announcement, however often it is tried.
+func (s *Service) announce(ctx context.Context, r record, at time.Time) error {
+	id := events.DeriveID("package.published", r.Digest, at.Format(time.RFC3339Nano))
+	_, err := bus.Publish(ctx, s.bus, events.PackagePublished, events.Event[events.PackageNotice]{ID: id, Subject: events.Token(r.Package), Time: at, Data: r.notice(r.By)})
+	if err != nil || r.Phase == published {
 		return err
 	}
 	r.Phase = published
@@ -160,11 +185,12 @@ func (s *Service) remove(ctx context.Context, caller string, req events.Named) (
 	}
 	m, err := s.manifestOf(rec)
 	if err != nil {
-		return events.PackageInfo{}, fmt.Errorf("read manifest of %s %s: %w", rec.Package, rec.Version, err)
+		s.log.ErrorContext(ctx, "a package is removed without its manifest", "package", rec.Package, "version", rec.Version, "error", err)
+		m = rec.summary()
 	}
 	if rec.Phase == publishing {
 		// Whoever follows the events learns of the package before it goes.
-		if err := s.announce(ctx, rec); err != nil {
+		if err := s.announce(ctx, rec, rec.At); err != nil {
 			return events.PackageInfo{}, away(err)
 		}
 		if rec, err = s.records.get(ctx, rec.Package, rec.Version); err != nil {
@@ -190,7 +216,8 @@ func (s *Service) finishRemoval(ctx context.Context, r record) error {
 		return err
 	}
 	m, err := s.manifestOf(r)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // the manifest goes last: all else is gone already
+	// The manifest goes last: where it is not there, all else is gone already, or else stays.
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errDecayed) {
 		return err
 	}
 	var digests []string
@@ -203,14 +230,14 @@ func (s *Service) finishRemoval(ctx context.Context, r record) error {
 	return s.records.remove(ctx, r)
 }
 
-// dropUnneeded deletes those of the blobs, in their order, that no package but except needs. Whatever cannot
-// be read might need them.
+// dropUnneeded deletes those of the blobs, in their order, that no package but except needs. A package whose
+// manifest cannot be read might need any of them: only the last, which is a manifest, is deleted then.
 func (s *Service) dropUnneeded(ctx context.Context, digests []string, except record) error {
 	all, err := s.records.packages(ctx)
 	if err != nil {
 		return err
 	}
-	needed := map[string]bool{}
+	needed, unread := map[string]bool{}, false
 	for _, r := range all {
 		if r.Digest == except.Digest && r.Package == except.Package && r.Version == except.Version {
 			continue
@@ -218,11 +245,15 @@ func (s *Service) dropUnneeded(ctx context.Context, digests []string, except rec
 		needed[r.Digest] = true
 		m, err := s.manifestOf(r)
 		if err != nil && r.Phase != removing {
-			return fmt.Errorf("read manifest of %s %s: %w", r.Package, r.Version, err)
+			unread = true
+			s.log.ErrorContext(ctx, "blobs are kept because a package cannot be read", "package", r.Package, "version", r.Version, "error", err)
 		}
 		for _, f := range m.Files {
 			needed[f.SHA256] = true
 		}
+	}
+	if unread {
+		digests = digests[len(digests)-1:]
 	}
 	for _, d := range digests {
 		if !needed[d] {
@@ -236,6 +267,8 @@ func (s *Service) dropUnneeded(ctx context.Context, digests []string, except rec
 
 // finishPending completes publications and removals that were recorded and not completed.
 func (s *Service) finishPending(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.records.patience)
+	defer cancel()
 	all, err := s.records.packages(ctx)
 	if err != nil {
 		return err
@@ -268,7 +301,7 @@ func (s *Service) finishOne(ctx context.Context, seen record) error {
 	case err != nil:
 		return err
 	case r.Phase == publishing:
-		return s.announce(ctx, r)
+		return s.announce(ctx, r, r.At)
 	case r.Phase == removing:
 		return s.finishRemoval(ctx, r)
 	}

@@ -5,13 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"chandler/events"
+	"chandler/events/bus"
+	"chandler/events/manifest"
 )
 
 // phase of a package's record.
@@ -44,37 +46,51 @@ func (r record) notice(by string) events.PackageNotice {
 	return events.PackageNotice{Package: r.Package, Version: r.Version, Digest: r.Digest, Bytes: r.Bytes, Files: r.Files, Programs: r.Programs, By: by}
 }
 
-// use is what the bucket keeps of a deployment, under "use.<name>". Of two events the later counts, in
-// whatever order they come; a removed one stays, so that an old creation cannot bring it back.
+// use is what the bucket keeps of a deployment, under "use.<name>". The highest revision counts, and its
+// removal, in whatever order the events come; a removed one stays, so that an old creation cannot bring it back.
 type use struct {
-	Package string    `json:"package"`
-	Version string    `json:"version"`
-	At      time.Time `json:"at"`
-	Removed bool      `json:"removed,omitempty"`
+	Package  string `json:"package"`
+	Version  string `json:"version"`
+	Revision uint64 `json:"revision"` // of the deployment
+	Removed  bool   `json:"removed,omitempty"`
+}
+
+// summary is what the record knows of a manifest that cannot be read.
+func (r record) summary() events.Manifest {
+	m := events.Manifest{API: manifest.API, Package: r.Package, Version: r.Version, Published: r.Published, Programs: map[string]events.Program{}}
+	for _, name := range r.Programs {
+		m.Programs[name] = events.Program{}
+	}
+	return m
 }
 
 // inlineManifest is the largest manifest in a record, in bytes: well below what the broker takes.
 const inlineManifest = 256 << 10
 
+// recordsTime bounds a reading of many records, and a pass over interrupted work.
+const recordsTime = 30 * time.Second
+
 // records are the bucket. Every write names the revision that it is based on.
 type records struct {
-	js jetstream.JetStream
-
-	mu sync.Mutex
-	kv jetstream.KeyValue // nil until the broker has answered once
+	js        jetstream.JetStream
+	log       *slog.Logger
+	provision func(context.Context) error // makes the bucket where it is missing; nil: somebody else does
+	patience  time.Duration               // recordsTime
 }
 
+// bucket finds the bucket each time, so that one that was lost is noticed and made again.
 func (r *records) bucket(ctx context.Context) (jetstream.KeyValue, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.kv != nil {
-		return r.kv, nil
-	}
 	kv, err := r.js.KeyValue(ctx, events.BucketPackages)
+	if errors.Is(err, jetstream.ErrBucketNotFound) && r.provision != nil {
+		r.log.ErrorContext(ctx, "the bucket of packages does not exist and is made", "bucket", events.BucketPackages)
+		if err := r.provision(ctx); err != nil {
+			return nil, fmt.Errorf("make bucket %s: %w", events.BucketPackages, err)
+		}
+		kv, err = r.js.KeyValue(ctx, events.BucketPackages)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", events.BucketPackages, err)
 	}
-	r.kv = kv
 	return kv, nil
 }
 
@@ -126,6 +142,15 @@ func (r *records) put(ctx context.Context, rec record) (record, error) {
 	return rec, err
 }
 
+// lostRace says that somebody else stored a record first.
+func lostRace(err error) bool {
+	if errors.Is(err, jetstream.ErrKeyExists) {
+		return true
+	}
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
+}
+
 func (r *records) write(ctx context.Context, key string, value any, revision uint64) (uint64, error) {
 	kv, err := r.bucket(ctx)
 	if err != nil {
@@ -141,12 +166,14 @@ func (r *records) write(ctx context.Context, key string, value any, revision uin
 	return kv.Update(ctx, key, data, revision)
 }
 
+// remove purges a record up to the revision it was read with: a marker of a deleted key would stay for ever.
 func (r *records) remove(ctx context.Context, rec record) error {
-	kv, err := r.bucket(ctx)
+	stream, err := r.js.Stream(ctx, "KV_"+events.BucketPackages)
 	if err != nil {
 		return err
 	}
-	return kv.Delete(ctx, packageKey(rec.Package, rec.Version), jetstream.LastRevision(rec.revision))
+	key := "$KV." + events.BucketPackages + "." + packageKey(rec.Package, rec.Version)
+	return stream.Purge(ctx, jetstream.WithPurgeSubject(key), jetstream.WithPurgeSequence(rec.revision+1))
 }
 
 // packages reads every package's record, in no order.
@@ -183,6 +210,8 @@ func (r *records) each(ctx context.Context, pattern string, do func(jetstream.Ke
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, r.patience)
+	defer cancel()
 	watch, err := kv.Watch(ctx, pattern, jetstream.IgnoreDeletes())
 	if err != nil {
 		return fmt.Errorf("read %s: %w", pattern, err)
@@ -206,13 +235,16 @@ func (r *records) each(ctx context.Context, pattern string, do func(jetstream.Ke
 	}
 }
 
-// noteUse keeps what an event says of a deployment, unless a later one was heard.
-func (s *Service) noteUse(ctx context.Context, n events.DeploymentNotice, removed bool) error {
+// noteUse keeps what an event says of a deployment, unless more is known of it.
+func (s *Service) noteUse(ctx context.Context, subject string, n events.DeploymentNotice, removed bool) error {
+	if subject != n.Deployment {
+		return bus.Drop("subject", fmt.Errorf("an event about %q speaks of deployment %q", subject, n.Deployment))
+	}
 	kv, err := s.records.bucket(ctx)
 	if err != nil {
 		return err
 	}
-	next := use{Package: n.Package, Version: n.Version, At: n.At, Removed: removed}
+	next := use{Package: n.Package, Version: n.Version, Revision: n.Revision, Removed: removed}
 	var revision uint64
 	switch entry, err := kv.Get(ctx, useKey(n.Deployment)); {
 	case err == nil:
@@ -220,7 +252,7 @@ func (s *Service) noteUse(ctx context.Context, n events.DeploymentNotice, remove
 		if err := json.Unmarshal(entry.Value(), &before); err != nil {
 			return fmt.Errorf("read record %s: %w", entry.Key(), err)
 		}
-		if before.At.After(n.At) || before.At.Equal(n.At) && before.Removed {
+		if before.Revision > n.Revision || before.Revision == n.Revision && (before.Removed || next == before) {
 			return nil
 		}
 		revision = entry.Revision()

@@ -41,7 +41,9 @@ type Options struct {
 	// PublicURL is how agents and administrators reach Listener; empty: by its own address.
 	PublicURL string
 	// MaxBlob is the largest blob in bytes; 0: 64 GiB.
-	MaxBlob    int64
+	MaxBlob int64
+	// Provision makes the bucket if it turns out not to exist, also later; nil: somebody else does.
+	Provision  func(context.Context) error
 	Version    string                // of this program, x.y.z; empty: 0.0.0
 	Registerer prometheus.Registerer // nil: metrics are kept but not registered
 	Log        *slog.Logger          // nil: slog.Default()
@@ -66,6 +68,9 @@ type Service struct {
 	// changing serialises what adds and removes packages: a removal must not delete blobs that a publication
 	// just found to be there.
 	changing sync.Mutex
+
+	mu      sync.Mutex
+	problem error // of the last pass over interrupted work
 }
 
 // New opens the directory and starts nothing.
@@ -98,8 +103,9 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("content: %w", err)
 	}
-	s := &Service{bus: o.Bus, blobs: blobs, records: &records{js: o.Bus.JetStream()}, signer: signer{key: key, base: base, now: o.Now}, listener: o.Listener,
+	s := &Service{bus: o.Bus, blobs: blobs, signer: signer{key: key, base: base, now: o.Now}, listener: o.Listener,
 		tls: o.TLS, metrics: m, log: o.Log.With("component", "content"), version: o.Version, maxBlob: o.MaxBlob, now: o.Now}
+	s.records = &records{js: o.Bus.JetStream(), log: s.log, provision: o.Provision, patience: recordsTime}
 	s.handler = &blobHandler{store: blobs, signer: s.signer, metrics: m, log: s.log, slots: make(chan struct{}, uploadsAtOnce), queue: uploadQueue}
 	return s, nil
 }
@@ -156,7 +162,9 @@ func (s *Service) Healthy(context.Context) error {
 	if c := s.bus.Conn(); !c.IsConnected() {
 		return fmt.Errorf("the broker is away (%s): blobs are served, nothing can be published", c.Status())
 	}
-	return nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.problem
 }
 
 // URL is the address under which the service is reached.
@@ -212,21 +220,36 @@ func (s *Service) serveRequests(ctx context.Context) error {
 func (s *Service) follow(ctx context.Context) error {
 	return s.bus.Handle(ctx, bus.Consumer{Stream: events.StreamEvents, Name: "content"},
 		bus.On(events.DeploymentCreated, func(ctx context.Context, e events.Event[events.DeploymentOrder], _ bus.Meta) error {
-			return s.noteUse(ctx, e.Data.DeploymentNotice, false)
+			return s.noteUse(ctx, e.Subject, e.Data.DeploymentNotice, false)
 		}),
 		bus.On(events.DeploymentRemoved, func(ctx context.Context, e events.Event[events.DeploymentNotice], _ bus.Meta) error {
-			return s.noteUse(ctx, e.Data, true)
+			return s.noteUse(ctx, e.Subject, e.Data, true)
 		}))
 }
 
 // complete finishes what a crash or an absent broker interrupted, soon after the start and then now and again.
 func (s *Service) complete(ctx context.Context) error {
 	for pause := time.Second; wait(ctx, pause); pause = min(2*pause, tick) {
-		if err := s.finishPending(ctx); err != nil {
+		err := s.pass(ctx)
+		s.mu.Lock()
+		s.problem = err
+		s.mu.Unlock()
+		if err != nil {
 			s.log.WarnContext(ctx, "interrupted work could not be completed, trying again", "error", err)
 		} else {
 			pause = tick
 		}
+	}
+	return nil
+}
+
+func (s *Service) pass(ctx context.Context) error {
+	err := s.recallFirst(ctx)
+	if err == nil {
+		err = s.finishPending(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("interrupted work cannot be completed: %w", err)
 	}
 	return nil
 }
@@ -242,10 +265,13 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// away says that the broker, not the request, is at fault.
+// away says that the broker, or another who writes the same records, is at fault, not the request.
 func away(err error) error {
 	if err == nil || errors.Is(err, jetstream.ErrKeyNotFound) {
 		return err
+	}
+	if lostRace(err) {
+		return bus.Conflict(fmt.Errorf("somebody else changed the same record at this moment: try again: %w", err))
 	}
 	return bus.Unavailable(fmt.Errorf("content cannot reach its records: %w", err))
 }

@@ -29,13 +29,15 @@ type story struct {
 	broker *eventstest.Server
 	admin  *bus.Bus
 	dir    string
+	told   int           // events of deployments
+	drift  time.Duration // of scheduling's clock from one to the next
 }
 
 // begin starts a service on a running broker.
 func begin(t *testing.T) *story {
 	t.Helper()
 	broker := eventstest.Broker(t)
-	s := &story{t: t, broker: broker, admin: eventstest.Bus(t, broker, ""), dir: t.TempDir()}
+	s := &story{t: t, broker: broker, admin: eventstest.Bus(t, broker, ""), dir: t.TempDir(), drift: -time.Second}
 	s.start()
 	return s
 }
@@ -51,7 +53,8 @@ func (s *story) start() (stop func()) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.Service, err = New(Options{Bus: b, Dir: s.dir, Listener: listener, Registerer: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler)})
+	s.Service, err = New(Options{Bus: b, Dir: s.dir, Listener: listener, Registerer: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+		Provision: func(ctx context.Context) error { return b.Provision(ctx, bus.Topology{}) }})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -156,17 +159,24 @@ func about(name string) func(events.Event[events.PackageNotice]) bool {
 }
 
 // deployment says, as scheduling does, that a deployment was created or removed.
-func (s *story) deployment(name, pkg, version string, at time.Time, removed bool) {
+// The sender's clock runs backwards, which must not matter.
+func (s *story) deployment(name, pkg, version string, revision uint64, removed bool) {
 	s.t.Helper()
-	n := events.DeploymentNotice{Deployment: name, Revision: 1, Order: events.DigestOf(nil), Package: pkg, Version: version, Program: "install", Collection: "all", At: at}
+	s.told++
+	s.deploymentAbout(name, name, pkg, version, revision, removed, clock.Add(time.Duration(s.told)*s.drift))
+}
+
+func (s *story) deploymentAbout(subject, name, pkg, version string, revision uint64, removed bool, at time.Time) {
+	s.t.Helper()
+	n := events.DeploymentNotice{Deployment: name, Revision: revision, Order: events.DigestOf(nil), Package: pkg, Version: version, Program: "install", Collection: "all", At: at}
 	b, err := bus.New(bus.Options{Conn: s.admin.Conn(), Source: events.ServiceSource("scheduling"), CheckPublished: true})
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	if removed {
-		_, err = bus.Publish(s.t.Context(), b, events.DeploymentRemoved, events.Event[events.DeploymentNotice]{ID: name + "-removed" + at.String(), Subject: name, Data: n})
+		_, err = bus.Publish(s.t.Context(), b, events.DeploymentRemoved, events.Event[events.DeploymentNotice]{ID: events.DeriveID("removed", name, at.String()), Subject: subject, Data: n})
 	} else {
-		_, err = bus.Publish(s.t.Context(), b, events.DeploymentCreated, events.Event[events.DeploymentOrder]{ID: name + "-created" + at.String(), Subject: name,
+		_, err = bus.Publish(s.t.Context(), b, events.DeploymentCreated, events.Event[events.DeploymentOrder]{ID: events.DeriveID("created", name, at.String()), Subject: subject,
 			Data: events.DeploymentOrder{DeploymentNotice: n, Envelope: []byte("{}")}})
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package credentials
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -336,4 +337,26 @@ func FuzzResource(f *testing.F) {
 			t.Errorf("%q was accepted", pattern)
 		}
 	})
+}
+
+func TestAListingThatIsCutIsAnError(t *testing.T) {
+	updates := make(chan jetstream.KeyValueEntry)
+	close(updates)
+	if all, err := readAll(t.Context(), updates); err == nil {
+		t.Errorf("%d accounts", len(all))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if all, err := readAll(ctx, make(chan jetstream.KeyValueEntry)); !errors.Is(err, context.Canceled) {
+		t.Errorf("%d accounts, %v", len(all), err)
+	}
+}
+
+func TestALookAtTheAccountsIsBounded(t *testing.T) {
+	s := newStory(t)
+	r := s.replica()
+	r.lookTime = time.Nanosecond
+	if failed, _ := r.reconcile(context.WithoutCancel(t.Context())); !errors.Is(failed, context.DeadlineExceeded) {
+		t.Errorf("error: %v", failed)
+	}
 }

@@ -1,5 +1,6 @@
 // Package credentials keeps the accounts that reach external sources and run installations. Secrets go in
-// and never come out: no request, event, log or metric of this service carries one.
+// and never come out: no answer, event, log or metric of this service carries one. The request that sets one
+// carries it in the clear, as long as the broker has neither TLS nor authentication.
 //
 // # Consumes
 //

@@ -19,6 +19,9 @@ import (
 // serviceName in subjects, sources and among the broker's services.
 const serviceName = "credentials"
 
+// lookTime bounds one look at all accounts.
+const lookTime = 30 * time.Second
+
 // retryWait bounds the pause before something is tried again that the broker refused.
 const retryWait = 2 * time.Second
 
@@ -46,6 +49,7 @@ type Service struct {
 	version   string
 	now       func() time.Time
 	tick      time.Duration
+	lookTime  time.Duration // the constant
 	wake      chan struct{} // holds one token while there is something to tell
 
 	mu      sync.Mutex
@@ -68,7 +72,7 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{bus: o.Bus, log: o.Log.With("component", serviceName), metrics: m, sealer: sealer, provision: o.Provision, version: o.Version, now: o.Now, tick: o.Tick,
+	s := &Service{bus: o.Bus, log: o.Log.With("component", serviceName), metrics: m, sealer: sealer, provision: o.Provision, version: o.Version, now: o.Now, tick: o.Tick, lookTime: lookTime,
 		wake: make(chan struct{}, 1), problem: errors.New("accounts are not read yet")}
 	if s.version == "" {
 		s.version = "0.0.0"
@@ -132,6 +136,8 @@ func (s *Service) look(ctx context.Context) {
 // reconcile returns what failed and is worth trying again soon, and apart from it what only an
 // administrator can put right.
 func (s *Service) reconcile(ctx context.Context) (failed, unusable error) {
+	ctx, cancel := context.WithTimeout(ctx, s.lookTime)
+	defer cancel()
 	all, err := s.all(ctx)
 	if err != nil {
 		return err, nil

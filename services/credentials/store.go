@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -99,26 +100,41 @@ func (s *Service) all(ctx context.Context) ([]record, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys, err := kv.ListKeys(ctx)
+	watch, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
 	if err != nil {
 		return nil, fmt.Errorf("list accounts: %w", err)
 	}
-	var names []string
-	for name := range keys.Keys() {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	var all []record
-	for _, name := range names {
-		r, revision, err := s.load(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		if revision > 0 {
-			all = append(all, r)
-		}
+	defer func() { _ = watch.Stop() }() // what it leaves behind ends by itself
+	all, err := readAll(ctx, watch.Updates())
+	if err != nil {
+		return nil, fmt.Errorf("list accounts: %w", err)
 	}
 	return all, nil
+}
+
+// readAll reads the accounts up to the nil that ends the present ones. A listing that is cut before is an
+// error: a short one would look whole.
+func readAll(ctx context.Context, updates <-chan jetstream.KeyValueEntry) ([]record, error) {
+	var all []record
+	for {
+		select {
+		case entry, ok := <-updates:
+			switch {
+			case !ok:
+				return nil, errors.Join(errors.New("the broker's answer was cut"), context.Cause(ctx))
+			case entry == nil:
+				slices.SortFunc(all, func(a, b record) int { return strings.Compare(a.Account, b.Account) })
+				return all, nil
+			}
+			var r record
+			if err := json.Unmarshal(entry.Value(), &r); err != nil {
+				return nil, fmt.Errorf("read account %s: %w", entry.Key(), err)
+			}
+			all = append(all, r)
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // bucket finds the bucket each time, so that one that was lost is noticed and made again.

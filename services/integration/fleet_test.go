@@ -37,7 +37,7 @@ type fleet struct {
 	contentAt string // the same after a restart, as it would be
 	registry  map[string]*prometheus.Registry
 	log       *logBuffer
-	plans     map[string]*publish.Plan // by manifest digest
+	packages  map[string]string // directories by manifest digest
 }
 
 // logBuffer gathers the services' logs for failures.
@@ -68,7 +68,7 @@ func (l *logBuffer) reset() {
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
 	f := &fleet{t: t, dir: t.TempDir(), broker: eventstest.Broker(t), services: map[string]*running{}, machines: map[string]*machine{},
-		registry: map[string]*prometheus.Registry{}, plans: map[string]*publish.Plan{}, log: &logBuffer{}}
+		registry: map[string]*prometheus.Registry{}, packages: map[string]string{}, log: &logBuffer{}}
 	t.Cleanup(f.close)
 	var err error
 	f.key, err = order.NewKey(bytes.Repeat([]byte{7}, 32))
@@ -179,23 +179,34 @@ func (f *fleet) publish(version string, payload []byte, more string) events.Pack
 	must(f.t, os.MkdirAll(dir, 0o700))
 	must(f.t, os.WriteFile(filepath.Join(dir, "package.yaml"), fmt.Appendf(nil, probe, version, more), 0o600))
 	must(f.t, os.WriteFile(filepath.Join(dir, "payload"), payload, 0o600))
-	plan, err := publish.Read(f.t.Context(), dir, publish.Options{})
+	return f.publishDir(dir, time.Now)
+}
+
+// publishDir reads a package's directory at a time and publishes what it holds.
+func (f *fleet) publishDir(dir string, now func() time.Time) events.PackageInfo {
+	f.t.Helper()
+	plan, err := publish.Read(f.t.Context(), dir, publish.Options{Now: now})
 	must(f.t, err)
-	return f.upload(plan)
+	info := f.upload(plan)
+	f.packages[info.Digest] = dir
+	return info
 }
 
 func (f *fleet) upload(plan *publish.Plan) events.PackageInfo {
 	f.t.Helper()
 	info, err := publish.Upload(f.t.Context(), plan, contentCalls{f}, nil, nil)
 	must(f.t, err)
-	f.plans[info.Digest] = plan
 	return info
 }
 
-// publishAgain publishes the very same package once more.
+// publishAgain reads the same directory once more, an hour later, and publishes it: it stays the same package.
 func (f *fleet) publishAgain(p events.PackageInfo) events.PackageInfo {
 	f.t.Helper()
-	return f.upload(f.plans[p.Digest])
+	again := f.publishDir(f.packages[p.Digest], func() time.Time { return time.Now().Add(time.Hour) })
+	if again.Digest != p.Digest {
+		f.t.Fatalf("published again, %s became %s", p.Digest, again.Digest)
+	}
+	return again
 }
 
 // everyone makes the collection of all agents and waits until it has so many members.

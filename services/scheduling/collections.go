@@ -143,18 +143,27 @@ func (s *Service) collectionRemove(ctx context.Context, caller string, req event
 	return events.Nothing{}, nil
 }
 
-// forgetCollection deletes a collection whose removal was told, unless it was made again meanwhile.
+// forgetCollection purges a collection whose removal was told, unless it was made again meanwhile. A marker of
+// a deleted key would stay for ever; without one, each replica forgets the collection when it meets it again.
 func (s *Service) forgetCollection(ctx context.Context, name string) error {
 	record, revision, err := load[collectionRecord](ctx, s.collectionStore, name)
-	if err != nil || revision == 0 || !record.Removed || len(record.Outbox.Notes) > 0 {
+	if err != nil || revision > 0 && (!record.Removed || len(record.Outbox.Notes) > 0) {
 		return err
 	}
-	kv, err := s.collectionStore.kv()
-	if err != nil {
-		return err
+	if revision > 0 {
+		stream, err := s.bus.JetStream().Stream(ctx, "KV_"+events.BucketCollections)
+		if err == nil {
+			subject := fmt.Sprintf("$KV.%s.%s", events.BucketCollections, name)
+			err = stream.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(revision+1))
+		}
+		if err != nil {
+			return fmt.Errorf("forget collection %s: %w", name, err)
+		}
 	}
-	if err := kv.Delete(ctx, name, jetstream.LastRevision(revision)); err != nil && !lostRace(err) {
-		return fmt.Errorf("forget collection %s: %w", name, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.collections[name].Removed {
+		delete(s.collections, name)
 	}
 	return nil
 }

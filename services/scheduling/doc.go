@@ -6,7 +6,7 @@
 //
 // AgentReported, PackagePublished, PackageRemoved, DeploymentHalted (from EVENTS), TimerDue (from TIMERS),
 // heartbeats (core NATS), and the last DeploymentProgressed of a deployment when it is shown. Requests of
-// administrators: events/call_scheduling.go.
+// administrators: events/call_scheduling.go. It asks content for its list of packages (ContentList).
 //
 // # Emits
 //
@@ -34,6 +34,7 @@
 // caught up at the next start, and at the latest a minute later by any replica. Timers only wake: all
 // deployments are held against the clock at start and every minute. While the broker is away nothing is
 // decided, and Healthy says so. A bucket that is lost or restored from an older copy is read anew; what it
-// no longer holds is gone for scheduling: agents report again, orders are created again. Where others lost
+// no longer holds is gone for scheduling: agents report again, orders are created again, and while no package
+// is known content is asked for all of them, at start, every minute, and when reconciling. Where others lost
 // what they heard, an administrator lets every live deployment and its batches be told once more (Reconcile).
 package scheduling

@@ -129,3 +129,29 @@ func TestABucketThatWasReplacedAndHasGrownIsReadAnew(t *testing.T) {
 		return len(r.fleet.all()) == 3 && !old && r.Healthy(t.Context()) == nil
 	})
 }
+
+func TestARemovedCollectionLeavesNoMarker(t *testing.T) {
+	s := newStory(t)
+	r, other := s.running(), s.running()
+	must(s, events.CollectionSet, linuxMachines())
+	must(s, events.CollectionRemove, events.Named{Name: "linux"})
+	stream, err := s.admin.JetStream().Stream(t.Context(), "KV_"+events.BucketCollections)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("nothing of it is stored", func() bool {
+		info, err := stream.Info(t.Context())
+		return err == nil && info.State.LastSeq > 0 && info.State.Msgs == 0
+	})
+	for _, replica := range []*Service{r, other} {
+		s.eventually("it is forgotten", func() bool {
+			if err := replica.announceCollection(t.Context(), "linux"); err != nil {
+				t.Fatal(err)
+			}
+			replica.mu.RLock()
+			defer replica.mu.RUnlock()
+			return len(replica.collections) == 0
+		})
+	}
+	must(s, events.CollectionSet, linuxMachines()) // and may be made again
+}

@@ -52,8 +52,11 @@ func tell[T any](ctx context.Context, b *bus.Bus, t events.Type[T], name, trace 
 // forgotten after that.
 func (s *Service) announceCollection(ctx context.Context, name string) error {
 	record, revision, err := load[collectionRecord](ctx, s.collectionStore, name)
-	if err != nil || revision == 0 {
+	if err != nil {
 		return err
+	}
+	if revision == 0 {
+		return s.forgetCollection(ctx, name) // another replica purged it
 	}
 	for _, n := range record.Outbox.Notes {
 		t := events.CollectionChanged

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -37,6 +38,43 @@ func (s *Service) notePackage(ctx context.Context, p events.PackageNotice, m bus
 		return packageRecord{PackageNotice: p, Removed: removed, Stored: m.Stored}, nil
 	})
 	return err
+}
+
+// askTime bounds the wait for content's list of packages.
+const askTime = 5 * time.Second
+
+// recallPackages takes over which packages content has, as far as no event told of them: the bucket was lost,
+// or the events were. Whatever an event said counts more.
+func (s *Service) recallPackages(ctx context.Context) error {
+	asking, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	all, err := bus.Request(asking, s.bus, serviceName, events.ContentList, events.Nothing{})
+	if err != nil {
+		return err
+	}
+	for _, p := range all.Packages {
+		if err := events.ValidDigest(p.Digest); err != nil {
+			return fmt.Errorf("package %s %s: %w", p.Manifest.Package, p.Manifest.Version, err)
+		}
+		notice := events.PackageNotice{Package: p.Manifest.Package, Version: p.Manifest.Version, Digest: p.Digest, Bytes: p.Manifest.Size(), Files: len(p.Manifest.Files),
+			Programs: slices.Sorted(maps.Keys(p.Manifest.Programs)), By: p.By}
+		_, err := change(ctx, s.deploymentStore, kindPackage+"."+p.Digest, func(old packageRecord, found bool) (packageRecord, error) {
+			if found {
+				return old, errKeep
+			}
+			return packageRecord{PackageNotice: notice}, nil // stored before any event
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Service) knowsPackages() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.packages) > 0
 }
 
 func (s *Service) applyPackage(digest string, value []byte) error {

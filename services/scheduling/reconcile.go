@@ -62,6 +62,11 @@ func (r *reconciler) pass(ctx context.Context, everything bool) error {
 		return err
 	}
 	agents, deployments, collections := r.work.take()
+	if everything && !r.knowsPackages() {
+		if err := r.recallPackages(ctx); err != nil { // nothing else waits for content
+			r.log.Debug("packages cannot be learnt from content yet", "error", err)
+		}
+	}
 	if everything {
 		collections = r.collectionsOwing(collections)
 	}

@@ -103,10 +103,13 @@ func (s *Service) release(ctx context.Context, d *deployment) error {
 			return nil
 		}
 		if first {
-			// Another replica may have paused or replaced it a moment ago.
-			if active, err := s.stillActive(ctx, d); err != nil || !active {
+			// Another replica may have paused or replaced it a moment ago; between batches the mirror says so.
+			if err := s.refresh(ctx, d); err != nil {
 				return err
 			}
+		}
+		if !s.stillActive(d) {
+			return nil
 		}
 		key := releaseKey{d.record.Deployment, d.record.Revision, waveAll, number}
 		r := releaseRecord{Order: d.record.Order, Agents: s.fleet.named(places), At: s.now().UTC()}
@@ -125,12 +128,15 @@ func (s *Service) release(ctx context.Context, d *deployment) error {
 	}
 }
 
-func (s *Service) stillActive(ctx context.Context, d *deployment) (bool, error) {
-	if _, _, err := load[deploymentRecord](ctx, s.deploymentStore, kindDeployment+"."+d.record.Deployment); err != nil {
-		return false, err
-	}
+// refresh brings memory up to the deployment's record.
+func (s *Service) refresh(ctx context.Context, d *deployment) error {
+	_, _, err := load[deploymentRecord](ctx, s.deploymentStore, kindDeployment+"."+d.record.Deployment)
+	return err
+}
+
+func (s *Service) stillActive(d *deployment) bool {
 	now, ok := s.deployment(d.record.Deployment)
-	return ok && now.record.Order == d.record.Order && now.life(s.now()) == events.LifeActive, nil
+	return ok && now.record.Order == d.record.Order && now.life(s.now()) == events.LifeActive
 }
 
 // announceRelease tells of a batch and notes that it did.

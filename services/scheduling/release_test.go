@@ -3,6 +3,7 @@ package scheduling
 import (
 	"context"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -292,4 +293,55 @@ func TestAReplicaThatIsBehindReleasesNobody(t *testing.T) {
 	if diff := cmp.Diff([]string{"agent001", "agent002", "agent003"}, s.released(2, nil)); diff != "" {
 		t.Error(diff)
 	}
+}
+
+func TestAPauseHoldsBackTheBatchesThatAreStillToCome(t *testing.T) {
+	for what, edit := range map[string]func(*deploymentRecord){
+		"a pause":          func(r *deploymentRecord) { r.Paused = true },
+		"a stop":           func(r *deploymentRecord) { r.Stopped = true },
+		"a newer revision": func(r *deploymentRecord) { r.Revision, r.Order = 2, events.DigestOf(nil) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := newStory(t)
+			for _, id := range names(2*events.ReleaseSize + 1) {
+				s.report(facts(id))
+			}
+			r := s.replica(func(o *Options) { o.PackagePatience = 20 * time.Second })
+			var once sync.Once
+			apply := r.deploymentStore.apply
+			r.deploymentStore.apply = func(key string, value []byte) {
+				apply(key, value)
+				if key != "release.hello.1.1.0" {
+					return
+				}
+				// As the mirror hears of it from another replica, in the moment after the first batch.
+				once.Do(func() {
+					d, _ := r.deployment("hello")
+					record := d.record
+					edit(&record)
+					decided, err := encode(record)
+					if err != nil {
+						t.Error(err)
+					}
+					apply("deployment.hello", decided)
+				})
+			}
+			s.run(r)
+			s.published()
+			s.knows(r, 2*events.ReleaseSize+1)
+			must(s, events.CollectionSet, linuxMachines())
+			s.deploy()
+			s.eventually("the first batch is told", func() bool { return len(r.batchNumbers("hello", 1)) > 0 && r.announced("hello", 0) })
+			ofFirst := func(e events.Event[events.Release]) bool { return e.Data.Revision == 1 }
+			if got := len(s.released(1, ofFirst)); got != events.ReleaseSize {
+				t.Errorf("%d agents were handed over", got)
+			}
+		})
+	}
+}
+
+func (s *Service) announced(deployment string, n int) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.releases[deployment][1].batches[n].announced
 }

@@ -12,13 +12,16 @@ import (
 	"chandler/events/bus"
 )
 
-// tellAgain tells every live deployment and all its batches once more, for services that lost what they
+// tellAgain asks content for the packages that this service lost, and tells every live deployment and all its batches once more, for services that lost what they
 // heard: the order first, then who was handed over. The ids are new in each run, so that the broker's
 // duplicate window holds nothing back; those who know it all already change nothing. Deployments that are
 // accepted or end meanwhile tell that by themselves.
 func (s *Service) tellAgain(ctx context.Context, caller string, _ events.Nothing) (events.ReconcileAnswer, error) {
 	if err := s.readable(); err != nil {
 		return events.ReconcileAnswer{}, bus.Unavailable(err)
+	}
+	if err := s.recallPackages(ctx); err != nil { // agents are helped without it
+		s.log.Warn("packages could not be learnt from content: reconcile again when it runs", "error", err)
 	}
 	answer := events.ReconcileAnswer{Run: rand.Text()}
 	for _, name := range s.liveDeployments(func(*deployment) bool { return true }) {

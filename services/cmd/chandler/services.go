@@ -46,7 +46,7 @@ func (a *assembly) content(b *bus.Bus) (service, error) {
 		}
 	}
 	a.public = public
-	s, err := content.New(content.Options{Bus: b, Dir: filepath.Join(a.Data, "content"), Listener: l, PublicURL: public, Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version})
+	s, err := content.New(content.Options{Bus: b, Dir: filepath.Join(a.Data, "content"), Listener: l, PublicURL: public, Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version, Provision: a.provision(b)})
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}

@@ -87,6 +87,15 @@ func (s *Store) sweep(before time.Time) error {
 }
 
 func (s *Store) tally() error {
+	return s.Each(func(_ string, size int64) error {
+		s.count++
+		s.bytes += size
+		return nil
+	})
+}
+
+// Each calls do with the digest and size of every blob, until that fails.
+func (s *Store) Each(do func(digest string, size int64) error) error {
 	shards, err := os.ReadDir(s.dir)
 	if err != nil {
 		return err
@@ -104,8 +113,9 @@ func (s *Store) tally() error {
 			if err != nil || events.ValidDigest(b.Name()) != nil || !strings.HasPrefix(b.Name(), shard.Name()) {
 				continue
 			}
-			s.count++
-			s.bytes += info.Size()
+			if err := do(b.Name(), info.Size()); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
