@@ -37,7 +37,7 @@ func startFleet(t *testing.T, agents int) *fleet {
 		t.Fatalf("build the programs: %v\n%s", err, out)
 	}
 	server := f.start("chandler", "up", "--data", filepath.Join(f.dir, "server"), "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--log-level", "info")
-	up := server.await(t, `broker (nats://[0-9.:]+), metrics http://([0-9.:]+)/metrics`)
+	up := server.await(t, `broker (nats://[0-9.:]+), .*metrics http://([0-9.:]+)/metrics`)
 	f.broker, f.metrics = up[1], []string{up[2]}
 	for i := range agents {
 		name := fmt.Sprintf("agent%d", i)
