@@ -105,3 +105,30 @@ func TestAFreezeThatComesWhileContentIsLaidOutStillHolds(t *testing.T) {
 	f.want("laid-out", m, events.Succeeded)
 	f.check("laid-out", m)
 }
+
+func TestAJobThatWaitsForARestartIsNotRunAgainByAnything(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	m := f.machine("ws1")
+	m.write("exit", "10")
+	p := f.publish("1.0", payload, "    return-codes: {10: soft-reboot}\n")
+	f.everyone(1)
+	f.deploy("restart", p)
+	f.want("restart", m, events.RebootPending)
+	m.kill()
+	m.start()
+	m.awaitRunning()
+	// The machine has not restarted: the job still waits, a stop counts it with the running ones, and a
+	// soft restart lets others go on.
+	mustAsk(f, events.ExecutionStop, events.StopRequest{Deployment: "restart"})
+	if got := mustAsk(f, events.ExecutionStopped, events.StopQuery{Deployment: "restart"}); got.Running != 1 || got.Stopped != 0 {
+		t.Fatalf("counted %+v", got)
+	}
+	m.remove("exit")
+	f.deploy("other", p)
+	f.want("other", m, events.Succeeded)
+	f.want("restart", m, events.RebootPending)
+	if ran := m.ran(); len(ran) != 2 {
+		t.Fatalf("ran %v", ran)
+	}
+}
