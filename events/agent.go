@@ -33,6 +33,7 @@ type Facts struct {
 	OfferFormat      int        `json:"offer_format"` // newest offer it reads
 	Zone             string     `json:"zone"`         // IANA name of the machine's time zone
 	BootID           string     `json:"boot_id"`
+	Trust            int        `json:"trust,omitempty"`      // version of the trust bundle that it holds
 	Incomplete       []string   `json:"incomplete,omitempty"` // facts that could not be read
 }
 

@@ -93,9 +93,15 @@ func storedIn(d events.Declaration) string {
 
 func describeChannel(pattern, description string, messages object) object {
 	c := object{item("address", strings.NewReplacer("<", "{", ">", "}").Replace(pattern)), item("description", description)}
-	if _, parameter, ok := strings.Cut(pattern, "<"); ok {
-		parameter = strings.TrimSuffix(parameter, ">")
-		c = append(c, item("parameters", object{item(parameter, object{item("description", parameters[parameter])})}))
+	var described object
+	for token := range strings.SplitSeq(pattern, ".") {
+		if parameter, variable := strings.CutPrefix(token, "<"); variable {
+			parameter = strings.TrimSuffix(parameter, ">")
+			described = append(described, item(parameter, object{item("description", parameters[parameter])}))
+		}
+	}
+	if described != nil {
+		c = append(c, item("parameters", described))
 	}
 	return append(c, item("messages", messages))
 }
@@ -104,12 +110,16 @@ func describeChannel(pattern, description string, messages object) object {
 var parameters = map[string]string{
 	"agent":      "id of the agent",
 	"account":    "name of the account",
-	"caller":     "who asks: an agent's id or an administrator's name, pinned by the broker",
+	"caller":     "who asks: an agent's id or the name of a user, pinned by the broker",
+	"key":        "the public key of the user who asks, pinned by the broker",
 	"collection": "name of the collection",
 	"deployment": "name of the deployment",
 	"freeze":     "id of the freeze",
 	"package":    "name of the package, dots and plus signs as underscores",
-	"service":    "name of the service that set the timer",
+	"fleet":      "name of the fleet",
+	"service":    "name of the service that the event is about",
+	"token":      "name of the enrolment token",
+	"user":       "name of the user",
 }
 
 func describeMessage(t *testing.T, d events.Declaration) object {
@@ -149,7 +159,7 @@ func describeCalls() (channels, operations, messages object) {
 		name := c.Service + "." + c.Verb
 		channel := "rpc." + name
 		request, answer := name+".request", name+".answer"
-		channels = append(channels, item(channel, describeChannel(c.Subject("<caller>"), "request to "+c.Service+" by an "+string(c.By),
+		channels = append(channels, item(channel, describeChannel(c.Subject("<key>", "<caller>"), "request to "+c.Service+", least role: "+string(c.By),
 			object{item(request, ref("#/components/messages/"+request))})))
 		replies := "reply." + name
 		channels = append(channels, item(replies, object{item("address", nil), item("description", "the caller's inbox"),

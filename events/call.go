@@ -6,14 +6,33 @@ import (
 	"strings"
 )
 
-// Caller says who may make a call.
+// Caller is the least role that may make a call. The broker enforces it: a role's connection may publish
+// on the subjects of its calls and no others (package access).
 type Caller string
 
-// The callers.
+// The callers. An administrator may do what a deployer may, and a deployer what a viewer may.
 const (
+	ByEnrolling     Caller = "enrolling agent" // has no identity yet, or an expired one; proves its key in the body
 	ByAgent         Caller = "agent"
+	ByViewer        Caller = "viewer"   // looks and changes nothing
+	ByDeployer      Caller = "deployer" // packages, collections, deployments, freezes
 	ByAdministrator Caller = "administrator"
 )
+
+// Person says whether people make the call (or programs in their name), and not agents.
+func (c Caller) Person() bool { return c != ByAgent && c != ByEnrolling }
+
+// Includes says whether whoever has role c may make calls of role least.
+func (c Caller) Includes(least Caller) bool {
+	if !c.Person() || !least.Person() {
+		return c == least
+	}
+	order := []Caller{ByViewer, ByDeployer, ByAdministrator}
+	return slices.Index(order, c) >= slices.Index(order, least)
+}
+
+// NoKey stands for the key of a caller on a broker that asks for none.
+const NoKey = "nokey"
 
 // CallDeclaration is what there is to know about one request of a service.
 type CallDeclaration struct {
@@ -23,14 +42,26 @@ type CallDeclaration struct {
 	Req, Resp     reflect.Type
 }
 
-// Call is the typed handle of a request: chandler.rpc.<service>.<verb>.<caller>. The broker pins the
-// caller token to the connection; targets are in the body.
+// Changes says whether the call changes something: those are audited always, the others when refused.
+func (c CallDeclaration) Changes() bool { return c.By.Person() && c.By != ByViewer }
+
+// Call is the typed handle of a request. Agents ask on chandler.rpc.<service>.<verb>.<agent>, people on
+// chandler.rpc.<service>.<verb>.<key>.<name>: the broker pins the last tokens to the connection, so that a
+// service knows whom it audits. Targets are in the body.
 type Call[Req, Resp any] struct{ CallDeclaration }
 
-// Subject on which the given caller makes the request. The caller must have passed [ValidToken].
-func (c CallDeclaration) Subject(caller string) string {
-	return Prefix + "rpc." + c.Service + "." + c.Verb + "." + caller
+// Subject on which the given caller makes the request: an agent by its id, a person by key (public nkey, or
+// [NoKey]) and name. They must have passed [ValidAgent], or [ValidToken] and [ValidKey].
+func (c CallDeclaration) Subject(key, caller string) string {
+	subject := Prefix + "rpc." + c.Service + "." + c.Verb + "."
+	if c.By.Person() {
+		subject += key + "."
+	}
+	return subject + caller
 }
+
+// Filter matches the requests of every caller.
+func (c CallDeclaration) Filter() string { return c.Subject("*", "*") }
 
 var calls []CallDeclaration
 

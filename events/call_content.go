@@ -2,11 +2,11 @@ package events
 
 // Requests to content.
 var (
-	ContentUpload = call[UploadRequest, UploadAnswer]("content", "upload", ByAdministrator, "where to PUT the blobs that the store lacks")
-	ContentCommit = call[CommitRequest, PackageInfo]("content", "commit", ByAdministrator, "publish a package whose blobs are all stored")
-	ContentList   = call[Nothing, PackageList]("content", "list", ByAdministrator, "every package")
-	ContentShow   = call[Named, PackageInfo]("content", "show", ByAdministrator, "one package; without a version the newest published")
-	ContentRemove = call[Named, PackageInfo]("content", "remove", ByAdministrator, "remove a package that no deployment needs")
+	ContentUpload = call[UploadRequest, UploadAnswer]("content", "upload", ByDeployer, "where to PUT the blobs that the store lacks")
+	ContentCommit = call[CommitRequest, PackageInfo]("content", "commit", ByDeployer, "publish a package whose blobs are all stored")
+	ContentList   = call[Nothing, PackageList]("content", "list", ByViewer, "every package")
+	ContentShow   = call[Named, PackageInfo]("content", "show", ByViewer, "one package; without a version the newest published")
+	ContentRemove = call[Named, PackageInfo]("content", "remove", ByDeployer, "remove a package that no deployment needs")
 	ContentLocate = call[LocateRequest, LocateAnswer]("content", "locate", ByAgent, "where to GET blobs")
 )
 
@@ -32,16 +32,17 @@ type BlobURL struct {
 	URL    string `json:"url"`
 }
 
-// CommitRequest publishes the manifest stored as the blob with this digest.
+// CommitRequest publishes the signed manifest (a DSSE envelope) stored as the blob with this digest.
 type CommitRequest struct {
 	Manifest string `json:"manifest"`
 }
 
 // PackageInfo is a published package.
 type PackageInfo struct {
-	Digest      string   `json:"digest"` // of the manifest
+	Digest      string   `json:"digest"` // of the signed manifest
 	Manifest    Manifest `json:"manifest"`
 	By          string   `json:"by"`
+	Envelope    []byte   `json:"envelope"`              // DSSE envelope of the manifest as publishers signed it; Digest is of these bytes
 	Deployments []string `json:"deployments,omitempty"` // that need it
 }
 

@@ -5,7 +5,7 @@ import "time"
 // Requests to credentials.
 var (
 	AccountSetCall  = call[AccountRequest, AccountNotice]("credentials", "account_set", ByAdministrator, "make or change an account; the secret goes in and never comes out")
-	AccountList     = call[Nothing, AccountViews]("credentials", "account_list", ByAdministrator, "accounts without their secrets")
+	AccountList     = call[Nothing, AccountViews]("credentials", "account_list", ByViewer, "accounts without their secrets")
 	AccountRemove   = call[Named, Nothing]("credentials", "account_remove", ByAdministrator, "remove an account")
 	CredentialLease = call[LeaseRequest, LeaseAnswer]("credentials", "lease", ByAgent, "a credential for one job and one resource")
 )

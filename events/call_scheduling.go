@@ -4,22 +4,24 @@ import "time"
 
 // Requests to scheduling.
 var (
-	CollectionSet     = call[Collection, CollectionView]("scheduling", "collection_set", ByAdministrator, "make or change a collection")
-	CollectionList    = call[Nothing, CollectionViews]("scheduling", "collection_list", ByAdministrator, "every collection")
-	CollectionShow    = call[Named, CollectionView]("scheduling", "collection_show", ByAdministrator, "one collection with its members")
-	CollectionPreview = call[Collection, CollectionView]("scheduling", "collection_preview", ByAdministrator, "who would be a member; nothing is kept")
-	CollectionRemove  = call[Named, Nothing]("scheduling", "collection_remove", ByAdministrator, "remove a collection that no live deployment names")
+	CollectionSet     = call[Collection, CollectionView]("scheduling", "collection_set", ByDeployer, "make or change a collection")
+	CollectionList    = call[Nothing, CollectionViews]("scheduling", "collection_list", ByViewer, "every collection")
+	CollectionShow    = call[Named, CollectionView]("scheduling", "collection_show", ByViewer, "one collection with its members")
+	CollectionPreview = call[Collection, CollectionView]("scheduling", "collection_preview", ByViewer, "who would be a member; nothing is kept")
+	CollectionRemove  = call[Named, Nothing]("scheduling", "collection_remove", ByDeployer, "remove a collection that no live deployment names")
 
-	DeploymentCreate = call[DeploymentRequest, DeploymentView]("scheduling", "deployment_create", ByAdministrator, "accept a signed order")
-	DeploymentList   = call[Nothing, DeploymentViews]("scheduling", "deployment_list", ByAdministrator, "every deployment")
-	DeploymentShow   = call[Named, DeploymentView]("scheduling", "deployment_show", ByAdministrator, "one deployment")
-	DeploymentPause  = call[Named, DeploymentView]("scheduling", "deployment_pause", ByAdministrator, "release no further agents")
-	DeploymentResume = call[Named, DeploymentView]("scheduling", "deployment_resume", ByAdministrator, "go on releasing")
-	DeploymentRemove = call[Named, Nothing]("scheduling", "deployment_remove", ByAdministrator, "forget a deployment that is stopped, expired or done")
+	DeploymentCreate = call[DeploymentRequest, DeploymentView]("scheduling", "deployment_create", ByDeployer, "accept a signed order")
+	DeploymentList   = call[Nothing, DeploymentViews]("scheduling", "deployment_list", ByViewer, "every deployment")
+	DeploymentShow   = call[Named, DeploymentView]("scheduling", "deployment_show", ByViewer, "one deployment")
+	DeploymentSign   = call[SignRequest, DeploymentView]("scheduling", "deployment_sign", ByDeployer, "add signatures to a draft; complete, it becomes the deployment")
+	DeploymentDraft  = call[Named, DraftView]("scheduling", "deployment_draft", ByViewer, "a draft as it is to be signed")
+	DeploymentPause  = call[Named, DeploymentView]("scheduling", "deployment_pause", ByDeployer, "release no further agents")
+	DeploymentResume = call[Named, DeploymentView]("scheduling", "deployment_resume", ByDeployer, "go on releasing")
+	DeploymentRemove = call[Named, Nothing]("scheduling", "deployment_remove", ByDeployer, "forget a deployment that is stopped, expired or done")
 
-	AgentList = call[AgentQuery, AgentViews]("scheduling", "agent_list", ByAdministrator, "agents and their facts")
+	AgentList = call[AgentQuery, AgentViews]("scheduling", "agent_list", ByViewer, "agents and their facts")
 	Reconcile = call[Nothing, ReconcileAnswer]("scheduling", "reconcile", ByAdministrator, "tell every live deployment and its released agents once more")
-	Why       = call[WhyRequest, WhyAnswer]("scheduling", "why", ByAdministrator, "why a deployment does or does not reach an agent")
+	Why       = call[WhyRequest, WhyAnswer]("scheduling", "why", ByViewer, "why a deployment does or does not reach an agent")
 )
 
 // CollectionView is a collection with its present members.
@@ -44,6 +46,21 @@ type DeploymentRequest struct {
 	// Include and Exclude are the lists whose digests the order binds.
 	Include []string `json:"include,omitempty"`
 	Exclude []string `json:"exclude,omitempty"`
+	// Draft keeps an order that has too few signatures until [DeploymentSign] completes it. Without it such an
+	// order is refused.
+	Draft bool `json:"draft,omitempty"`
+}
+
+// SignRequest adds the signatures of an envelope with the draft's very payload to the draft.
+type SignRequest struct {
+	Envelope []byte `json:"envelope"` // DSSE envelope, JSON
+}
+
+// DraftView is an order that waits for signatures.
+type DraftView struct {
+	DeploymentOrder
+	Signed []string `json:"signed"` // names of the trusted keys that signed, sorted
+	Needed int      `json:"needed"` // signatures of different keys
 }
 
 // Life of a deployment.
@@ -51,6 +68,7 @@ type Life string
 
 // The lives.
 const (
+	LifeDraft   Life = "draft"   // lacks signatures; nothing is released
 	LifePending Life = "pending" // not yet available
 	LifeActive  Life = "active"
 	LifePaused  Life = "paused"
@@ -66,9 +84,11 @@ type DeploymentView struct {
 	Available  *time.Time `json:"available,omitempty"`
 	Deadline   *time.Time `json:"deadline,omitempty"`
 	Expires    *time.Time `json:"expires,omitempty"`
-	NotAfter   time.Time  `json:"not_after"` // end of the order's validity
-	Released   int        `json:"released"`  // agents handed to execution
-	Members    int        `json:"members"`   // agents in the target now
+	NotAfter   time.Time  `json:"not_after"`         // end of the order's validity
+	Signers    []string   `json:"signers,omitempty"` // names of the keys that signed, where scheduling knows the trust bundle
+	Needed     int        `json:"needed,omitempty"`  // of a draft: signatures of different keys
+	Released   int        `json:"released"`          // agents handed to execution
+	Members    int        `json:"members"`           // agents in the target now
 	Progress   *Progress  `json:"progress,omitempty"`
 }
 

@@ -78,6 +78,7 @@ var (
 	CollectionRemoved = declare("collection.removed", StreamEvents, "event.collection.removed.<collection>", "scheduling", "a collection was removed", exampleCollection)
 
 	DeploymentCreated  = declare("deployment.created", StreamEvents, "event.deployment.created.<deployment>", "scheduling", "a signed order was accepted", DeploymentOrder{DeploymentNotice: exampleNotice, Envelope: []byte(`{"payloadType":"application/vnd.chandler.order+json","payload":"e30=","signatures":[]}`)})
+	DeploymentDrafted  = declare("deployment.drafted", StreamEvents, "event.deployment.drafted.<deployment>", "scheduling", "an order was accepted that lacks signatures; nothing is released until others have signed it too", exampleNotice)
 	DeploymentReleased = declare("deployment.released", StreamEvents, "event.deployment.released.<deployment>", "scheduling", "these agents are to be offered the order now", Release{Deployment: "hello-everywhere", Revision: 1, Order: exampleDigest, Wave: "1", Agents: []string{exampleAgent}})
 	DeploymentPaused   = declare("deployment.paused", StreamEvents, "event.deployment.paused.<deployment>", "scheduling", "no further agents are released", exampleNotice)
 	DeploymentResumed  = declare("deployment.resumed", StreamEvents, "event.deployment.resumed.<deployment>", "scheduling", "releasing goes on", exampleNotice)

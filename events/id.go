@@ -17,6 +17,7 @@ var (
 	nameForm    = regexp.MustCompile(`^[a-z0-9][a-z0-9._+-]{0,63}$`)
 	versionForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+:~-]{0,63}$`)
 	digestForm  = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	keyForm     = regexp.MustCompile(`^U[A-Z2-7]{55}$`)
 )
 
 // DeriveID hashes what an event (or job) states into 26 characters of [a-z2-7]: 130 bits of SHA-256 over
@@ -53,6 +54,14 @@ func ValidToken(s string) error {
 func ValidAgent(s string) error {
 	if !agentForm.MatchString(s) {
 		return fmt.Errorf("agent id %q must be 8 to 32 characters of a-z and 0-9", s)
+	}
+	return nil
+}
+
+// ValidKey checks the form of a public user nkey, as it stands in subjects; [NoKey] passes too.
+func ValidKey(s string) error {
+	if s != NoKey && !keyForm.MatchString(s) {
+		return fmt.Errorf("key %q is not a public user key (U and 55 characters of A-Z and 2-7)", s)
 	}
 	return nil
 }

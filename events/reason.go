@@ -22,6 +22,7 @@ const (
 	OrderUnavailable  Reason = "order_unavailable"
 	OrderUnsigned     Reason = "order_unsigned"
 	OrderUnknownKey   Reason = "order_unknown_key"
+	OrderRevokedKey   Reason = "order_revoked_key"
 	OrderAltered      Reason = "order_altered"
 	OrderMalformed    Reason = "order_malformed"
 	OrderExpired      Reason = "order_expired"
@@ -30,6 +31,7 @@ const (
 	OrderOtherFleet   Reason = "order_other_fleet"
 	NotTargeted       Reason = "not_targeted"
 	ManifestMismatch  Reason = "manifest_mismatch"
+	ManifestUnsigned  Reason = "manifest_unsigned"
 	UnsupportedFormat Reason = "unsupported_format"
 	// decide
 	PlatformUnsupported Reason = "platform_unsupported"
@@ -85,6 +87,7 @@ var reasons = map[Reason]ReasonInfo{
 	OrderUnavailable:  {Transient, "the agent could not fetch the signed order: look whether execution runs and holds it (chandler doctor)"},
 	OrderUnsigned:     {Permanent, "the order carries too few valid signatures: sign the deployment with a key the agents trust"},
 	OrderUnknownKey:   {Permanent, "the order is signed by a key the agent does not trust: compare `chandler-agent status` with the key used"},
+	OrderRevokedKey:   {Permanent, "the order is signed by a key that the trust bundle revokes: sign the deployment again with another"},
 	OrderAltered:      {Permanent, "the order is not the one that was signed: look for who changed it; create the deployment again"},
 	OrderMalformed:    {Permanent, "the order cannot be read: the agent may be older than the administrator's chandler"},
 	OrderExpired:      {Permanent, "the order's validity has ended: create the deployment again"},
@@ -93,6 +96,7 @@ var reasons = map[Reason]ReasonInfo{
 	OrderOtherFleet:   {Permanent, "the order is signed for another fleet"},
 	NotTargeted:       {Permanent, "the machine is not in the signed target: `chandler why` shows the clause and the fact"},
 	ManifestMismatch:  {Permanent, "the package manifest is not the one that was signed: publish and deploy again"},
+	ManifestUnsigned:  {Permanent, "the package is not signed by a publisher that the agents trust: publish it again with a publisher's key (chandler trust show)"},
 	UnsupportedFormat: {Permanent, "the agent is older than this order: update the agent"},
 
 	PlatformUnsupported: {Permanent, "the program does not apply to this platform"},

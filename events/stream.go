@@ -120,6 +120,8 @@ const (
 	BucketControl     = "chandler_control"
 	BucketFold        = "chandler_fold"
 	BucketAccounts    = "chandler_accounts"
+	BucketEnrolments  = "chandler_enrolments"
+	BucketTrust       = "chandler_trust"
 )
 
 // Buckets is the whole kept state, declared once.
@@ -133,6 +135,8 @@ func Buckets() []Bucket {
 		{Name: BucketControl, Owner: "execution", Description: "stops, freezes and the generations of streams", History: 5},
 		{Name: BucketFold, Owner: "execution", Description: "snapshots of execution's state, one per partition", Objects: true},
 		{Name: BucketAccounts, Owner: "credentials", Description: "accounts, encrypted, by name", History: 5},
+		{Name: BucketEnrolments, Owner: "credentials", Description: "agents' identities by id, enrolment tokens by public key, users by name; no secrets", History: 5},
+		{Name: BucketTrust, Owner: "credentials", Description: "signed trust bundles by version", History: 1},
 	}
 }
 

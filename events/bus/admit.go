@@ -112,12 +112,13 @@ func agree(d events.Declaration, subject string, e event.Event) error {
 func aboutAgent(d events.Declaration) bool { return strings.HasSuffix(d.Pattern, "<agent>") }
 
 // sender is the only source that may publish type d on the subject with that token. Timers are published
-// by the broker in the name of the service that set them.
+// by the broker in the name of the service that set them; what every service publishes of itself names it in
+// the subject.
 func sender(d events.Declaration, token string) string {
 	switch d.Sender {
 	case "agent":
 		return events.AgentSource(token)
-	case "the broker":
+	case "the broker", events.EveryService:
 		return events.ServiceSource(token)
 	}
 	return events.ServiceSource(d.Sender)

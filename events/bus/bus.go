@@ -32,6 +32,9 @@ type Options struct {
 	// Source is who publishes: events.ServiceSource(name) or events.AgentSource(id). Publish fills it in
 	// where an event names no source. Empty for programs that only read.
 	Source string
+	// Key is the public key of the connection's user, for requests of people; empty: events.NoKey, for a broker
+	// that asks for none.
+	Key string
 	// Domain is the JetStream domain of the hub, for connections that pass a leaf node; empty: none.
 	Domain     string
 	Registerer prometheus.Registerer // nil: metrics are kept but not registered
@@ -49,6 +52,7 @@ type Bus struct {
 	js      jetstream.JetStream
 	api     string // prefix of JetStream's API, with the domain
 	source  string
+	key     string
 	window  int
 	strict  bool
 	log     *slog.Logger
@@ -65,6 +69,12 @@ func New(o Options) (*Bus, error) {
 	}
 	if name, ok := strings.CutPrefix(o.Source, "/services/"); o.Source != "" && events.SourceAgent(o.Source) == "" && (!ok || events.ValidToken(name) != nil) {
 		return nil, fmt.Errorf("source %q is neither /services/<name> nor /agents/<id>", o.Source)
+	}
+	if o.Key == "" {
+		o.Key = events.NoKey
+	}
+	if err := events.ValidKey(o.Key); err != nil {
+		return nil, fmt.Errorf("bus: %w", err)
 	}
 	if o.PublishWindow == 0 {
 		o.PublishWindow = defaultWindow
@@ -98,7 +108,7 @@ func New(o Options) (*Bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Bus{conn: o.Conn, js: js, api: api, source: o.Source, window: o.PublishWindow, strict: o.CheckPublished,
+	return &Bus{conn: o.Conn, js: js, api: api, source: o.Source, key: o.Key, window: o.PublishWindow, strict: o.CheckPublished,
 		log: o.Log.With("component", "bus"), metrics: m}, nil
 }
 

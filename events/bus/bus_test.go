@@ -234,7 +234,7 @@ func TestEveryTypeRoundTrips(t *testing.T) {
 		case d.Sender == "agent":
 			token = agent
 			source = events.AgentSource(agent)
-		case d.Sender == "the broker":
+		case d.Sender == "the broker" || d.Sender == events.EveryService:
 			token, source = "scheduling", events.ServiceSource("scheduling")
 		default:
 			source = events.ServiceSource(d.Sender)

@@ -23,7 +23,7 @@ func Request[Req, Resp any](ctx context.Context, b *Bus, caller string, c events
 		var none Resp
 		return none, fmt.Errorf("ask %s.%s: %w", c.Service, c.Verb, err)
 	}
-	if err := validCaller(c.By, caller); err != nil {
+	if err := validCaller(c.By, b.key, caller); err != nil {
 		return fail(BadRequest(err))
 	}
 	body, err := json.Marshal(req)
@@ -35,12 +35,12 @@ func Request[Req, Resp any](ctx context.Context, b *Bus, caller string, c events
 	}
 	ctx, cancel := withDefaultTimeout(ctx, requestTime)
 	defer cancel()
-	m := &nats.Msg{Subject: c.Subject(caller), Data: body}
+	m := &nats.Msg{Subject: c.Subject(b.key, caller), Data: body}
 	if trace := Trace(ctx); trace != "" {
 		m.Header = nats.Header{traceExtension: {trace}}
 	}
 	var answer []byte
-	if c.By == events.ByAgent {
+	if !c.By.Person() {
 		answer, err = b.askOnce(ctx, m)
 	} else {
 		answer, err = b.askInParts(ctx, m)

@@ -138,7 +138,7 @@ func TestAServiceAnswersInboxesOnlyAndReadsStrictly(t *testing.T) {
 	}
 	defer func() { _ = sub.Unsubscribe() }()
 	for _, reply := range []string{"chandler.event.collection.changed.x", "_INBOXES.x", ""} {
-		if err := b.Conn().PublishMsg(&nats.Msg{Subject: events.ContentShow.Subject("admin"), Reply: reply, Data: []byte(`{}`)}); err != nil {
+		if err := b.Conn().PublishMsg(&nats.Msg{Subject: events.ContentShow.Subject(events.NoKey, "admin"), Reply: reply, Data: []byte(`{}`)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -150,16 +150,16 @@ func TestAServiceAnswersInboxesOnlyAndReadsStrictly(t *testing.T) {
 		}
 		return answer.Header.Get("Nats-Service-Error-Code")
 	}
-	if code := ask(events.ContentShow.Subject("admin"), `{"name":`); code != bus.CodeBadRequest {
+	if code := ask(events.ContentShow.Subject(events.NoKey, "admin"), `{"name":`); code != bus.CodeBadRequest {
 		t.Errorf("half a request is answered %q", code)
 	}
-	if code := ask(events.ContentShow.Subject("ADMIN"), `{}`); code != bus.CodeDenied {
+	if code := ask(events.ContentShow.Subject(events.NoKey, "ADMIN"), `{}`); code != bus.CodeDenied {
 		t.Errorf("a caller that is no token is answered %q", code)
 	}
-	if code := ask(events.ContentLocate.Subject("admin"), `{}`); code != bus.CodeDenied {
+	if code := ask(events.ContentLocate.Subject(events.NoKey, "admin"), `{}`); code != bus.CodeDenied {
 		t.Errorf("a caller that is no agent is answered %q", code)
 	}
-	if code := ask(events.ContentShow.Subject("admin"), ``); code != "" {
+	if code := ask(events.ContentShow.Subject(events.NoKey, "admin"), ``); code != "" {
 		t.Errorf("a request without a body is answered %q", code)
 	}
 	if caller := receive(t, called); caller != "admin" || len(called) != 0 {

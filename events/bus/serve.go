@@ -77,7 +77,7 @@ func (b *Bus) Serve(ctx context.Context, name, version string, endpoints ...Endp
 	for _, e := range endpoints {
 		slots := make(chan struct{}, requestsAtOnce)
 		handler := micro.HandlerFunc(func(r micro.Request) { s.take(ctx, e, slots, r) })
-		err := service.AddEndpoint(e.call.Verb, handler, micro.WithEndpointSubject(e.call.Subject("*")), micro.WithEndpointPendingLimits(requestsWaiting, 64*maxRequest),
+		err := service.AddEndpoint(e.call.Verb, handler, micro.WithEndpointSubject(e.call.Filter()), micro.WithEndpointPendingLimits(requestsWaiting, 64*maxRequest),
 			micro.WithEndpointMetadata(map[string]string{"by": string(e.call.By), "summary": e.call.Summary}))
 		if err != nil {
 			return errors.Join(fmt.Errorf("add endpoint %s.%s: %w", name, e.call.Verb, err), service.Stop())
@@ -154,8 +154,8 @@ func (s *server) take(ctx context.Context, e Endpoint, slots chan struct{}, r mi
 }
 
 func (s *server) answer(ctx context.Context, e Endpoint, r micro.Request) (resp any, err error) {
-	caller := r.Subject()[strings.LastIndexByte(r.Subject(), '.')+1:]
-	if err := validCaller(e.call.By, caller); err != nil {
+	key, caller := callerOf(e.call, r.Subject())
+	if err := validCaller(e.call.By, key, caller); err != nil {
 		return nil, Denied(err)
 	}
 	if len(r.Data()) > maxRequest {
@@ -168,11 +168,21 @@ func (s *server) answer(ctx context.Context, e Endpoint, r micro.Request) (resp 
 	return resp, err
 }
 
-func validCaller(by events.Caller, caller string) error {
-	if by == events.ByAgent {
+// callerOf reads who asks from the last tokens of the subject; key is empty for agents, who have none there.
+func callerOf(c events.CallDeclaration, subject string) (key, caller string) {
+	tokens := strings.Split(subject, ".")
+	caller = tokens[len(tokens)-1]
+	if c.By.Person() {
+		key = tokens[len(tokens)-2]
+	}
+	return key, caller
+}
+
+func validCaller(by events.Caller, key, caller string) error {
+	if !by.Person() {
 		return events.ValidAgent(caller)
 	}
-	return events.ValidToken(caller)
+	return errors.Join(events.ValidKey(key), events.ValidToken(caller))
 }
 
 // reply sends the answer or the failure and returns the result's code. It goes around the micro request's
@@ -186,7 +196,7 @@ func (s *server) reply(r micro.Request, e Endpoint, resp any, err error) (code s
 		failure := asRequestError(err)
 		if failure.Code == CodeInternal {
 			s.log.Error("request failed", "verb", e.call.Verb, "error", err)
-			if e.call.By == events.ByAgent {
+			if !e.call.By.Person() {
 				failure = &RequestError{Code: CodeInternal, Message: "internal error: the log of " + e.call.Service + " says more"}
 			}
 		}
@@ -210,7 +220,7 @@ func marshalAnswer(resp any, by events.Caller) ([]byte, error) {
 		return nil, fmt.Errorf("write answer: %w", err)
 	}
 	limit := maxAnswer
-	if by == events.ByAgent {
+	if !by.Person() {
 		limit = answerPart // agents' inboxes take one message for each request
 	}
 	if len(body) > limit {

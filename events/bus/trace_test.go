@@ -49,7 +49,7 @@ func TestARequestOfAStrangerWithABadTraceIsAnswered(t *testing.T) {
 	serve(t, b, "execution", bus.Answer(events.ExecutionProgress, func(ctx context.Context, _ string, _ events.Named) (events.Progress, error) {
 		return events.Progress{Deployment: "trace " + bus.Trace(ctx)}, nil
 	}))
-	m := &nats.Msg{Subject: events.ExecutionProgress.Subject("admin"), Data: []byte(`{}`), Header: nats.Header{"traceparent": {"x"}}}
+	m := &nats.Msg{Subject: events.ExecutionProgress.Subject(events.NoKey, "admin"), Data: []byte(`{}`), Header: nats.Header{"traceparent": {"x"}}}
 	answer, err := eventstest.Connect(t, srv).RequestMsgWithContext(t.Context(), m)
 	if err != nil || !strings.Contains(string(answer.Data), `"deployment":"trace "`) {
 		t.Errorf("%v, %v", answer, err)

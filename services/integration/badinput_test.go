@@ -249,7 +249,7 @@ func TestNamesThatAreNoNamesAreRefused(t *testing.T) {
 	}
 	for _, caller := range []string{"*", ">", "AGENTONE", "short"} {
 		t.Run(fmt.Sprintf("caller %q on the wire", caller), func(t *testing.T) {
-			answer, err := f.admin.Conn().Request(events.ExecutionSync.Subject(caller), []byte("{}"), 10*time.Second)
+			answer, err := f.admin.Conn().Request(events.ExecutionSync.Subject("", caller), []byte("{}"), 10*time.Second)
 			must(t, err)
 			if code := answer.Header.Get(micro.ErrorCodeHeader); code != bus.CodeDenied {
 				t.Errorf("answered %q: %s", code, answer.Data)
@@ -257,7 +257,7 @@ func TestNamesThatAreNoNamesAreRefused(t *testing.T) {
 		})
 	}
 	t.Run("two callers on the wire", func(t *testing.T) {
-		if _, err := f.admin.Conn().Request(events.ExecutionSync.Subject("one.two"), nil, 10*time.Second); !errors.Is(err, nats.ErrNoResponders) {
+		if _, err := f.admin.Conn().Request(events.ExecutionSync.Subject("", "one.two"), nil, 10*time.Second); !errors.Is(err, nats.ErrNoResponders) {
 			t.Errorf("answered with %v", err)
 		}
 	})
