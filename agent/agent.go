@@ -27,6 +27,7 @@ import (
 
 	"chandler/agent/cmlog"
 	"chandler/agent/detect"
+	"chandler/agent/enrol"
 	"chandler/agent/execute"
 	"chandler/agent/fetch"
 	"chandler/agent/inbox"
@@ -40,12 +41,15 @@ import (
 // Version of the agent, as facts and heartbeats name it.
 const Version = "0.1.0"
 
-// Options of an Agent. Required: StateDir, Servers, Trust, Supervisor, Runner, Kinds, Sources.
+// Options of an Agent. Required: StateDir, Enrolment (or Servers and Trust), Supervisor, Runner, Kinds, Sources.
 type Options struct {
-	StateDir string   // everything the agent keeps; 0700
-	Servers  []string // broker URLs
-	Domain   string   // JetStream domain, behind a leaf node
-	Trust    order.Trust
+	StateDir string // everything the agent keeps; 0700
+	// Enrolment keeps the identity and whom the agent trusts. Without one the agent has none, for a broker that
+	// asks for none, and obeys Trust for ever.
+	Enrolment *enrol.Keeper
+	Servers   []string // broker URLs; with Enrolment: instead of those that the token named
+	Domain    string   // JetStream domain, behind a leaf node
+	Trust     order.Trust
 
 	Hostname    string // instead of the machine's own
 	Site        string
@@ -101,7 +105,9 @@ func (o *Options) validate() error {
 	switch {
 	case o.StateDir == "":
 		return errors.New("agent: no state directory")
-	case len(o.Servers) == 0:
+	case o.Enrolment != nil && !o.Enrolment.Enrolled():
+		return errors.New("agent: this machine has not enrolled")
+	case len(o.Servers) == 0 && o.Enrolment == nil:
 		return errors.New("agent: no broker named")
 	case len(o.Supervisor) == 0 || o.Runner == nil || len(o.Sources) == 0:
 		return errors.New("agent: supervisor, runner and sources must be given")
@@ -139,6 +145,7 @@ type Agent struct {
 	facts       events.Facts
 	tasks       map[string]*task
 	beat        chan struct{} // asks for a heartbeat at once
+	factsOld    chan struct{} // asks tellFacts to read the facts again
 	factsWanted chan struct{} // asks tellFacts to publish though nothing changed
 
 	freezes []events.Freeze
@@ -164,12 +171,12 @@ func New(o Options) (a *Agent, err error) {
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
-	id, err := loadIdentity(filepath.Join(o.StateDir, "agent.key"))
+	id, err := identify(&o)
 	if err != nil {
 		return nil, err
 	}
 	a = &Agent{Options: o, made: make(chan struct{}), id: id, log: o.Log.With("component", "agent", "agent", id), metrics: newMetrics(o.Registerer),
-		tasks: map[string]*task{}, thawed: make(chan struct{}), factsWanted: make(chan struct{}, 1), beat: make(chan struct{}, 1), slots: newSlots(o.MaxRuns)}
+		tasks: map[string]*task{}, thawed: make(chan struct{}), factsWanted: make(chan struct{}, 1), factsOld: make(chan struct{}, 1), beat: make(chan struct{}, 1), slots: newSlots(o.MaxRuns)}
 	defer func(made *Agent) {
 		if err != nil {
 			made.close()
@@ -197,11 +204,42 @@ func New(o Options) (a *Agent, err error) {
 	return a, err
 }
 
+// identify gives the agent's id, and the brokers if only the enrolment names them.
+func identify(o *Options) (id string, err error) {
+	if o.Enrolment == nil {
+		return enrol.LoadKey(o.StateDir)
+	}
+	if len(o.Servers) == 0 {
+		o.Servers = o.Enrolment.Servers()
+	}
+	return o.Enrolment.ID(), nil
+}
+
+// trust says whose orders the agent obeys now.
+func (a *Agent) trust() order.Trust {
+	if a.Enrolment == nil {
+		return a.Trust
+	}
+	return a.Enrolment.Trust()
+}
+
+// identityChanged is called by whoever changed it.
+func (a *Agent) identityChanged() {
+	a.changed.Store(true)
+	select {
+	case a.factsOld <- struct{}{}:
+	default:
+	}
+}
+
 // connect makes the connection and all that uses it. The client keeps trying by itself, also when the
 // broker is away at start.
 func (a *Agent) connect() (err error) {
-	a.conn, err = nats.Connect(joinServers(a.Servers), connectOptions(a)...)
+	options, err := connectOptions(a)
 	if err != nil {
+		return err
+	}
+	if a.conn, err = nats.Connect(joinServers(a.Servers), options...); err != nil {
 		return fmt.Errorf("connect to broker: %w", err)
 	}
 	if !a.conn.IsConnected() {
@@ -239,6 +277,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.log.InfoContext(ctx, "agent runs", "hostname", a.facts.Hostname, "version", Version, "privileged", a.facts.Privileged)
 
 	parts := []func(context.Context) error{a.inbox.Run, a.reporter.Run, a.tellFacts, a.heartbeat, a.sweep, a.keepStatus}
+	if a.Enrolment != nil {
+		a.Enrolment.OnChange(a.identityChanged)
+		parts = append(parts, func(ctx context.Context) error { return a.Enrolment.Run(ctx, a.bus) })
+	}
 	failed := make(chan error, len(parts))
 	var wait sync.WaitGroup
 	for _, part := range parts {

@@ -10,8 +10,8 @@ import (
 
 func joinServers(servers []string) string { return strings.Join(servers, ",") }
 
-func connectOptions(a *Agent) []nats.Option {
-	return []nats.Option{
+func connectOptions(a *Agent) ([]nats.Option, error) {
+	options := []nats.Option{
 		nats.Name("chandler-agent " + a.id), nats.CustomInboxPrefix("_INBOX." + a.id),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
 		// Full jitter over a growing range: a fleet that lost its broker does not come back at once.
@@ -28,6 +28,11 @@ func connectOptions(a *Agent) []nats.Option {
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { a.log.Warn("broker refused", "error", err) }),
 	}
+	if a.Enrolment == nil {
+		return options, nil
+	}
+	identity, err := a.Enrolment.NATSOptions()
+	return append(options, identity...), err
 }
 
 // connected is called by the client's goroutine, possibly before all parts are made; then there is nothing

@@ -27,7 +27,7 @@ func (a *Agent) locate(ctx context.Context, digests []string) (map[string][]stri
 	found := map[string][]string{}
 	for batch := range slices.Chunk(digests, 1000) {
 		err := a.ask(ctx, func(ctx context.Context) error {
-			answer, err := bus.Request(ctx, a.bus, a.id, events.ContentLocate, events.LocateRequest{Site: a.Site, Blobs: batch})
+			answer, err := bus.Request(ctx, a.bus, a.id, events.ContentLocate, events.LocateRequest{Site: a.Facts().Site, Blobs: batch})
 			for digest, urls := range answer.Blobs {
 				found[digest] = urls
 			}

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"chandler/agent/detect"
-	"chandler/agent/fetch"
 	"chandler/agent/journal"
 	"chandler/events"
 	"chandler/events/manifest"
@@ -60,17 +59,18 @@ func (t *task) runsAgain(found detect.Result) error {
 		name.Program, name.Package, name.Version, state, t.order.Rerun)
 }
 
-// readManifest fetches the manifest that the order binds by its digest and takes the program from it.
+// readManifest fetches the manifest that the order binds by its digest, makes sure that publishers signed it,
+// and takes the program from it. It is kept in the cache until the job ends.
 func (t *task) readManifest(ctx context.Context) error {
-	data, err := t.a.fetcher.FetchBytes(ctx, t.job.Offer.Job, t.order.Manifest, fetch.MaxManifest)
+	envelope, err := t.a.fetcher.FetchBytes(ctx, t.job.Offer.Job, t.order.Manifest, manifest.MaxEnvelope)
 	if err != nil {
 		return err
 	}
-	if events.DigestOf(data) != t.order.Manifest {
-		return end(events.Failed, events.ManifestMismatch, "the manifest is not the one that was signed")
+	if t.manifest, err = manifest.Verify(envelope, t.a.trust()); err != nil {
+		return err
 	}
-	if t.manifest, err = manifest.Decode(data); err != nil {
-		return end(events.Rejected, events.UnsupportedFormat, "the signed manifest cannot be read: %v", err)
+	if events.DigestOf(envelope) != t.order.Manifest {
+		return end(events.Rejected, events.ManifestMismatch, "the manifest is not the one that the order names")
 	}
 	program, ok := t.manifest.Programs[t.order.Program]
 	switch {
@@ -89,7 +89,7 @@ func (t *task) supported() error {
 	switch {
 	case p.Run == events.RunUser:
 		return end(events.Rejected, events.ContextUnsupported, "this agent does not run programs as the logged-on user yet")
-	case t.a.ClientKind == events.Legacy:
+	case t.facts.ClientKind == events.Legacy:
 		return end(events.Rejected, events.ContextUnsupported, "this agent does not run programs by the client token account yet")
 	case p.Logon == "user" || p.Logon == "none":
 		return end(events.Rejected, events.ContextUnsupported, "this agent does not watch who is logged on yet, and the program asks for logon: %s", p.Logon)

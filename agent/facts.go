@@ -3,8 +3,8 @@ package agent
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"reflect"
+	"slices"
 	"time"
 
 	"chandler/agent/host"
@@ -20,22 +20,50 @@ const (
 
 // readFacts collects what the machine is and what the configuration adds.
 func (a *Agent) readFacts(ctx context.Context) error {
-	h, err := host.Collect(ctx)
+	f, machine, err := ReadFacts(ctx, a.Options)
 	if err != nil {
-		return fmt.Errorf("read facts: %w", err)
-	}
-	if err := checkMachine(filepath.Join(a.StateDir, "machine"), h.MachineID); err != nil {
 		return err
 	}
-	f := events.Facts{
-		ID: a.id, Hostname: orDefault(a.Hostname, h.Hostname), Domain: h.Domain, OS: h.OS, OSName: h.OSName, OSVersion: h.OSVersion, Arch: h.Arch,
-		Kernel: h.Kernel, Addresses: h.Addresses, Site: a.Site, Tags: a.Tags, ClientKind: a.ClientKind, MemoryBytes: h.MemoryBytes,
-		Version: Version, Privileged: privileged(), OfferFormat: events.OfferFormat, Zone: h.Zone, BootID: h.BootID, Incomplete: h.Incomplete,
+	f.ID = a.id
+	if a.Enrolment != nil {
+		if err := a.Enrolment.BindMachine(machine); err != nil {
+			return err
+		}
+		a.Enrolment.Describe(f)
+		confer(&f, a.Enrolment.Conferred())
 	}
+	f.Trust = a.trust().Version
 	a.mu.Lock()
 	a.facts = f
 	a.mu.Unlock()
 	return nil
+}
+
+// ReadFacts collects what a machine is and what its configuration adds, for an agent that is not there yet;
+// machine is the machine's own id, which is not for others to see.
+func ReadFacts(ctx context.Context, o Options) (f events.Facts, machine string, err error) {
+	h, err := host.Collect(ctx)
+	if err != nil {
+		return f, "", fmt.Errorf("read facts: %w", err)
+	}
+	return events.Facts{
+		Hostname: orDefault(o.Hostname, h.Hostname), Domain: h.Domain, OS: h.OS, OSName: h.OSName, OSVersion: h.OSVersion, Arch: h.Arch,
+		Kernel: h.Kernel, Addresses: h.Addresses, Site: o.Site, Tags: o.Tags, ClientKind: orDefault(o.ClientKind, events.Advanced), MemoryBytes: h.MemoryBytes,
+		Version: Version, Privileged: privileged(), OfferFormat: events.OfferFormat, Zone: h.Zone, BootID: h.BootID, Incomplete: h.Incomplete,
+	}, h.MachineID, nil
+}
+
+// confer adds what the fleet says of the machine. It wins over the configuration, which may only add tags.
+func confer(f *events.Facts, c events.Conferred) {
+	f.Site = orDefault(c.Site, f.Site)
+	f.ClientKind = orDefault(c.ClientKind, f.ClientKind)
+	f.DomainController = c.DomainController
+	f.Tags = slices.Clone(f.Tags)
+	for _, tag := range c.Tags {
+		if !slices.Contains(f.Tags, tag) {
+			f.Tags = append(f.Tags, tag)
+		}
+	}
 }
 
 // Facts are the machine's facts as last read.
@@ -56,6 +84,10 @@ func (a *Agent) tellFacts(ctx context.Context) error {
 			return nil
 		case <-a.factsWanted:
 			told = events.Facts{}
+		case <-a.factsOld:
+			if err := a.readFacts(ctx); err != nil && ctx.Err() == nil {
+				a.log.WarnContext(ctx, "facts not read", "error", err)
+			}
 		case <-retry.C:
 			if err := a.readFacts(ctx); err != nil && ctx.Err() == nil {
 				a.log.WarnContext(ctx, "facts not read", "error", err)

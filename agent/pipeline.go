@@ -28,6 +28,7 @@ func stages() []stage {
 		{"decide", (*task).decide, false},
 		{"prepare", (*task).prepare, false},
 		{"wait", (*task).wait, false},
+		{"verify again", (*task).verifyAgain, false},
 		{"run", (*task).run, true},
 		{"detect", (*task).confirm, true},
 	}

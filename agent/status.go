@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"chandler/agent/enrol"
 	"chandler/agent/journal"
 	"chandler/events"
 )
@@ -24,6 +25,7 @@ type Status struct {
 	Servers   []string           `json:"servers,omitempty"`
 	Connected bool               `json:"connected"`
 	Fleet     string             `json:"fleet,omitempty"`
+	Identity  *enrol.State       `json:"identity,omitempty"` // nil: the broker asks for none
 	Facts     events.Facts       `json:"facts"`
 	Freezes   []events.Freeze    `json:"freezes,omitempty"`
 	Jobs      []events.JobStatus `json:"jobs"` // the last transition of the jobs under way, and of the last few that ended
@@ -109,9 +111,14 @@ func (a *Agent) writeStatus() error {
 	if err != nil {
 		return err
 	}
+	var identity *enrol.State
+	if a.Enrolment != nil {
+		state := a.Enrolment.State()
+		identity = &state
+	}
 	a.mu.Lock()
 	s := Status{ID: a.id, Version: Version, PID: os.Getpid(), Written: a.Clock().UTC(), Servers: a.Servers, Connected: a.conn.IsConnected(),
-		Fleet: a.Trust.Fleet, Facts: a.facts, Freezes: a.freezes, Jobs: jobs}
+		Fleet: a.trust().Fleet, Identity: identity, Facts: a.facts, Freezes: a.freezes, Jobs: jobs}
 	a.mu.Unlock()
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {

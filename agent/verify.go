@@ -57,11 +57,18 @@ func (t *task) verify(ctx context.Context) error {
 // clock is waited for: it is more likely the clock that is wrong.
 func (t *task) verifyOrder(ctx context.Context, answer events.OrderAnswer) error {
 	for {
-		verified, digest, err := order.Verify(answer.Envelope, t.a.Trust, t.a.Clock())
+		if why, err := t.clockBehind(); err != nil {
+			return err
+		} else if why != "" {
+			if err := t.awaitClock(ctx, why); err != nil {
+				return err
+			}
+			continue
+		}
+		verified, digest, err := order.Verify(answer.Envelope, t.a.trust(), t.a.Clock())
 		if e := asOrderError(err); e != nil && e.Reason == events.OrderNotYetValid {
-			t.pass(ctx, events.Waiting, status{waitingFor: events.WaitClock, explanation: e.Text})
-			if !sleep(ctx, time.Minute) {
-				return ctx.Err()
+			if err := t.awaitClock(ctx, e.Text); err != nil {
+				return err
 			}
 			continue
 		}
@@ -76,8 +83,65 @@ func (t *task) verifyOrder(ctx context.Context, answer events.OrderAnswer) error
 			return end(events.Rejected, events.OrderAltered, "the offer is of deployment %s revision %d, the order of %s revision %d", o.Deployment, o.Revision, verified.Deployment, verified.Revision)
 		}
 		t.order = verified
-		return nil
+		return t.a.journal.RaiseClock(verified.Issued)
 	}
+}
+
+// clockBehind says in words that this machine's clock is behind what was signed already; "": it is not. By such
+// a clock an order that has expired would look valid. What counts is when the newest verified order and the
+// present trust bundle were issued. An order from the future is waited for and counts once the clock has come to it:
+// the mistake of one signer must not stop the machine for as long as his clock was wrong.
+func (t *task) clockBehind() (why string, err error) {
+	newest, err := t.a.journal.Clock()
+	if err != nil {
+		return "", err
+	}
+	if issued := t.a.trust().Issued; issued.After(newest) {
+		newest = issued
+	}
+	if now := t.a.Clock(); now.Before(newest.Add(-order.ClockTolerance)) {
+		return fmt.Sprintf("the clock here says %s, but what was signed at %s is here already: set the clock", now.UTC().Format(time.RFC3339), newest.UTC().Format(time.RFC3339)), nil
+	}
+	return "", nil
+}
+
+// awaitClock waits a minute: the clock may be set meanwhile.
+func (t *task) awaitClock(ctx context.Context, why string) error {
+	// The time in the explanation must not make a transition of every minute.
+	if last := t.job.Last; last.State != events.Waiting || last.WaitingFor != events.WaitClock || last.Attempt != t.job.Offer.Attempt {
+		t.pass(ctx, events.Waiting, status{waitingFor: events.WaitClock, explanation: why})
+	}
+	if !sleep(ctx, time.Minute) {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// verifyAgain is the last look before the start: since the order and the manifest were verified a key may have
+// been revoked, or the clock set back.
+func (t *task) verifyAgain(ctx context.Context) error {
+	why, err := t.clockBehind()
+	if err != nil {
+		return err
+	}
+	if why != "" {
+		t.leaveSlot()
+		if err := t.awaitClock(ctx, why); err != nil {
+			return err
+		}
+		return errNextAttempt // from the first stage: much may have changed
+	}
+	answer, ok, err := t.a.journal.Order(t.job.Offer.Order)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("order %s is not in the journal", t.job.Offer.Order)
+	}
+	if _, _, err := order.Verify(answer.Envelope, t.a.trust(), t.a.Clock()); err != nil {
+		return err
+	}
+	return t.readManifest(ctx)
 }
 
 // patience is how often a question to a service is asked while the broker is there.

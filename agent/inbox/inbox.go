@@ -242,13 +242,19 @@ func (in *Inbox) interval() time.Duration {
 
 // message takes one message of the agent's own subjects and says whether to look, and why.
 func (in *Inbox) message(ctx context.Context, m *nats.Msg) (why string) {
+	// Others can make the broker send things here, but not with its own headers about this agent's subject: what
+	// has others says nothing, also not about the position.
+	if err := bus.Republished(m, events.StreamJobs, events.OfferStored(in.Agent)); err != nil {
+		_ = in.passOver(ctx, &Refused{err}) // which is nil: it is counted
+		return ""
+	}
 	seq, last := sequences(m)
 	err := in.take(ctx, m)
 	if err = in.passOver(ctx, err); err != nil {
 		in.Log.ErrorContext(ctx, "message could not be kept and is asked for again", "error", err)
 		return "not_kept"
 	}
-	if seq == 0 || m.Subject != events.OfferRepublished(in.Agent) {
+	if m.Subject != events.OfferRepublished(in.Agent) {
 		return ""
 	}
 	gap := false

@@ -47,11 +47,11 @@ func refuse(reason, format string, args ...any) *Refusal {
 // type whose data satisfies its schema, and if subject, source and data name the same agent or service:
 // the broker lets a client publish only on subjects of its own, so the subject's token is what we trust.
 //
-// A message with the header Nats-Stream is one that the broker itself sent on (a direct get or a
+// A message with the broker's own headers is one that the broker itself sent on (a direct get or a
 // republication whose reply subject somebody chose): it is refused whatever it says.
 func admit(m *nats.Msg) (event.Event, entry, *Refusal) {
-	if m.Header.Get(jetstream.StreamHeader) != "" {
-		return event.Event{}, entry{}, refuse(reasonRelayed, "carries the header %s", jetstream.StreamHeader)
+	if refusal := relayed(m.Header); refusal != nil {
+		return event.Event{}, entry{}, refusal
 	}
 	e, err := Decode(m)
 	if err != nil {
@@ -71,6 +71,33 @@ func admit(m *nats.Msg) (event.Event, entry, *Refusal) {
 		return e, known, &Refusal{reasonDisagrees, err}
 	}
 	return e, known, nil
+}
+
+// relayed refuses a message that the broker itself made of one that it stored: it adds these headers to the
+// answers of direct gets and to what it republishes.
+func relayed(h nats.Header) *Refusal {
+	for _, name := range []string{jetstream.StreamHeader, jetstream.SubjectHeader, jetstream.SequenceHeader} {
+		if len(h[name]) > 0 {
+			return refuse(reasonRelayed, "carries the header %s", name)
+		}
+	}
+	return nil
+}
+
+// Republished checks that a message is one that the broker republished when it stored it in that stream
+// under that subject, for readers who await such and no others: elsewhere the same headers are a reason to
+// refuse. A message that had them already when it was stored is refused, and so is the answer to somebody's
+// direct get of another message. The error is a *[Refusal].
+func Republished(m *nats.Msg, stream, subject string) error {
+	for name, want := range map[string]string{jetstream.StreamHeader: stream, jetstream.SubjectHeader: subject} {
+		if got := m.Header[name]; len(got) != 1 || got[0] != want {
+			return refuse(reasonRelayed, "header %s is %q, not %s", name, got, want)
+		}
+	}
+	if n := len(m.Header[jetstream.SequenceHeader]); n != 1 {
+		return refuse(reasonRelayed, "header %s is given %d times", jetstream.SequenceHeader, n)
+	}
+	return nil
 }
 
 // checkData holds the data against the schema.

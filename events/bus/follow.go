@@ -15,7 +15,8 @@ var ErrWentBack = errors.New("the stream ends before its reader's position")
 // Follow reads the messages of a stream that match filter, from startSeq on (0 and 1: from the first), in
 // order, each once, for readers that keep their own position. It blocks until ctx is done (and returns
 // nil), fn fails (and returns its error), or the stream went back ([ErrWentBack]). It goes on after the
-// broker was away. No durable consumer is made. Messages come as they are: see [Decode] and [Typed].
+// broker was away. No durable consumer is made. Messages come as they are: see [Decode] and [Typed]; those
+// that the broker itself sent on into the stream are passed over and counted.
 func (b *Bus) Follow(ctx context.Context, stream, filter string, startSeq uint64, fn func(jetstream.Msg) error) error {
 	_, err := b.read(ctx, stream, filter, startSeq, false, fn)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
@@ -118,7 +119,9 @@ func (p *passage) take(ctx context.Context, d *delivery) error {
 	if p.toEnd && sequence > p.last {
 		return errEnd
 	}
-	if err := p.fn(d); err != nil {
+	if refusal := relayed(d.Headers()); refusal != nil {
+		p.bus.refuse(ctx, d.Subject(), refusal)
+	} else if err := p.fn(d); err != nil {
 		return failed{err}
 	}
 	p.next = sequence + 1

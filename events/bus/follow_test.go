@@ -191,3 +191,23 @@ func TestATimerThatIsDueIsHandled(t *testing.T) {
 		t.Errorf("%s is due", got)
 	}
 }
+
+func TestAReaderPassesOverWhatTheBrokerSentOnIntoItsStream(t *testing.T) {
+	b, reg := measured(t, eventstest.Broker(t), "")
+	subject := events.JobLogged.Subject(agent)
+	for _, h := range []nats.Header{nil, {"Nats-Stream": {"EVENTS"}}, {"Nats-Subject": {"x"}}, {"Nats-Sequence": {"7"}}, {"X": {"y"}}, {"Nats-Stream": {"EVENTS"}}} {
+		store(t, b, &nats.Msg{Subject: subject, Header: h})
+	}
+	var read []uint64
+	next, err := b.Replay(t.Context(), events.StreamLogs, subject, 1, func(m jetstream.Msg) error {
+		meta, err := m.Metadata()
+		read = append(read, meta.Sequence.Stream)
+		return err
+	})
+	if diff := cmp.Diff([]uint64{1, 5}, read); diff != "" || err != nil || next != 7 {
+		t.Errorf("next is %d, %v %s", next, err, diff)
+	}
+	if n := counter(t, reg, "chandler_bus_refused_total", "reason", "relayed"); n != 4 {
+		t.Errorf("%v are counted", n)
+	}
+}

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,4 +108,131 @@ func TestPartsOfAnAnswerComeInTheirOrder(t *testing.T) {
 			t.Errorf("%v is taken as one of %d", bad.Header, n)
 		}
 	}
+}
+
+func TestOnePatternCoversAllThatItsFiltersMatch(t *testing.T) {
+	tests := []struct {
+		filters []string
+		want    string
+	}{
+		{[]string{"a.b"}, "a.b"},
+		{[]string{"a.b", "a.c"}, "a.*"},
+		{[]string{"a.b.c", "a.x.c", "a.b.y"}, "a.*.*"},
+		{[]string{"a.b", "a.b.c"}, "a.>"},
+		{[]string{"a.b.c", "a.b"}, "a.>"},
+		{[]string{"a", "a.b"}, ">"},
+		{[]string{"a.b.c.d", "a.>"}, "a.>"},
+		{[]string{"a.>", "a.b.c"}, "a.>"},
+		{[]string{">", "a.b"}, ">"},
+		{[]string{"a.*", "a.b"}, "a.*"},
+		{[]string{"a.b", "c.d.e", "a"}, ">"},
+	}
+	for _, tt := range tests {
+		got := cover(tt.filters)
+		if got != tt.want {
+			t.Errorf("%v is covered by %s, want %s", tt.filters, got, tt.want)
+		}
+		for _, f := range tt.filters {
+			if !subjectMatches(f, got) {
+				t.Errorf("%s does not cover %s", got, f)
+			}
+		}
+	}
+}
+
+func TestAReaderIsWokenByWhatIsPublishedNotByWhatIsStored(t *testing.T) {
+	tests := []struct {
+		stream  string
+		filters []string
+		want    []string
+	}{
+		{events.StreamLogs, []string{"chandler.log.a1"}, []string{"chandler.log.a1"}},
+		{events.StreamLogs, nil, []string{"chandler.log.*"}},
+		{events.StreamStatus, []string{"chandler.job.failed.*.*", "chandler.job.running.a1.7", "chandler.job.none.*.*"}, []string{"chandler.job.failed.*", "chandler.job.running.a1"}},
+		{events.StreamEvents, []string{"chandler.event.freeze.>"}, []string{"chandler.event.freeze.lifted.*", "chandler.event.freeze.set.*"}},
+		{events.StreamEvents, []string{"chandler.event.freeze", "chandler.event.freeze.set.x.y"}, nil},
+		{events.StreamHistory, nil, nil},
+	}
+	for _, tt := range tests {
+		if got := published(tt.stream, tt.filters); !slices.Equal(got, tt.want) {
+			t.Errorf("%s %v: %v, want %v", tt.stream, tt.filters, got, tt.want)
+		}
+	}
+}
+
+func TestABatchWithAGapIsNotedAndReadAgain(t *testing.T) {
+	answer := func(sequence, previous string) *nats.Msg {
+		return &nats.Msg{Header: nats.Header{"Nats-Stream": {"LOGS"}, "Nats-Subject": {"chandler.log.a"}, "Nats-Sequence": {sequence}, "Nats-Time-Stamp": {"2026-12-01T08:00:00Z"},
+			"Nats-Num-Pending": {"1"}, "Nats-Last-Sequence": {previous}}}
+	}
+	word := func(code, last string) *nats.Msg {
+		return &nats.Msg{Header: nats.Header{"Status": {code}, "Nats-Num-Pending": {"0"}, "Nats-Last-Sequence": {last}}}
+	}
+	c := cursor{stale: true}
+	if last, err := c.take(nil, answer("3", "0"), "LOGS", 0); err != nil || last != 3 || c.next != 4 {
+		t.Fatalf("%d %v, next %d", last, err, c.next)
+	}
+	for name, bad := range map[string]*nats.Msg{"one is missing": answer("6", "5"), "one comes again": answer("3", "3"), "no number": answer("x", "3"), "no header": {Header: nats.Header{"Nats-Stream": {"LOGS"}}}} {
+		if last, err := c.take(nil, bad, "LOGS", 3); err == nil || last != 3 || c.next != 4 {
+			t.Errorf("%s: %d %v, next %d", name, last, err, c.next)
+		}
+	}
+	if _, err := c.take(nil, answer("5", "3"), "STATUS", 3); err == nil {
+		t.Error("a message of another stream was taken")
+	}
+	if err := c.close(word("204", "5"), 9, 3); err == nil || !c.stale {
+		t.Errorf("an end behind a message that did not come: %v", err)
+	}
+	if err := c.close(word("204", "3"), 9, 3); err != nil || c.stale || c.dry != 9 {
+		t.Errorf("the end: %v, dry up to %d", err, c.dry)
+	}
+	if err := c.close(word("404", ""), 12, 0); err != nil || c.dry != 12 {
+		t.Errorf("nothing more: %v, dry up to %d", err, c.dry)
+	}
+	for code, final := range map[string]bool{"408": true, "412": true, "503": false, "": false, "500": false} {
+		err := c.close(word(code, "0"), 0, 0)
+		if _, ended := errors.AsType[failed](err); err == nil || ended != final {
+			t.Errorf("word %q: %v", code, err)
+		}
+	}
+}
+
+func TestOnlyWhatWasRepublishedBehindItsStoreIsTakenForIt(t *testing.T) {
+	h := func(change ...func(nats.Header)) *nats.Msg {
+		m := &nats.Msg{Header: nats.Header{"Nats-Stream": {"JOBS"}, "Nats-Subject": {"chandler.offer.a1"}, "Nats-Sequence": {"1"}}}
+		for _, c := range change {
+			c(m.Header)
+		}
+		return m
+	}
+	if err := Republished(h(), "JOBS", "chandler.offer.a1"); err != nil {
+		t.Error(err)
+	}
+	for name, m := range map[string]*nats.Msg{
+		"said directly":          {},
+		"of another stream":      h(func(h nats.Header) { h.Set("Nats-Stream", "EVENTS") }),
+		"of another subject":     h(func(h nats.Header) { h.Set("Nats-Subject", "chandler.offer.a2") }),
+		"stored with its header": h(func(h nats.Header) { h.Add("Nats-Stream", "EVENTS") }),
+		"without a sequence":     h(func(h nats.Header) { h.Del("Nats-Sequence") }),
+		"with two sequences":     h(func(h nats.Header) { h.Add("Nats-Sequence", "2") }),
+	} {
+		if err := Republished(m, "JOBS", "chandler.offer.a1"); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
+func FuzzDirectGet(f *testing.F) {
+	f.Add("JOBS", "chandler.offer.a1", "1", "2026-12-01T08:00:00Z", "0", "x")
+	f.Fuzz(func(t *testing.T, stream, subject, sequence, at, last, forged string) {
+		m := &nats.Msg{Header: nats.Header{"Nats-Stream": {forged, stream}, "Nats-Subject": {subject}, "Nats-Sequence": {forged, sequence}, "Nats-Time-Stamp": {at},
+			"Nats-Num-Pending": {last}, "Nats-Last-Sequence": {last}, "X": {forged}}}
+		d, _, err := fromDirectGet(nil, m, true)
+		if err != nil {
+			return
+		}
+		if d.Subject() != subject || d.meta.Stream != stream || len(d.Headers()["Nats-Stream"]) != 1 || d.Headers().Get("Nats-Stream") != forged || len(m.Header["Nats-Stream"]) != 2 {
+			t.Errorf("%v became %v", m.Header, d.Headers())
+		}
+	})
 }

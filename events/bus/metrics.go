@@ -21,6 +21,7 @@ type metrics struct {
 	requestSeconds *prometheus.HistogramVec
 	pending        *prometheus.GaugeVec
 	attached       *prometheus.CounterVec
+	auditLost      *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -37,18 +38,19 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		handleSeconds:  histogram("handle_seconds", "Time that a handler took for one event or one batch.", "consumer"),
 		deadLetters:    counter("dead_letters_total", "Messages put on the dead-letter stream, by the stream they came from and the reason.", "stream", "reason"),
 		newer:          counter("newer_events_total", "Deliveries of events whose type is known only in another version: upgrade the consumer.", "type"),
-		refused:        counter("refused_total", "Messages that came by core NATS and were refused, by reason.", "reason"),
+		refused:        counter("refused_total", "Messages that were refused without a consumer to put them aside (core NATS, readers with a position of their own), by reason.", "reason"),
 		requestSeconds: histogram("request_seconds", "Time that a service took to answer a request, by result code (ok, bad_request, …).", "service", "verb", "result"),
 		pending: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "chandler_bus_consumer_pending",
 			Help: "Messages of a consumer that the broker had not delivered yet at the last delivery."}, []string{"consumer"}),
-		attached: counter("consumer_attached_total", "Times a consumer was found or made again, by result (ok, error); it grows when the broker restarts.", "consumer", "result"),
+		attached:  counter("consumer_attached_total", "Times a consumer was found or made again, by result (ok, error); it grows when the broker restarts.", "consumer", "result"),
+		auditLost: counter("audit_lost_total", "Audit records that could not be stored before the answer went out and are in the service's log, by fate (late: tried again; dropped: given up).", "service", "fate"),
 	}
 	if reg == nil {
 		return m, nil
 	}
 	// All services of one process share a registry, and so these metrics.
 	return m, errors.Join(share(reg, &m.published), share(reg, &m.handled), share(reg, &m.handleSeconds), share(reg, &m.deadLetters), share(reg, &m.newer),
-		share(reg, &m.refused), share(reg, &m.requestSeconds), share(reg, &m.pending), share(reg, &m.attached))
+		share(reg, &m.refused), share(reg, &m.requestSeconds), share(reg, &m.pending), share(reg, &m.attached), share(reg, &m.auditLost))
 }
 
 // share registers a collector, or takes the one that is registered already.

@@ -131,8 +131,8 @@ func TestAServiceAnswersInboxesOnlyAndReadsStrictly(t *testing.T) {
 			called <- caller
 			return events.LocateAnswer{}, nil
 		}))
-	everything := make(chan *nats.Msg, 100)
-	sub, err := b.Conn().ChanSubscribe("chandler.event.>", everything)
+	everything := make(chan *nats.Msg, 100) // but for the audit of who was denied
+	sub, err := b.Conn().ChanSubscribe("chandler.event.collection.>", everything)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,7 +32,10 @@ const (
 	// graceTime is for the requests under way when a service ends.
 	graceTime = 5 * time.Second
 
-	inboxPrefix = "_INBOX."
+	// Answers go to inboxes: of the service's own account, and as the broker names those of others.
+	inboxPrefix, importedInboxPrefix = "_INBOX.", "_R_."
+
+	resultOK = "ok"
 
 	// headerParts is the number of messages that an answer takes, headerPart counts them from 1.
 	headerParts = "Chandler-Parts"
@@ -43,28 +45,39 @@ const (
 // Endpoint answers one kind of request. It is made by [Answer].
 type Endpoint struct {
 	call   events.CallDeclaration
-	answer func(ctx context.Context, caller string, body []byte) (any, error)
+	secret bool // the request holds a secret, and the audit digests it only without
+	answer func(ctx context.Context, q *asked, body []byte) (any, error)
 }
 
-// Answer makes the endpoint of a call. caller is pinned by the broker: an agent's id or an administrator's
-// name. The context carries the request's trace ([Trace]). The function fails a request by [BadRequest] and its kin; any other error is an internal one. It
-// runs for many requests at once.
+// Answer makes the endpoint of a call. caller is pinned by the broker: an agent's id or a person's name. The
+// context carries the request's trace ([Trace]) and the caller's key ([CallerKey]), and takes what is changed
+// ([NoteChange]). The function fails a request by [BadRequest] and its kin; any other error is an internal
+// one. It runs for many requests at once.
 func Answer[Req, Resp any](c events.Call[Req, Resp], h func(ctx context.Context, caller string, req Req) (Resp, error)) Endpoint {
-	return Endpoint{call: c.CallDeclaration, answer: func(ctx context.Context, caller string, body []byte) (any, error) {
+	_, secret := any(*new(Req)).(events.SecretHolder)
+	return Endpoint{call: c.CallDeclaration, secret: secret, answer: func(ctx context.Context, q *asked, body []byte) (any, error) {
 		var req Req
 		if len(body) > 0 {
 			if err := json.Unmarshal(body, &req); err != nil {
 				return nil, BadRequest(fmt.Errorf("read request %s.%s: %w", c.Service, c.Verb, err))
 			}
 		}
-		return h(ctx, caller, req)
+		if c.By.Person() {
+			q.read(req)
+		}
+		return h(ctx, q.caller, req)
 	}}
 }
 
 // Serve answers requests as a NATS micro service of the given name and version (x.y.z), together with all
 // other processes of that name: each request goes to one of them. It answers only requests whose reply
-// subject is an inbox. It blocks until ctx is done, takes no further requests, waits a little for those
-// under way, and returns nil; an error means that it could not start.
+// subject is an inbox, and that a client made, not the broker. It blocks until ctx is done, takes no further
+// requests, waits a little for those under way, and returns nil; an error means that it could not start.
+//
+// What people ask is audited: every call that changes something, and every one that is denied, is stored as
+// [events.AuditRecorded] before it is answered, by its outcome; a panic and a handler that ran out of time
+// are failures like others. If EVENTS does not take the record within 3 s the answer goes out all the same:
+// the record is logged whole, counted, and tried again while this process lives.
 func (b *Bus) Serve(ctx context.Context, name, version string, endpoints ...Endpoint) error {
 	service, err := micro.AddService(b.conn, micro.Config{Name: name, Version: version, Description: "chandler " + name, QueueGroup: name,
 		ErrorHandler: func(_ micro.Service, e *micro.NATSError) {
@@ -73,7 +86,8 @@ func (b *Bus) Serve(ctx context.Context, name, version string, endpoints ...Endp
 	if err != nil {
 		return fmt.Errorf("add service %s: %w", name, err)
 	}
-	s := &server{bus: b, log: b.log.With("service", name)}
+	log := b.log.With("service", name)
+	s := &server{bus: b, log: log, audit: &auditor{bus: b, log: log, late: make(chan *nats.Msg, auditQueue)}}
 	for _, e := range endpoints {
 		slots := make(chan struct{}, requestsAtOnce)
 		handler := micro.HandlerFunc(func(r micro.Request) { s.take(ctx, e, slots, r) })
@@ -83,12 +97,17 @@ func (b *Bus) Serve(ctx context.Context, name, version string, endpoints ...Endp
 			return errors.Join(fmt.Errorf("add endpoint %s.%s: %w", name, e.call.Verb, err), service.Stop())
 		}
 	}
+	auditing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var auditor sync.WaitGroup
+	auditor.Go(func() { s.audit.run(auditing, name) })
 	<-ctx.Done()
 	if err := service.Stop(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 		b.log.WarnContext(ctx, "service could not be stopped in order", "service", name, "error", err)
 	}
 	settleConn(b.conn)
 	s.finish(graceTime)
+	stop()
+	auditor.Wait()
 	return nil
 }
 
@@ -96,6 +115,7 @@ func (b *Bus) Serve(ctx context.Context, name, version string, endpoints ...Endp
 type server struct {
 	bus     *Bus
 	log     *slog.Logger
+	audit   *auditor
 	mu      sync.Mutex
 	closing bool
 	active  sync.WaitGroup
@@ -129,14 +149,15 @@ func (s *server) finish(patience time.Duration) {
 
 // take runs in the endpoint's subscription: it waits there for a free slot, which is the queue's bound.
 func (s *server) take(ctx context.Context, e Endpoint, slots chan struct{}, r micro.Request) {
-	if !strings.HasPrefix(r.Reply(), inboxPrefix) {
-		s.bus.refuse(ctx, r.Subject(), refuse("reply", "reply subject %q is not an inbox", r.Reply()))
+	if refusal := fromClient(r); refusal != nil {
+		s.bus.refuse(ctx, r.Subject(), refusal)
 		return
 	}
 	slots <- struct{}{}
 	if !s.enter() {
 		<-slots
-		s.reply(r, e, nil, Unavailable(errors.New("this replica of "+e.call.Service+" is stopping: ask again")))
+		stopping := Unavailable(errors.New("this replica of " + e.call.Service + " is stopping: ask again"))
+		s.send(r, failureMessage(asRequestError(stopping)))
 		return
 	}
 	go func() {
@@ -147,35 +168,50 @@ func (s *server) take(ctx context.Context, e Endpoint, slots chan struct{}, r mi
 		defer cancel()
 		ctx = WithTrace(ctx, r.Headers().Get(traceExtension))
 		started := time.Now()
-		resp, err := s.answer(ctx, e, r)
-		code := s.reply(r, e, resp, err)
+		q := newAsked(e.call, r.Subject())
+		resp, err := s.answer(context.WithValue(ctx, askedKey{}, q), e, q, r.Data())
+		answer, failure := s.compose(e, resp, err)
+		s.audit.record(ctx, e, q, r.Data(), failure)
+		s.send(r, answer...)
+		code := resultOK
+		if failure != nil {
+			code = failure.Code
+		}
 		s.bus.metrics.requestSeconds.WithLabelValues(e.call.Service, e.call.Verb, code).Observe(time.Since(started).Seconds())
 	}()
 }
 
-func (s *server) answer(ctx context.Context, e Endpoint, r micro.Request) (resp any, err error) {
-	key, caller := callerOf(e.call, r.Subject())
-	if err := validCaller(e.call.By, key, caller); err != nil {
+// fromClient refuses what the broker may have sent in a client's stead: a stored message that somebody
+// has it send on, and whatever else is not to be answered to an inbox.
+func fromClient(r micro.Request) *Refusal {
+	if !strings.HasPrefix(r.Reply(), inboxPrefix) && !strings.HasPrefix(r.Reply(), importedInboxPrefix) {
+		return refuse("reply", "reply subject %q is not an inbox", r.Reply())
+	}
+	return relayed(nats.Header(r.Headers()))
+}
+
+func (s *server) answer(ctx context.Context, e Endpoint, q *asked, body []byte) (resp any, err error) {
+	if err := validCaller(e.call.By, q.key, q.caller); err != nil {
 		return nil, Denied(err)
 	}
-	if len(r.Data()) > maxRequest {
-		return nil, BadRequest(fmt.Errorf("request of %d bytes is larger than %d", len(r.Data()), maxRequest))
+	if len(body) > maxRequest {
+		return nil, BadRequest(fmt.Errorf("request of %d bytes is larger than %d", len(body), maxRequest))
 	}
 	err = guard(s.log, func() error {
-		resp, err = e.answer(ctx, caller, r.Data())
+		resp, err = e.answer(ctx, q, body)
 		return err
 	})
 	return resp, err
 }
 
-// callerOf reads who asks from the last tokens of the subject; key is empty for agents, who have none there.
-func callerOf(c events.CallDeclaration, subject string) (key, caller string) {
+// newAsked reads who asks from the last tokens of the subject; agents have no key there.
+func newAsked(c events.CallDeclaration, subject string) *asked {
 	tokens := strings.Split(subject, ".")
-	caller = tokens[len(tokens)-1]
+	q := &asked{caller: tokens[len(tokens)-1]}
 	if c.By.Person() {
-		key = tokens[len(tokens)-2]
+		q.key = tokens[len(tokens)-2]
 	}
-	return key, caller
+	return q
 }
 
 func validCaller(by events.Caller, key, caller string) error {
@@ -185,9 +221,8 @@ func validCaller(by events.Caller, key, caller string) error {
 	return errors.Join(events.ValidKey(key), events.ValidToken(caller))
 }
 
-// reply sends the answer or the failure and returns the result's code. It goes around the micro request's
-// own methods, which are not made for answers from another goroutine.
-func (s *server) reply(r micro.Request, e Endpoint, resp any, err error) (code string) {
+// compose makes the messages of the answer, or of the failure.
+func (s *server) compose(e Endpoint, resp any, err error) ([]*nats.Msg, *RequestError) {
 	var body []byte
 	if err == nil {
 		body, err = marshalAnswer(resp, e.call.By)
@@ -200,18 +235,16 @@ func (s *server) reply(r micro.Request, e Endpoint, resp any, err error) (code s
 				failure = &RequestError{Code: CodeInternal, Message: "internal error: the log of " + e.call.Service + " says more"}
 			}
 		}
-		s.send(r, failureMessage(failure))
-		return failure.Code
+		return []*nats.Msg{failureMessage(failure)}, failure
 	}
-	parts := max(1, (len(body)+answerPart-1)/answerPart)
-	for i := range parts {
-		m := &nats.Msg{Data: body[i*answerPart : min(len(body), (i+1)*answerPart)]}
-		if parts > 1 {
-			m.Header = nats.Header{headerParts: {strconv.Itoa(parts)}, headerPart: {strconv.Itoa(i + 1)}}
+	answer := make([]*nats.Msg, max(1, (len(body)+answerPart-1)/answerPart))
+	for i := range answer {
+		answer[i] = &nats.Msg{Data: body[i*answerPart : min(len(body), (i+1)*answerPart)]}
+		if len(answer) > 1 {
+			answer[i].Header = nats.Header{headerParts: {strconv.Itoa(len(answer))}, headerPart: {strconv.Itoa(i + 1)}}
 		}
-		s.send(r, m)
 	}
-	return "ok"
+	return answer, nil
 }
 
 func marshalAnswer(resp any, by events.Caller) ([]byte, error) {
@@ -237,10 +270,12 @@ func failureMessage(e *RequestError) *nats.Msg {
 	return &nats.Msg{Data: body, Header: nats.Header{micro.ErrorHeader: {escape(e.Message[:min(len(e.Message), maxErrorText)])}, micro.ErrorCodeHeader: {e.Code}}}
 }
 
-func (s *server) send(r micro.Request, m *nats.Msg) {
-	m.Subject = r.Reply()
-	m.Header = maps.Clone(m.Header)
-	if err := s.bus.conn.PublishMsg(m); err != nil {
-		s.log.Warn("answer could not be sent", "subject", r.Subject(), "error", err)
+// send goes around the micro request's own methods, which are not made for answers from another goroutine.
+func (s *server) send(r micro.Request, answer ...*nats.Msg) {
+	for _, m := range answer {
+		m.Subject = r.Reply()
+		if err := s.bus.conn.PublishMsg(m); err != nil {
+			s.log.Warn("answer could not be sent", "subject", r.Subject(), "error", err)
+		}
 	}
 }

@@ -22,6 +22,7 @@ const Patience = 30 * time.Second
 type Server struct {
 	t       testing.TB
 	options server.Options
+	prepare func(*server.Options) // called before every start, if not nil
 
 	mu      sync.Mutex
 	running *server.Server
@@ -30,6 +31,14 @@ type Server struct {
 // Broker starts a broker on a free loopback port. change may alter its options before it starts.
 func Broker(t testing.TB, change ...func(*server.Options)) *Server {
 	t.Helper()
+	s := newServer(t, change)
+	s.Start()
+	t.Cleanup(s.Stop)
+	return s
+}
+
+func newServer(t testing.TB, change []func(*server.Options)) *Server {
+	t.Helper()
 	s := &Server{t: t, options: server.Options{
 		ServerName: "test", Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 1 << 40, JetStreamMaxMemory: 1 << 30,
 		NoLog: true, NoSigs: true, DisableJetStreamBanner: true,
@@ -37,8 +46,6 @@ func Broker(t testing.TB, change ...func(*server.Options)) *Server {
 	for _, c := range change {
 		c(&s.options)
 	}
-	s.Start()
-	t.Cleanup(s.Stop)
 	return s
 }
 
@@ -51,6 +58,9 @@ func (s *Server) Start() {
 		return
 	}
 	options := s.options
+	if s.prepare != nil {
+		s.prepare(&options)
+	}
 	running, err := server.NewServer(&options)
 	if err != nil {
 		s.t.Fatalf("make broker: %v", err)

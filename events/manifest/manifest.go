@@ -1,5 +1,6 @@
-// Package manifest encodes, decodes and checks package manifests: the one place that says what a package
-// may be, used where a package is read from disk and again where it is published.
+// Package manifest encodes, decodes, checks and seals package manifests: the one place that says what a package
+// may be, used where a package is read from disk and again where it is published. Publishers sign manifests;
+// agents verify that before they believe one.
 //
 // It is pure: bytes and values in, values and problems out. A manifest has exactly one encoding, so that
 // equal packages have equal digests and no two readers can understand the same bytes differently.
@@ -19,7 +20,7 @@ import (
 // API is the only form of manifest that this version writes and reads.
 const API = "chandler/v1"
 
-// MaxBytes bounds an encoded manifest: ten thousand files, or a few hundred gigabytes in large ones.
+// MaxBytes bounds an encoded manifest, without its envelope: ten thousand files, or a few hundred gigabytes in large ones.
 const MaxBytes = 8 << 20
 
 // Encode writes the one encoding of a manifest that passed [Check]: JSON in the order of the declaration,

@@ -2,7 +2,7 @@
 // whose rights, until when. An administrator signs it; an agent verifies it and acts by it alone, so that
 // neither the broker nor a service can make a machine run anything else.
 //
-// It is pure: bytes in, values out. Every refusal is an [Error] with a reason of package events.
+// It is pure: bytes in, values out. Every refusal is a [sign.Refusal] with a reason of package events.
 package order
 
 import (
@@ -191,16 +191,4 @@ func decode(payload []byte) (Order, error) {
 		return o, refuse(events.OrderMalformed, "%v", err)
 	}
 	return o, nil
-}
-
-// Error is a refused order.
-type Error struct {
-	Reason events.Reason
-	Text   string
-}
-
-func (e *Error) Error() string { return e.Text }
-
-func refuse(reason events.Reason, format string, args ...any) error {
-	return &Error{reason, fmt.Sprintf(format, args...)}
 }

@@ -9,7 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"chandler/events"
+	"chandler/events/sign"
+	"chandler/events/trust"
 )
 
 var issued = time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC)
@@ -31,9 +35,9 @@ func sample() Order {
 	}
 }
 
-func sign(t testing.TB, o Order, keys ...Key) []byte {
+func signed(t testing.TB, o Order, signers ...sign.Signer) []byte {
 	t.Helper()
-	envelope, err := Sign(o, keys...)
+	envelope, err := Sign(o, signers...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,10 +62,15 @@ func altered(t *testing.T, envelope []byte, edit func(string) string) []byte {
 
 func TestAnAgentObeysOnlyWhatWasSignedForIt(t *testing.T) {
 	a, b, stranger := key(t, 1), key(t, 2), key(t, 3)
-	one := Trust{Fleet: "testfleet", Threshold: 1, Keys: []PublicKey{a.Public("a"), b.Public("b")}}
+	one := Trust{Fleet: "testfleet", Threshold: 1, Keys: []PublicKey{a.Public().Named("a"), b.Public().Named("b")}}
 	two := Trust{Fleet: "testfleet", Threshold: 2, Keys: one.Keys}
 	other := sample()
 	other.Fleet = "elsewhere"
+	lost := one
+	lost.Keys = []PublicKey{b.Public().Named("b")}
+	lost.Revoked = []trust.RevokedKey{{PublicKey: a.Public().Named("a"), At: issued, Why: "laptop stolen"}}
+	lostOfTwo := lost
+	lostOfTwo.Threshold, lostOfTwo.Keys = 2, []PublicKey{b.Public().Named("b"), stranger.Public().Named("c")}
 
 	for name, c := range map[string]struct {
 		envelope []byte
@@ -69,20 +78,25 @@ func TestAnAgentObeysOnlyWhatWasSignedForIt(t *testing.T) {
 		at       time.Time
 		want     events.Reason
 	}{
-		"one signature where one is needed":           {sign(t, sample(), a), one, issued, ""},
-		"two signatures where two are needed":         {sign(t, sample(), a, b), two, issued, ""},
-		"a stranger's signature beside a trusted one": {sign(t, sample(), stranger, b), one, issued, ""},
-		"no signature":                             {sign(t, sample()), one, issued, events.OrderUnsigned},
-		"one signature where two are needed":       {sign(t, sample(), a), two, issued, events.OrderUnsigned},
-		"the same key twice counts once":           {sign(t, sample(), a, a), two, issued, events.OrderUnsigned},
-		"only a stranger signed":                   {sign(t, sample(), stranger), one, issued, events.OrderUnknownKey},
-		"another program after signing":            {altered(t, sign(t, sample(), a), func(s string) string { return strings.Replace(s, `"install"`, `"remove"`, 1) }), one, issued, events.OrderAltered},
-		"another fleet's order":                    {sign(t, other, a), one, issued, events.OrderOtherFleet},
-		"after its validity":                       {sign(t, sample(), a), one, issued.Add(DefaultValidity + time.Hour), events.OrderExpired},
-		"just after its validity by a clock ahead": {sign(t, sample(), a), one, issued.Add(DefaultValidity + time.Minute), ""},
-		"before it was issued":                     {sign(t, sample(), a), one, issued.Add(-time.Hour), events.OrderNotYetValid},
-		"a truncated envelope":                     {sign(t, sample(), a)[:100], one, issued, events.OrderMalformed},
-		"an empty trust bundle":                    {sign(t, sample(), a), Trust{Fleet: "testfleet"}, issued, events.AgentFault},
+		"one signature where one is needed":           {signed(t, sample(), a), one, issued, ""},
+		"two signatures where two are needed":         {signed(t, sample(), a, b), two, issued, ""},
+		"a stranger's signature beside a trusted one": {signed(t, sample(), stranger, b), one, issued, ""},
+		"no signature":                             {signed(t, sample()), one, issued, events.OrderUnsigned},
+		"one signature where two are needed":       {signed(t, sample(), a), two, issued, events.OrderUnsigned},
+		"the same key twice counts once":           {signed(t, sample(), a, a), two, issued, events.OrderUnsigned},
+		"only a stranger signed":                   {signed(t, sample(), stranger), one, issued, events.OrderUnknownKey},
+		"only a revoked key signed":                {signed(t, sample(), a), lost, issued, events.OrderRevokedKey},
+		"a revoked key beside too few":             {signed(t, sample(), a, b), lostOfTwo, issued, events.OrderRevokedKey},
+		"a revoked key beside enough":              {signed(t, sample(), a, b), lost, issued, ""},
+		"a stranger, and another key is revoked":   {signed(t, sample(), stranger), lost, issued, events.OrderUnknownKey},
+		"an altered order of a revoked key":        {altered(t, signed(t, sample(), a), func(s string) string { return strings.Replace(s, `"install"`, `"remove"`, 1) }), lost, issued, events.OrderUnknownKey},
+		"another program after signing":            {altered(t, signed(t, sample(), a), func(s string) string { return strings.Replace(s, `"install"`, `"remove"`, 1) }), one, issued, events.OrderAltered},
+		"another fleet's order":                    {signed(t, other, a), one, issued, events.OrderOtherFleet},
+		"after its validity":                       {signed(t, sample(), a), one, issued.Add(DefaultValidity + time.Hour), events.OrderExpired},
+		"just after its validity by a clock ahead": {signed(t, sample(), a), one, issued.Add(DefaultValidity + time.Minute), ""},
+		"before it was issued":                     {signed(t, sample(), a), one, issued.Add(-time.Hour), events.OrderNotYetValid},
+		"a truncated envelope":                     {signed(t, sample(), a)[:100], one, issued, events.OrderMalformed},
+		"an empty trust bundle":                    {signed(t, sample(), a), Trust{Fleet: "testfleet"}, issued, events.AgentFault},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, digest, err := Verify(c.envelope, c.trust, c.at)
@@ -99,7 +113,7 @@ func TestAnAgentObeysOnlyWhatWasSignedForIt(t *testing.T) {
 
 func TestAnOrderOfANewerFormatIsNotHalfUnderstood(t *testing.T) {
 	a := key(t, 1)
-	trust := Trust{Fleet: "testfleet", Threshold: 1, Keys: []PublicKey{a.Public("a")}}
+	bundle := Trust{Fleet: "testfleet", Threshold: 1, Keys: []PublicKey{a.Public().Named("a")}}
 	for name, payload := range map[string]string{
 		"a newer format number": `{"format":2}`,
 		"an unknown condition":  `{"format":1,"only-on-sundays":true}`,
@@ -112,7 +126,7 @@ func TestAnOrderOfANewerFormatIsNotHalfUnderstood(t *testing.T) {
 			}
 		})
 	}
-	if _, _, err := Verify(sign(t, sample(), a), trust, issued); err != nil {
+	if _, _, err := Verify(signed(t, sample(), a), bundle, issued); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -135,16 +149,17 @@ func TestTheTargetListsAreBound(t *testing.T) {
 func TestContradictoryOrdersAreNotSigned(t *testing.T) {
 	at := func(h int) *time.Time { return new(issued.Add(time.Duration(h) * time.Hour)) }
 	for name, edit := range map[string]func(*Order){
-		"expiry before availability":    func(o *Order) { o.Available, o.Expires = at(5), at(4) },
-		"expiry before the deadline":    func(o *Order) { o.Assignments = []Assignment{{At: at(5)}}; o.Expires = at(4) },
-		"an assignment of both kinds":   func(o *Order) { o.Assignments = []Assignment{{ASAP: true, At: at(1)}} },
-		"no assignment":                 func(o *Order) { o.Assignments = nil },
-		"a target that reaches nobody":  func(o *Order) { o.Expression = "" },
-		"an expression that is no CEL":  func(o *Order) { o.Expression = "agent." },
-		"no run mode":                   func(o *Order) { o.Run = "" },
-		"a deployment named with a dot": func(o *Order) { o.Deployment = "a.b" },
-		"a revision of zero":            func(o *Order) { o.Revision = 0 },
-		"a validity that ends at once":  func(o *Order) { o.NotAfter = o.Issued },
+		"expiry before availability":      func(o *Order) { o.Available, o.Expires = at(5), at(4) },
+		"expiry before the deadline":      func(o *Order) { o.Assignments = []Assignment{{At: at(5)}}; o.Expires = at(4) },
+		"an assignment of both kinds":     func(o *Order) { o.Assignments = []Assignment{{ASAP: true, At: at(1)}} },
+		"no assignment":                   func(o *Order) { o.Assignments = nil },
+		"a target that reaches nobody":    func(o *Order) { o.Expression = "" },
+		"an expression that is no CEL":    func(o *Order) { o.Expression = "agent." },
+		"no run mode":                     func(o *Order) { o.Run = "" },
+		"a deployment named with a dot":   func(o *Order) { o.Deployment = "a.b" },
+		"a revision of zero":              func(o *Order) { o.Revision = 0 },
+		"an expression that is too large": func(o *Order) { o.Expression = "agent.os == \"" + strings.Repeat("x", MaxSize) + "\"" },
+		"a validity that ends at once":    func(o *Order) { o.NotAfter = o.Issued },
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := sample()
@@ -156,70 +171,73 @@ func TestContradictoryOrdersAreNotSigned(t *testing.T) {
 	}
 }
 
-func TestKeysAndBundlesSurviveTheirFiles(t *testing.T) {
-	k := key(t, 7)
-	data, err := k.Marshal()
+func TestSignedTellsWhoSignedADraftSoFar(t *testing.T) {
+	a, b, stranger := key(t, 1), key(t, 2), key(t, 3)
+	bundle := Trust{Fleet: "testfleet", Threshold: 2, Keys: []PublicKey{b.Public().Named("zoe"), a.Public().Named("ada")}}
+	forged := altered(t, signed(t, sample(), a), func(s string) string { return strings.Replace(s, `"install"`, `"remove"`, 1) })
+	for name, c := range map[string]struct {
+		envelope []byte
+		names    []string
+		complete bool
+		reason   events.Reason
+	}{
+		"a draft nobody signed":  {signed(t, sample()), nil, false, ""},
+		"one of two":             {signed(t, sample(), b), []string{"zoe"}, false, ""},
+		"both, in sorted order":  {signed(t, sample(), b, a), []string{"ada", "zoe"}, true, ""},
+		"a stranger's is nobody": {signed(t, sample(), stranger), nil, false, ""},
+		"one that does not fit":  {forged, nil, false, events.OrderAltered},
+		"one that is cut off":    {forged[:90], nil, false, events.OrderMalformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			names, complete, err := Signed(c.envelope, bundle)
+			var refused *Error
+			if errors.As(err, &refused) != (c.reason != "") || refused != nil && refused.Reason != c.reason {
+				t.Fatalf("got %v, want %q", err, c.reason)
+			}
+			if diff := cmp.Diff(c.names, names); diff != "" || complete != c.complete {
+				t.Errorf("complete %v %s", complete, diff)
+			}
+		})
+	}
+}
+
+// Two deployers sign the same draft on their own machines; what they send is united.
+func TestSignaturesMadeApartMakeAnOrderTogether(t *testing.T) {
+	a, b := key(t, 1), key(t, 2)
+	bundle := Trust{Fleet: "testfleet", Threshold: 2, Keys: []PublicKey{a.Public().Named("a"), b.Public().Named("b")}}
+	draft := signed(t, sample())
+	byA, err := sign.Add(draft, a)
 	if err != nil {
 		t.Fatal(err)
 	}
-	back, err := ParseKey(data)
-	if err != nil || back.Public("x") != k.Public("x") {
-		t.Fatalf("got %v, %v", back.Public("x"), err)
-	}
-	bundle, _ := json.Marshal(Trust{Fleet: "f", Threshold: 1, Keys: []PublicKey{k.Public("x")}})
-	if _, err := ParseTrust(bundle); err != nil {
+	byB, err := sign.Add(draft, b)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for name, bad := range map[string]string{
-		"more signatures than keys": `{"fleet":"f","threshold":2,"keys":[]}`,
-		"no threshold":              `{"fleet":"f","keys":[]}`,
-		"a short key":               `{"fleet":"f","threshold":1,"keys":[{"name":"a","key":"aaaa"}]}`,
-	} {
-		if _, err := ParseTrust([]byte(bad)); err == nil {
-			t.Errorf("%s was taken", name)
-		}
+	both, err := sign.Merge(byA, byB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, want, err := Open(draft)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, digest, err := Verify(both, bundle, issued); err != nil || digest != want {
+		t.Fatalf("order %s, was %s: %v", digest, want, err)
 	}
 }
 
 func FuzzVerify(f *testing.F) {
 	k := key(f, 1)
-	trust := Trust{Fleet: "testfleet", Threshold: 1, Keys: []PublicKey{k.Public("a")}}
-	f.Add(sign(f, sample(), k))
+	bundle := Trust{Fleet: "testfleet", Threshold: 1, Keys: []PublicKey{k.Public().Named("a")}}
+	f.Add(signed(f, sample(), k))
 	f.Add([]byte(`{"payloadType":"application/vnd.chandler.order+json","payload":"e30=","signatures":[]}`))
-	good := sign(f, sample(), k)
+	good := signed(f, sample(), k)
 	_, want, _ := Open(good)
 	f.Fuzz(func(t *testing.T, envelope []byte) {
-		_, digest, err := Verify(envelope, trust, issued)
+		_, digest, err := Verify(envelope, bundle, issued)
 		if err == nil && digest != want {
 			t.Fatalf("an order that was never signed verified: %s", envelope)
-		}
-	})
-}
-
-func FuzzParseTrust(f *testing.F) {
-	bundle, _ := json.Marshal(Trust{Fleet: "f", Threshold: 1, Keys: []PublicKey{key(f, 1).Public("x")}})
-	f.Add(bundle)
-	f.Add([]byte(`{"fleet":"f","threshold":-1,"keys":[{}]}`))
-	good := sign(f, sample(), key(f, 9))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		trust, err := ParseTrust(data)
-		if err != nil {
-			return
-		}
-		if _, _, err := Verify(good, trust, issued); err == nil && !strings.Contains(string(data), key(t, 9).Public("").Key) {
-			t.Fatalf("a bundle that does not hold the key trusts it: %s", data)
-		}
-	})
-}
-
-func FuzzParseKey(f *testing.F) {
-	pem, _ := key(f, 1).Marshal()
-	f.Add(pem)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if k, err := ParseKey(data); err == nil {
-			if _, err := k.Marshal(); err != nil {
-				t.Fatal(err)
-			}
 		}
 	})
 }

@@ -84,8 +84,8 @@ func (s *Service) locate(_ context.Context, _ string, req events.LocateRequest) 
 	return answer, nil
 }
 
-// list is every package, by name and then by time of publication. It leaves block digests out, and the files
-// of the largest packages where all together would be too many.
+// list is every package, by name and then by time of publication. It leaves out envelopes, block digests, and
+// the files of the largest packages where all together would be too many.
 func (s *Service) list(ctx context.Context, _ string, _ events.Nothing) (events.PackageList, error) {
 	all, err := s.records.packages(ctx)
 	if err != nil {
@@ -146,7 +146,7 @@ func comparisons(results ...int) int {
 	return 0
 }
 
-// show is one package with everything.
+// show is one package with everything, the envelope too.
 func (s *Service) show(ctx context.Context, _ string, req events.Named) (events.PackageInfo, error) {
 	rec, err := s.find(ctx, req)
 	if err != nil {
@@ -156,7 +156,12 @@ func (s *Service) show(ctx context.Context, _ string, req events.Named) (events.
 	if err != nil {
 		return events.PackageInfo{}, away(err)
 	}
-	return s.info(rec, uses)
+	info, err := s.info(rec, uses)
+	if err != nil {
+		return info, err
+	}
+	info.Envelope, err = seal(info.Manifest, rec.Signatures)
+	return info, err
 }
 
 // info is complete but for the manifest when there is an error.

@@ -2,7 +2,8 @@
 //
 // # Consumes
 //
-// DeploymentCreated and DeploymentRemoved, to know which packages are needed. It answers the requests of
+// DeploymentCreated and DeploymentRemoved, to know which packages are needed; TrustChanged, to know who may
+// publish. It answers the requests of
 // package events that begin with Content, and on HTTP, at addresses that it signs and that soon expire:
 //
 //	GET, HEAD /v1/blobs/SHA256   bytes, with ranges and conditions; their digest is the strong ETag
@@ -14,10 +15,12 @@
 //
 // # Keeps
 //
-// Blobs in a directory (package blobstore), beside the key that signs addresses (0600). In the bucket
+// A package's manifest as its publishers signed it (a DSSE envelope) is a blob, and the digest of that blob
+// is the package's. Blobs are in a directory (package blobstore), beside the key that signs addresses (0600). In the bucket
 // chandler_packages one record for each package, with the manifest unless that is too large and only
-// stored as a blob like every other, and one for each deployment that needs a package. Manifests are
-// checked by package manifest before anything is recorded. One process owns a directory: it is what makes
+// stored as a blob like every other, one for each deployment that needs a package, and the newest trust
+// bundle. Manifests are checked by package manifest before anything is recorded, also that a publisher signed
+// them, once it is known who may: on the word of credentials, since agents alone are to be convinced. One process owns a directory: it is what makes
 // publishing and removing wait for each other.
 //
 // # On failure
@@ -33,7 +36,7 @@
 // full disk fails uploads with a clear answer and leaves no half blob.
 //
 // Publishing the same package again repairs and announces it once more: blobs that are missing or decayed are
-// uploaded anew, the manifest too. Blobs are hashed for that up to 2 GiB in one request; those beyond, and
+// uploaded anew, the manifest too, with the signatures it had. Blobs are hashed for that up to 2 GiB in one request; those beyond, and
 // single ones that are larger, are only compared by size. Their decay is found by the agents, who know the
 // digest. A bucket that was lost and made anew is filled from the
 // manifests among the blobs.

@@ -3,6 +3,7 @@ package content
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"chandler/events"
 	"chandler/events/bus"
 	"chandler/events/manifest"
+	"chandler/events/sign"
 )
 
 // errDecayed marks a manifest whose bytes are no longer those that were stored.
@@ -27,26 +29,34 @@ func (s *Service) manifestOf(r record) (events.Manifest, error) {
 	if r.Manifest != nil {
 		return *r.Manifest, nil
 	}
-	m, _, err := s.readManifest(r.Digest)
-	return m, err
+	stored, err := s.readManifest(r.Digest)
+	return stored.manifest, err
 }
 
-// readManifest reads and checks a stored manifest.
-func (s *Service) readManifest(digest string) (events.Manifest, int, error) {
+// storedManifest is a manifest as publishers signed it.
+type storedManifest struct {
+	digest     string // of the envelope
+	envelope   []byte
+	manifest   events.Manifest
+	signatures json.RawMessage
+}
+
+// readManifest reads a stored manifest and checks all but who signed it.
+func (s *Service) readManifest(digest string) (storedManifest, error) {
 	f, err := s.blobs.Open(digest)
 	if err != nil {
-		return events.Manifest{}, 0, err
+		return storedManifest{}, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, manifest.MaxBytes+1))
+	data, err := io.ReadAll(io.LimitReader(f, manifest.MaxEnvelope+1))
 	if err != nil {
-		return events.Manifest{}, 0, err
+		return storedManifest{}, err
 	}
-	if len(data) <= manifest.MaxBytes && events.DigestOf(data) != digest {
-		return events.Manifest{}, 0, fmt.Errorf("manifest %s %w: publish the package again, which stores it anew", digest, errDecayed)
+	if len(data) <= manifest.MaxEnvelope && events.DigestOf(data) != digest {
+		return storedManifest{}, fmt.Errorf("manifest %s %w: publish the package again, which stores it anew", digest, errDecayed)
 	}
-	m, err := manifest.Decode(data)
-	return m, len(data), err
+	m, signatures, err := openEnvelope(data)
+	return storedManifest{digest, data, m, signatures}, err
 }
 
 // commit publishes the package of a manifest whose blobs are all stored.
@@ -56,7 +66,7 @@ func (s *Service) commit(ctx context.Context, caller string, req events.CommitRe
 	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	m, size, err := s.readManifest(req.Manifest)
+	stored, err := s.readManifest(req.Manifest)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return events.PackageInfo{}, bus.BadRequest(fmt.Errorf("manifest %s is not stored: upload it first", req.Manifest))
@@ -68,20 +78,25 @@ func (s *Service) commit(ctx context.Context, caller string, req events.CommitRe
 	if err := s.recall(ctx, req.Manifest); err != nil {
 		return events.PackageInfo{}, away(err)
 	}
+	m := stored.manifest
 	if err := s.allStored(m); err != nil {
 		return events.PackageInfo{}, bus.Conflict(err)
+	}
+	if err := s.checkPublisher(ctx, stored.envelope); err != nil {
+		return events.PackageInfo{}, refusedAlike(m, err)
 	}
 	there, err := s.records.get(ctx, m.Package, m.Version)
 	switch {
 	case err == nil:
-		return s.again(ctx, there, req.Manifest, m)
+		return s.again(ctx, there, stored)
 	case !errors.Is(err, jetstream.ErrKeyNotFound):
 		return events.PackageInfo{}, away(err)
 	}
-	rec, err := s.records.put(ctx, s.newRecord(req.Manifest, m, size, caller))
+	rec, err := s.records.put(ctx, s.newRecord(stored, caller))
 	if err != nil {
 		return events.PackageInfo{}, away(err)
 	}
+	bus.NoteChange(ctx, nil, rec)
 	s.log.InfoContext(ctx, "package published", "package", m.Package, "version", m.Version, "digest", req.Manifest, "bytes", rec.Bytes, "by", caller)
 	if err := s.announce(ctx, rec, rec.At); err != nil {
 		s.log.WarnContext(ctx, "publication could not be announced yet", "package", m.Package, "version", m.Version, "error", err)
@@ -90,10 +105,11 @@ func (s *Service) commit(ctx context.Context, caller string, req events.CommitRe
 }
 
 // newRecord is that of a package which is not announced yet.
-func (s *Service) newRecord(digest string, m events.Manifest, size int, by string) record {
-	rec := record{Digest: digest, Package: m.Package, Version: m.Version, Published: m.Published, Bytes: m.Size(), Files: len(m.Files),
-		Programs: slices.Sorted(maps.Keys(m.Programs)), By: by, At: s.now().UTC(), Phase: publishing}
-	if size <= inlineManifest {
+func (s *Service) newRecord(stored storedManifest, by string) record {
+	m := stored.manifest
+	rec := record{Digest: stored.digest, Package: m.Package, Version: m.Version, Published: m.Published, Bytes: m.Size(), Files: len(m.Files),
+		Programs: slices.Sorted(maps.Keys(m.Programs)), By: by, At: s.now().UTC(), Phase: publishing, Signatures: stored.signatures}
+	if len(stored.envelope) <= inlineManifest {
 		rec.Manifest = &m
 	}
 	return rec
@@ -115,32 +131,41 @@ func (s *Service) allStored(m events.Manifest) error {
 	return nil
 }
 
-// again answers a commit of a version that is there: the same package is fine, whenever it was read; another
-// never takes its place. The same one is announced anew, for those who lost the news, and its manifest is
-// stored anew where it decayed: read at the recorded time, the same package has the same manifest.
-func (s *Service) again(ctx context.Context, there record, digest string, m events.Manifest) (events.PackageInfo, error) {
+// again answers a commit of a version that is there: the same package is fine, whenever it was read and whoever
+// signed it; another never takes its place. The same one is announced anew, for those who lost the news, and
+// its manifest is stored anew where it decayed: read at the recorded time, and with the recorded signatures,
+// the same package has the same manifest.
+func (s *Service) again(ctx context.Context, there record, stored storedManifest) (events.PackageInfo, error) {
+	m := stored.manifest
 	if there.Phase == removing {
 		return events.PackageInfo{}, bus.Conflict(fmt.Errorf("package %s %s is being removed: try again in a minute", m.Package, m.Version))
 	}
 	m.Published = there.Published
-	data, err := manifest.Encode(m)
+	envelope, err := seal(m, there.Signatures)
 	if err != nil {
 		return events.PackageInfo{}, bus.BadRequest(err)
 	}
-	if there.Digest != digest {
-		if err := s.dropUnneeded(ctx, []string{digest}, record{}); err != nil {
-			s.log.WarnContext(ctx, "manifest that nobody needs could not be removed", "blob", digest, "error", err)
+	if there.Digest != stored.digest {
+		if err := s.dropUnneeded(ctx, []string{stored.digest}, record{}); err != nil {
+			s.log.WarnContext(ctx, "manifest that nobody needs could not be removed", "blob", stored.digest, "error", err)
 		}
 	}
-	if events.DigestOf(data) != there.Digest {
+	if events.DigestOf(envelope) != there.Digest {
 		return events.PackageInfo{}, bus.Conflict(fmt.Errorf("package %s %s is published already, with other content: published packages never change, give it a new version", m.Package, m.Version))
+	}
+	if err := s.checkPublisher(ctx, envelope); err != nil {
+		if _, refused := errors.AsType[*sign.Refusal](err); !refused {
+			return events.PackageInfo{}, away(err)
+		}
+		return events.PackageInfo{}, bus.Conflict(fmt.Errorf("package %s %s is published already, signed by keys that are trusted no longer: remove it and publish it again, or give it a new version", m.Package, m.Version))
 	}
 	if err := s.blobs.Verify(ctx, there.Digest); err != nil {
 		s.log.ErrorContext(ctx, "a stored manifest was lost and is stored anew", "package", m.Package, "version", m.Version, "blob", there.Digest, "error", err)
-		if err := s.blobs.Put(ctx, there.Digest, int64(len(data)), bytes.NewReader(data)); err != nil {
+		if err := s.blobs.Put(ctx, there.Digest, int64(len(envelope)), bytes.NewReader(envelope)); err != nil {
 			return events.PackageInfo{}, fmt.Errorf("store manifest of %s %s: %w", m.Package, m.Version, err)
 		}
 	}
+	bus.NoteChange(ctx, there, there)
 	uses, err := s.records.uses(ctx)
 	if err != nil {
 		return events.PackageInfo{}, away(err)
@@ -197,10 +222,12 @@ func (s *Service) remove(ctx context.Context, caller string, req events.Named) (
 			return events.PackageInfo{}, away(err)
 		}
 	}
+	before := rec
 	rec.Phase, rec.RemovedBy = removing, caller
 	if rec, err = s.records.put(ctx, rec); err != nil {
 		return events.PackageInfo{}, away(err)
 	}
+	bus.NoteChange(ctx, before, nil)
 	s.log.InfoContext(ctx, "package removed", "package", rec.Package, "version", rec.Version, "digest", rec.Digest, "by", caller)
 	if err := s.finishRemoval(ctx, rec); err != nil {
 		s.log.WarnContext(ctx, "removal could not be completed yet", "package", rec.Package, "version", rec.Version, "error", err)

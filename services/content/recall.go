@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"chandler/events/manifest"
+	"chandler/events/sign"
 )
 
 // recalledKey is in every bucket that was held against the stored manifests once. One that was lost and made
@@ -25,7 +26,7 @@ func (s *Service) recallFirst(ctx context.Context) error {
 
 // recall records the packages whose manifests and blobs are all stored, in a bucket that is new: signed
 // orders name manifests by digest, and publishing again would give the same package another one. It leaves out
-// the manifest that is about to be committed. The caller holds changing.
+// what no publisher signed, where it is known who they are, and the manifest that is about to be committed. The caller holds changing.
 func (s *Service) recall(ctx context.Context, except string) error {
 	kv, err := s.records.bucket(ctx)
 	if err != nil {
@@ -33,6 +34,9 @@ func (s *Service) recall(ctx context.Context, except string) error {
 	}
 	if _, err := kv.Get(ctx, recalledKey); !errors.Is(err, jetstream.ErrKeyNotFound) {
 		return err
+	}
+	if err := s.recallTrust(ctx); err != nil { // agents look again at who signed
+		s.log.WarnContext(ctx, "the newest trust bundle cannot be looked for", "error", err)
 	}
 	stored, err := s.storedPackages(ctx, except)
 	if err != nil {
@@ -57,14 +61,20 @@ func (s *Service) recall(ctx context.Context, except string) error {
 func (s *Service) storedPackages(ctx context.Context, except string) (map[string]record, error) {
 	found := map[string]record{}
 	err := s.blobs.Each(func(digest string, size int64) error {
-		if digest == except || size > manifest.MaxBytes || !s.looksLikeManifest(digest) {
+		if digest == except || size > manifest.MaxEnvelope || !s.looksLikeManifest(digest) {
 			return context.Cause(ctx)
 		}
-		m, bytes, err := s.readManifest(digest)
-		if err != nil || s.allStored(m) != nil {
+		stored, err := s.readManifest(digest)
+		if err != nil || s.allStored(stored.manifest) != nil {
 			return context.Cause(ctx)
 		}
-		rec := s.newRecord(digest, m, bytes, "content")
+		if err := s.checkPublisher(ctx, stored.envelope); err != nil {
+			if _, refused := errors.AsType[*sign.Refusal](err); !refused {
+				return err
+			}
+			return context.Cause(ctx) // uploaded by somebody who may not publish
+		}
+		m, rec := stored.manifest, s.newRecord(stored, "content")
 		key := packageKey(m.Package, m.Version)
 		if first, ok := found[key]; !ok || comparisons(m.Published.Compare(first.Published), strings.Compare(digest, first.Digest)) < 0 {
 			found[key] = rec
@@ -81,7 +91,7 @@ func (s *Service) looksLikeManifest(digest string) bool {
 		return false
 	}
 	defer f.Close()
-	want := fmt.Sprintf("{\"api\":%q", manifest.API)
+	want := envelopeStart()
 	got := make([]byte, len(want))
 	_, err = io.ReadFull(f, got)
 	return err == nil && string(got) == want

@@ -39,7 +39,9 @@ type record struct {
 	Phase     phase            `json:"phase"`
 	RemovedBy string           `json:"removed_by,omitempty"`
 	Manifest  *events.Manifest `json:"manifest,omitempty"` // absent where it is large: see the blob
-	revision  uint64           // of the record in the bucket; 0: not stored
+	// Signatures of the manifest's envelope, as it has them.
+	Signatures json.RawMessage `json:"signatures,omitempty"`
+	revision   uint64          // of the record in the bucket; 0: not stored
 }
 
 func (r record) notice(by string) events.PackageNotice {
@@ -64,7 +66,7 @@ func (r record) summary() events.Manifest {
 	return m
 }
 
-// inlineManifest is the largest manifest in a record, in bytes: well below what the broker takes.
+// inlineManifest is the largest envelope of a manifest whose content is in a record, in bytes: well below what the broker takes.
 const inlineManifest = 256 << 10
 
 // recordsTime bounds a reading of many records, and a pass over interrupted work.

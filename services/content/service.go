@@ -216,9 +216,12 @@ func (s *Service) serveRequests(ctx context.Context) error {
 	}
 }
 
-// follow learns which packages deployments need.
+// follow learns which packages deployments need, and who may publish.
 func (s *Service) follow(ctx context.Context) error {
 	return s.bus.Handle(ctx, bus.Consumer{Stream: events.StreamEvents, Name: "content"},
+		bus.On(events.TrustChanged, func(ctx context.Context, e events.Event[events.TrustNotice], _ bus.Meta) error {
+			return s.noteTrust(ctx, e)
+		}),
 		bus.On(events.DeploymentCreated, func(ctx context.Context, e events.Event[events.DeploymentOrder], _ bus.Meta) error {
 			return s.noteUse(ctx, e.Subject, e.Data.DeploymentNotice, false)
 		}),

@@ -108,13 +108,24 @@ func TestCommitTakesOnlyWholePackages(t *testing.T) {
 	if _, err := s.Commit(t.Context(), events.CommitRequest{Manifest: p.Digest}); !errors.Is(err, bus.ErrBadRequest) || !strings.Contains(err.Error(), "not stored") {
 		t.Errorf("without a manifest: %v", err)
 	}
-	if err := s.blobs.Put(t.Context(), p.Digest, int64(len(p.ManifestBytes)), strings.NewReader(string(p.ManifestBytes))); err != nil {
+	if err := s.blobs.Put(t.Context(), p.Digest, int64(len(p.Envelope)), strings.NewReader(string(p.Envelope))); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Commit(t.Context(), events.CommitRequest{Manifest: p.Digest}); !errors.Is(err, bus.ErrConflict) || !strings.Contains(err.Error(), p.Blobs[0].SHA256) {
 		t.Errorf("without a blob: %v", err)
 	}
-	for name, text := range map[string]string{"no manifest": "hello", "a path that leaves": strings.Replace(string(p.ManifestBytes), "a.sh\",\"size", "../a.sh\",\"size", 1)} {
+	outside := p.Manifest
+	outside.Files = []events.File{{Path: "../a.sh", Mode: 0o644, SHA256: events.DigestOf(nil)}}
+	leaves, err := manifest.Seal(outside, publisher("ada"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare, err := manifest.Encode(p.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"no manifest": "hello", "a path that leaves": string(leaves), "a manifest without an envelope": string(bare),
+		"an envelope in another form": strings.Replace(string(p.Envelope), ",", ", ", 1)} {
 		digest := events.DigestOf([]byte(text))
 		if err := s.blobs.Put(t.Context(), digest, int64(len(text)), strings.NewReader(text)); err != nil {
 			t.Fatal(err)
@@ -256,7 +267,7 @@ func TestALargeManifestIsKeptAsABlobOnly(t *testing.T) {
 	for i := range 5000 {
 		m.Files = append(m.Files, events.File{Path: fmt.Sprintf("%05d", i), Mode: 0o644, SHA256: empty})
 	}
-	data, err := manifest.Encode(m)
+	data, err := manifest.Seal(m, publisher("ada"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,8 @@ import (
 	"chandler/events"
 	"chandler/events/bus"
 	"chandler/events/eventstest"
+	"chandler/events/manifest"
+	"chandler/events/sign"
 	"chandler/services/content/publish"
 )
 
@@ -124,8 +126,31 @@ func (s *story) list() []string {
 	return out
 }
 
-// pack reads a package of the given files.
+// publisher's key.
+func publisher(name string) sign.Key {
+	key, err := sign.NewKey([]byte(fmt.Sprintf("%-32s", name)))
+	if err != nil {
+		panic(err) // the seed has the right length
+	}
+	return key
+}
+
+// signedBy makes a package that was read one that these publishers sign.
+func signedBy(names ...string) func(events.Manifest) ([]byte, error) {
+	var signers []sign.Signer
+	for _, name := range names {
+		signers = append(signers, publisher(name))
+	}
+	return func(m events.Manifest) ([]byte, error) { return manifest.Seal(m, signers...) }
+}
+
+// pack reads a package of the given files, which ada signs.
 func (s *story) pack(name, version string, at time.Time, files map[string]string) *publish.Plan {
+	s.t.Helper()
+	return s.packBy(signedBy("ada"), name, version, at, files)
+}
+
+func (s *story) packBy(seal func(events.Manifest) ([]byte, error), name, version string, at time.Time, files map[string]string) *publish.Plan {
 	s.t.Helper()
 	dir := s.t.TempDir()
 	files[publish.SpecName] = fmt.Sprintf("api: chandler/v1\npackage: %s\nversion: %q\nprograms: {install: {command: [sh, a.sh], run: user}}\n", name, version)
@@ -134,7 +159,7 @@ func (s *story) pack(name, version string, at time.Time, files map[string]string
 			s.t.Fatal(err)
 		}
 	}
-	p, err := publish.Read(s.t.Context(), dir, publish.Options{Now: func() time.Time { return at }})
+	p, err := publish.Read(s.t.Context(), dir, publish.Options{Seal: seal, Now: func() time.Time { return at }})
 	if err != nil {
 		s.t.Fatal(err)
 	}

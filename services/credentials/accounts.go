@@ -2,12 +2,16 @@ package credentials
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"chandler/events"
 	"chandler/events/bus"
@@ -24,33 +28,59 @@ const (
 // schemes that accounts may reach. Not http: a secret does not travel in clear.
 var schemes = []string{"smb", "https", "s3", "oci"}
 
+// accountRecord is the value of an account's key, which is its name. A removed one stays, without its
+// secret, so that no version is used twice.
+type accountRecord struct {
+	events.AccountNotice
+	outbox
+	Sealed  []byte `json:"sealed,omitempty"`
+	Removed bool   `json:"removed,omitempty"`
+}
+
+func (r *accountRecord) tell(ctx context.Context, b *bus.Bus) error {
+	t := events.AccountSet
+	if r.Removed {
+		t = events.AccountRemoved
+	}
+	id := events.DeriveID(t.Name, r.Account, strconv.Itoa(r.Version), strconv.FormatInt(r.At.UnixNano(), 10))
+	_, err := bus.Publish(ctx, b, t, events.Event[events.AccountNotice]{ID: id, Subject: r.Account, Time: r.At, Data: r.AccountNotice})
+	return err
+}
+
 func (s *Service) accountSet(ctx context.Context, caller string, req events.AccountRequest) (events.AccountNotice, error) {
 	defer clear(req.Secret)
 	if err := checkAccount(req); err != nil {
 		return events.AccountNotice{}, bus.BadRequest(err)
 	}
-	r, err := s.change(ctx, req.Account, func(old record, found bool) (record, error) {
+	var before *events.AccountNotice
+	r, err := change(ctx, s.accounts, req.Account, func(old accountRecord, found bool) (accountRecord, error) {
 		if found && !old.Removed && old.Kind != req.Kind {
 			return old, bus.Conflict(fmt.Errorf("account %s is of kind %s: remove it first, orders may name it as what it is", req.Account, old.Kind))
+		}
+		if before = nil; found && !old.Removed {
+			before = &old.AccountNotice
 		}
 		version := old.Version + 1
 		sealed, err := s.sealer.seal(req.Account, version, req.Secret)
 		if err != nil {
 			return old, fmt.Errorf("seal the secret of account %s: %w", req.Account, err)
 		}
-		return record{Sealed: sealed, AccountNotice: events.AccountNotice{
-			Account: req.Account, Kind: req.Kind, User: req.User, Resources: req.Resources, Version: version, By: caller, At: s.now().UTC()}}, nil
+		r := accountRecord{Sealed: sealed, outbox: old.outbox, AccountNotice: events.AccountNotice{
+			Account: req.Account, Kind: req.Kind, User: req.User, Resources: req.Resources, Version: version, By: caller, At: s.now().UTC()}}
+		r.owe()
+		return r, nil
 	})
 	if err != nil {
 		return events.AccountNotice{}, err
 	}
+	bus.NoteChange(ctx, before, r.AccountNotice)
 	s.log.Info("account set", "account", r.Account, "kind", r.Kind, "version", r.Version, "by", caller)
 	s.wakeUp()
 	return r.AccountNotice, nil
 }
 
 func (s *Service) accountList(ctx context.Context, _ string, _ events.Nothing) (events.AccountViews, error) {
-	all, err := s.all(ctx)
+	all, err := s.accountRecords(ctx)
 	if err != nil {
 		return events.AccountViews{}, err
 	}
@@ -67,20 +97,67 @@ func (s *Service) accountRemove(ctx context.Context, caller string, req events.N
 	if err := events.ValidToken(req.Name); err != nil {
 		return events.Nothing{}, bus.BadRequest(fmt.Errorf("account: %w", err))
 	}
-	_, err := s.change(ctx, req.Name, func(old record, found bool) (record, error) {
+	var before events.AccountNotice
+	_, err := change(ctx, s.accounts, req.Name, func(old accountRecord, found bool) (accountRecord, error) {
 		if !found || old.Removed {
 			return old, bus.NotFound(fmt.Errorf("there is no account %s: `chandler account ls` lists them", req.Name))
 		}
-		removed := record{AccountNotice: old.AccountNotice, Removed: true}
+		before = old.AccountNotice
+		removed := accountRecord{AccountNotice: old.AccountNotice, outbox: old.outbox, Removed: true}
 		removed.By, removed.At = caller, s.now().UTC()
+		removed.owe()
 		return removed, nil
 	})
 	if err != nil {
 		return events.Nothing{}, err
 	}
+	bus.NoteChange(ctx, before, nil)
 	s.log.Info("account removed", "account", req.Name, "by", caller)
 	s.wakeUp()
 	return events.Nothing{}, nil
+}
+
+// accountRecords reads every account, also removed ones, by name.
+func (s *Service) accountRecords(ctx context.Context) ([]accountRecord, error) {
+	kv, err := s.accounts.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	watch, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
+	if err != nil {
+		return nil, fmt.Errorf("list accounts: %w", err)
+	}
+	defer func() { _ = watch.Stop() }() // what it leaves behind ends by itself
+	all, err := readAll(ctx, watch.Updates())
+	if err != nil {
+		return nil, fmt.Errorf("list accounts: %w", err)
+	}
+	return all, nil
+}
+
+// readAll reads the accounts up to the nil that ends the present ones. A listing that is cut before is an
+// error: a short one would look whole.
+func readAll(ctx context.Context, updates <-chan jetstream.KeyValueEntry) ([]accountRecord, error) {
+	var all []accountRecord
+	for {
+		select {
+		case entry, ok := <-updates:
+			switch {
+			case !ok:
+				return nil, errors.Join(errors.New("the broker's answer was cut"), context.Cause(ctx))
+			case entry == nil:
+				slices.SortFunc(all, func(a, b accountRecord) int { return strings.Compare(a.Account, b.Account) })
+				return all, nil
+			}
+			var r accountRecord
+			if err := json.Unmarshal(entry.Value(), &r); err != nil {
+				return nil, fmt.Errorf("read account %s: %w", entry.Key(), err)
+			}
+			all = append(all, r)
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // checkAccount says what is wrong with a request, never quoting the secret.

@@ -60,9 +60,8 @@ func TestAccountsGoInAndTheirSecretsNeverComeOut(t *testing.T) {
 		t.Errorf("refused: %v", err)
 	}
 
-	sealed, revision, err := r.load(t.Context(), "corp-reader")
-	if err != nil || revision == 0 || len(sealed.Sealed) == 0 {
-		t.Fatalf("nothing is stored: %v", err)
+	if len(storedAccount(t, r).Sealed) == 0 {
+		t.Fatal("nothing is stored")
 	}
 	s.history("corp-reader", 1) // the secret of version 1 is gone
 	if _, err := ask(s, "ada", events.AccountRemove, events.Named{Name: "corp-reader"}); err != nil {
@@ -70,8 +69,8 @@ func TestAccountsGoInAndTheirSecretsNeverComeOut(t *testing.T) {
 	}
 	eventstest.ExpectExactly(t, s.admin, events.AccountRemoved, nil, 1)
 	s.history("corp-reader", 1)
-	if gone, _, err := r.load(t.Context(), "corp-reader"); err != nil || len(gone.Sealed) != 0 {
-		t.Errorf("the removed account still has a secret, %v", err)
+	if len(storedAccount(t, r).Sealed) != 0 {
+		t.Error("the removed account still has a secret")
 	}
 	if all, err := ask(s, "ada", events.AccountList, events.Nothing{}); err != nil || len(all.Accounts) != 0 {
 		t.Errorf("listed after the removal: %+v, %v", all, err)
@@ -81,6 +80,14 @@ func TestAccountsGoInAndTheirSecretsNeverComeOut(t *testing.T) {
 		t.Errorf("a removed account begins its versions again: %+v, %v", set, err)
 	}
 	s.leaks()
+}
+
+func storedAccount(t *testing.T, r *Service) (a accountRecord) {
+	t.Helper()
+	if revision, err := r.accounts.load(t.Context(), "corp-reader", &a); err != nil || revision == 0 {
+		t.Fatalf("the account is not stored: %v", err)
+	}
+	return a
 }
 
 // history checks how many values the bucket holds of a key.
@@ -279,7 +286,7 @@ func TestACrashBeforeTellingIsCaughtUpAtTheNextStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.save(t.Context(), "corp-reader", record{AccountNotice: n, Sealed: sealed}, 0); err != nil {
+	if err := r.accounts.save(t.Context(), "corp-reader", accountRecord{AccountNotice: n, Sealed: sealed}, 0); err != nil {
 		t.Fatal(err)
 	}
 	s.running()

@@ -1,18 +1,20 @@
 package credentials
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/nats-io/nkeys"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"chandler/events"
+	"chandler/events/access"
 	"chandler/events/bus"
 )
 
@@ -35,34 +37,50 @@ type Options struct {
 	// Provision makes the bucket if it turns out not to exist, also later; nil: somebody else does.
 	Provision func(context.Context) error
 	Now       func() time.Time // nil: time.Now
-	// Tick is how often all accounts are looked at, whether something changed or not; 0: a minute.
+	// Tick is how often all that is kept is looked at, whether something changed or not; 0: a minute.
 	Tick time.Duration
+
+	// What identities are made with; all three or none. Without them the fleet has no identities, and
+	// whoever enrols is told so.
+	AgentSigner   nkeys.KeyPair // signing key of role agent
+	AgentsAccount string        // public key of the account that agents belong to
+	EnrolmentJWT  string        // identity of machines that enrol; part of every token
+
+	JWTLife       time.Duration // of an agent's identity; 0: a day
+	Grace         time.Duration // after its last identity in which an agent may return; 0: 90 days
+	AnnounceEvery time.Duration // between announcements of the newest trust bundle; 0: a minute
 }
 
 // Service is one replica of credentials.
 type Service struct {
-	bus       *bus.Bus
-	log       *slog.Logger
-	metrics   *metrics
-	sealer    sealer
-	provision func(context.Context) error
-	version   string
-	now       func() time.Time
-	tick      time.Duration
-	lookTime  time.Duration // the constant
-	wake      chan struct{} // holds one token while there is something to tell
+	bus      *bus.Bus
+	log      *slog.Logger
+	metrics  *metrics
+	sealer   sealer
+	version  string
+	now      func() time.Time
+	tick     time.Duration
+	lookTime time.Duration // the constant
+	wake     chan struct{} // holds one token while there is something to tell
+
+	accounts, enrolments  *bucket
+	mirror                *mirror // of enrolments
+	trust                 *trustStore
+	limits                *limits
+	taking                chan struct{} // holds one token while a token's use is counted
+	signer                nkeys.KeyPair // nil: the fleet has no identities
+	account, enrolmentJWT string
+	jwtLife, grace        time.Duration
+	announceEvery         time.Duration
 
 	mu      sync.Mutex
-	problem error // of the last look at the accounts
+	problem error // of the last look at what is kept
 }
 
 // New makes a replica and opens its keyset, or makes it at the very first start. It starts nothing.
 func New(o Options) (*Service, error) {
-	if o.Bus == nil || o.Log == nil || o.Registerer == nil || o.Dir == "" {
-		return nil, errors.New("credentials needs a bus, a directory, a log and a metrics registry")
-	}
-	if want := events.ServiceSource(serviceName); o.Bus.Source() != want {
-		return nil, fmt.Errorf("credentials needs a bus of source %s, not %q", want, o.Bus.Source())
+	if err := o.check(); err != nil {
+		return nil, err
 	}
 	sealer, err := openKeyset(o.Dir)
 	if err != nil {
@@ -72,31 +90,83 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{bus: o.Bus, log: o.Log.With("component", serviceName), metrics: m, sealer: sealer, provision: o.Provision, version: o.Version, now: o.Now, tick: o.Tick, lookTime: lookTime,
-		wake: make(chan struct{}, 1), problem: errors.New("accounts are not read yet")}
-	if s.version == "" {
-		s.version = "0.0.0"
+	log := o.Log.With("component", serviceName)
+	kept := func(name, noun string) *bucket {
+		return &bucket{name: name, noun: noun, bus: o.Bus, log: log, provision: o.Provision}
 	}
-	if s.now == nil {
-		s.now = time.Now
-	}
-	if s.tick == 0 {
-		s.tick = time.Minute
-	}
+	s := &Service{bus: o.Bus, log: log, metrics: m, sealer: sealer, version: o.Version, now: o.Now, tick: o.Tick, lookTime: lookTime,
+		wake: make(chan struct{}, 1), problem: errors.New("what is kept is not read yet"),
+		accounts: kept(events.BucketAccounts, "account"), enrolments: kept(events.BucketEnrolments, "record"),
+		limits: newLimits(), taking: make(chan struct{}, 1), signer: o.AgentSigner, account: o.AgentsAccount, enrolmentJWT: o.EnrolmentJWT,
+		jwtLife: o.JWTLife, grace: o.Grace, announceEvery: o.AnnounceEvery}
+	s.mirror = newMirror(s.enrolments, s.grace, log)
+	s.trust = newTrustStore(kept(events.BucketTrust, "trust bundle"), log)
 	return s, nil
+}
+
+// check validates the options and puts in what zero stands for.
+func (o *Options) check() error {
+	if o.Bus == nil || o.Log == nil || o.Registerer == nil || o.Dir == "" {
+		return errors.New("credentials needs a bus, a directory, a log and a metrics registry")
+	}
+	if want := events.ServiceSource(serviceName); o.Bus.Source() != want {
+		return fmt.Errorf("credentials needs a bus of source %s, not %q", want, o.Bus.Source())
+	}
+	if err := o.checkIdentities(); err != nil {
+		return err
+	}
+	o.Version = cmp.Or(o.Version, "0.0.0")
+	o.Tick, o.AnnounceEvery = cmp.Or(o.Tick, time.Minute), cmp.Or(o.AnnounceEvery, time.Minute)
+	o.JWTLife, o.Grace = cmp.Or(o.JWTLife, 24*time.Hour), cmp.Or(o.Grace, 90*24*time.Hour)
+	if o.JWTLife < time.Second || o.JWTLife > access.MaxAgentLife || o.Grace < 0 || o.AnnounceEvery < 0 || o.Tick < 0 {
+		return fmt.Errorf("an identity of %s must last for 1s to %s, and no time may be negative", o.JWTLife, access.MaxAgentLife)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return nil
+}
+
+func (o *Options) checkIdentities() error {
+	if o.AgentSigner == nil && o.AgentsAccount == "" && o.EnrolmentJWT == "" {
+		return nil
+	}
+	if o.AgentSigner == nil || o.EnrolmentJWT == "" || !nkeys.IsValidPublicAccountKey(o.AgentsAccount) {
+		return errors.New("credentials needs the agents' signing key, their account's public key and the enrolment identity, or none of them")
+	}
+	if _, err := o.AgentSigner.PrivateKey(); err != nil {
+		return fmt.Errorf("the agents' signing key has no secret: %w", err)
+	}
+	public, err := o.AgentSigner.PublicKey()
+	if err != nil || !nkeys.IsValidPublicAccountKey(public) {
+		return errors.New("the agents' signing key is not that of an account")
+	}
+	return nil
 }
 
 // Run works until ctx ends and everything it started has stopped. It returns an error only if it can never
 // work; a broker that is away is waited for.
 func (s *Service) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var looking sync.WaitGroup
-	defer looking.Wait()
+	var working sync.WaitGroup
+	defer working.Wait()
 	defer cancel()
-	looking.Go(func() { s.look(ctx) })
-	return s.bus.Serve(ctx, serviceName, s.version,
-		bus.Answer(events.AccountSetCall, s.accountSet), bus.Answer(events.AccountList, s.accountList),
-		bus.Answer(events.AccountRemove, s.accountRemove), bus.Answer(events.CredentialLease, s.lease))
+	working.Go(func() { s.look(ctx) })
+	working.Go(func() { s.keepAnnouncing(ctx) })
+	return s.bus.Serve(ctx, serviceName, s.version, s.endpoints()...)
+}
+
+func (s *Service) endpoints() []bus.Endpoint {
+	return []bus.Endpoint{
+		bus.Answer(events.AccountSetCall, s.accountSet), bus.Answer(events.AccountList, s.accountList), bus.Answer(events.AccountRemove, s.accountRemove),
+		bus.Answer(events.CredentialLease, s.lease),
+		bus.Answer(events.AgentEnrol, s.enrol), bus.Answer(events.AgentReturn, s.comeBack), bus.Answer(events.AgentRenew, s.renew),
+		bus.Answer(events.TokenCreate, s.tokenCreate), bus.Answer(events.TokenList, s.tokenList), bus.Answer(events.TokenRemove, s.tokenRemove),
+		bus.Answer(events.EnrolmentList, s.enrolmentList), bus.Answer(events.AgentApprove, s.agentApprove), bus.Answer(events.AgentRevoke, s.agentRevoke),
+		bus.Answer(events.AgentArchive, s.agentArchive), bus.Answer(events.AgentSetKind, s.agentSetKind),
+		bus.Answer(events.AgentTrust, s.trustAfter), bus.Answer(events.TrustShow, s.trustAfter), bus.Answer(events.TrustSet, s.trustSet),
+		bus.Answer(events.UserAdd, s.userAdd), bus.Answer(events.UserList, s.userList), bus.Answer(events.UserRevoke, s.userRevoke),
+	}
 }
 
 func (s *Service) wakeUp() {
@@ -106,7 +176,7 @@ func (s *Service) wakeUp() {
 	}
 }
 
-// look tells what is owed and checks every account, at start, after changes, and at every tick.
+// look tells what is owed and checks what is kept, at start, after changes, and at every tick.
 func (s *Service) look(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -126,7 +196,7 @@ func (s *Service) look(ctx context.Context) {
 		s.mu.Unlock()
 		next := s.tick
 		if failed != nil {
-			s.log.Warn("looking at the accounts failed and will be tried again", "error", failed)
+			s.log.Warn("looking at what is kept failed and will be tried again", "error", failed)
 			next = rand.N(retryWait) + time.Millisecond
 		}
 		timer.Reset(next)
@@ -136,36 +206,8 @@ func (s *Service) look(ctx context.Context) {
 // reconcile returns what failed and is worth trying again soon, and apart from it what only an
 // administrator can put right.
 func (s *Service) reconcile(ctx context.Context) (failed, unusable error) {
-	ctx, cancel := context.WithTimeout(ctx, s.lookTime)
-	defer cancel()
-	all, err := s.all(ctx)
-	if err != nil {
-		return err, nil
-	}
-	kinds := map[events.AccountKind]int{events.NetworkAccess: 0, events.SoftwareInstallation: 0, events.ClientTokenDomain: 0}
-	var failures []error
-	var lost []string
-	for _, r := range all {
-		if !r.Told {
-			failures = append(failures, s.announce(ctx, r))
-		}
-		if r.Removed {
-			continue
-		}
-		kinds[r.Kind]++
-		if s.sealer.check(r.Account, r.Version, r.Sealed) != nil {
-			lost = append(lost, r.Account)
-		}
-	}
-	for kind, n := range kinds {
-		s.metrics.accounts.WithLabelValues(string(kind)).Set(float64(n))
-	}
-	s.metrics.unusable.Set(float64(len(lost)))
-	if len(lost) > 0 {
-		unusable = fmt.Errorf("the secrets of %s cannot be opened with this keyset: restore it from a backup, or set them again", strings.Join(lost, ", "))
-		s.log.Error("accounts are unusable", "error", unusable)
-	}
-	return errors.Join(failures...), unusable
+	failed, unusable = s.reconcileAccounts(ctx)
+	return errors.Join(failed, s.reconcileEnrolments(ctx), s.reconcileTrust(ctx)), unusable
 }
 
 // Healthy says what keeps this replica from its work, and which accounts cannot be used.

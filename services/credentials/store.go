@@ -5,170 +5,184 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
+	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"chandler/events"
 	"chandler/events/bus"
 )
 
-// record is the value of an account's key, which is its name. A removed one stays, without its secret, so
-// that no version is used twice.
-type record struct {
-	events.AccountNotice
-	Sealed  []byte `json:"sealed,omitempty"`
-	Removed bool   `json:"removed,omitempty"`
-	// Told is false until AccountSet or AccountRemoved is stored for this version.
+// outbox is the part of every record that says whether its last change was told. What is to be told is
+// stored with the change, in one write, and told afterwards until the broker has it.
+type outbox struct {
+	// Told is false until the event of the last change is stored.
 	Told bool `json:"told"`
+	// Change counts the changes that are told of.
+	Change int `json:"change,omitempty"`
 }
 
-// casAttempts is how often a change is tried when others change the same account.
+func (o *outbox) box() *outbox { return o }
+
+// owe notes a change that is to be told of.
+func (o *outbox) owe() { o.Told, o.Change = false, o.Change+1 }
+
+// entry is a record that is kept by compare-and-set and tells of its changes.
+type entry[T any] interface {
+	*T
+	box() *outbox
+	// tell publishes the event of the last change. Its id is derived from the record: telling again is harmless.
+	tell(ctx context.Context, b *bus.Bus) error
+}
+
+// casAttempts is how often a change is tried when others change the same record.
 const casAttempts = 16
 
 var errKeep = errors.New("nothing to change")
 
-// change edits an account: it reads it, and stores the edited one if nobody came between, else does both
+// bucket is one key-value bucket of this service. A key's new value takes the place of all earlier ones at
+// once, and is stored only over the revision that the writer has read.
+type bucket struct {
+	name string
+	noun string // of what it keeps, in words
+	bus  *bus.Bus
+	log  *slog.Logger
+	// provision makes the bucket if it turns out not to exist; nil: somebody else does.
+	provision func(context.Context) error
+}
+
+// change edits a record: it reads it, and stores the edited one if nobody came between, else does both
 // again. edit may return errKeep. The record as it is at the end is returned.
-func (s *Service) change(ctx context.Context, name string, edit func(old record, found bool) (record, error)) (record, error) {
+func change[T any, P entry[T]](ctx context.Context, b *bucket, key string, edit func(old T, found bool) (T, error)) (T, error) {
+	var none T
 	for range casAttempts {
-		old, revision, err := s.load(ctx, name)
+		var old T
+		revision, err := b.load(ctx, key, &old)
 		if err != nil {
-			return record{}, err
+			return none, err
 		}
 		edited, err := edit(old, revision > 0)
 		if errors.Is(err, errKeep) {
 			return old, nil
 		}
 		if err != nil {
-			return record{}, err
+			return none, err
 		}
-		err = s.save(ctx, name, edited, revision)
+		// An earlier change that was not told yet is told first: afterwards nobody knows of it.
+		if was := P(&old).box(); revision > 0 && !was.Told && was.Change != P(&edited).box().Change {
+			if err := P(&old).tell(ctx, b.bus); err != nil {
+				return none, err
+			}
+		}
+		err = b.save(ctx, key, edited, revision)
 		if err == nil {
 			return edited, nil
 		}
 		if !lostRace(err) {
-			return record{}, err
+			return none, err
 		}
 	}
-	return record{}, bus.Conflict(fmt.Errorf("account %s: others changed it %d times meanwhile: try again", name, casAttempts))
+	return none, bus.Conflict(fmt.Errorf("%s: others changed it %d times meanwhile: try again", b.called(key), casAttempts))
 }
 
-// load reads an account; revision 0: there is none.
-func (s *Service) load(ctx context.Context, name string) (r record, revision uint64, err error) {
-	kv, err := s.bucket(ctx)
-	if err != nil {
-		return r, 0, err
+// announce tells of a record's last change, and notes that it did.
+func announce[T any, P entry[T]](ctx context.Context, b *bucket, key string, r T) error {
+	if err := P(&r).tell(ctx, b.bus); err != nil {
+		return err
 	}
-	entry, err := kv.Get(ctx, name)
+	_, err := change[T, P](ctx, b, key, func(old T, found bool) (T, error) {
+		box := P(&old).box()
+		if !found || box.Told || box.Change != P(&r).box().Change {
+			return old, errKeep
+		}
+		box.Told = true
+		return old, nil
+	})
+	return err
+}
+
+// called is how a key is named in errors: by its kind where the bucket keeps several, else by the bucket's noun.
+func (b *bucket) called(key string) string {
+	if kind, name, ok := strings.Cut(key, "."); ok {
+		return kind + " " + name
+	}
+	return b.noun + " " + key
+}
+
+// load reads a record; revision 0: there is none.
+func (b *bucket) load(ctx context.Context, key string, into any) (revision uint64, err error) {
+	kv, err := b.open(ctx)
+	if err != nil {
+		return 0, err
+	}
+	entry, err := kv.Get(ctx, key)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return r, 0, nil
+		return 0, nil
 	}
 	if err != nil {
-		return r, 0, fmt.Errorf("read account %s: %w", name, err)
+		return 0, fmt.Errorf("read %s: %w", b.called(key), err)
 	}
-	if err := json.Unmarshal(entry.Value(), &r); err != nil {
-		return r, 0, fmt.Errorf("read account %s: %w", name, err)
+	if err := json.Unmarshal(entry.Value(), into); err != nil {
+		return 0, fmt.Errorf("read %s: %w", b.called(key), err)
 	}
-	return r, entry.Revision(), nil
+	return entry.Revision(), nil
 }
 
-// save stores an account over the given revision, in place of all earlier values.
-func (s *Service) save(ctx context.Context, name string, r record, over uint64) error {
-	value, err := json.Marshal(r)
+// save stores a record over the given revision of its key.
+func (b *bucket) save(ctx context.Context, key string, record any, over uint64) error {
+	return b.put(ctx, key, record, jetstream.WithExpectLastSequencePerSubject(over))
+}
+
+func (b *bucket) put(ctx context.Context, key string, record any, over jetstream.PublishOpt) error {
+	value, err := json.Marshal(record)
 	if err != nil {
-		return fmt.Errorf("store account %s: %w", name, err)
+		return fmt.Errorf("store %s: %w", b.called(key), err)
 	}
-	m := &nats.Msg{Subject: "$KV." + events.BucketAccounts + "." + name, Data: value, Header: nats.Header{jetstream.MsgRollup: {jetstream.MsgRollupSubject}}}
-	if _, err := s.bus.JetStream().PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(over)); err != nil {
-		return fmt.Errorf("store account %s: %w", name, err)
+	m := &nats.Msg{Subject: b.subject(key), Data: value, Header: nats.Header{jetstream.MsgRollup: {jetstream.MsgRollupSubject}}}
+	if _, err := b.bus.JetStream().PublishMsg(ctx, m, over); err != nil {
+		return fmt.Errorf("store %s: %w", b.called(key), err)
 	}
 	return nil
 }
+
+func (b *bucket) subject(key string) string { return "$KV." + b.name + "." + key }
+
+func (b *bucket) stream() string { return "KV_" + b.name }
 
 func lostRace(err error) bool {
 	api, ok := errors.AsType[*jetstream.APIError](err)
 	return ok && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
-// all reads every account, also removed ones, by name.
-func (s *Service) all(ctx context.Context) ([]record, error) {
-	kv, err := s.bucket(ctx)
-	if err != nil {
-		return nil, err
-	}
-	watch, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
-	if err != nil {
-		return nil, fmt.Errorf("list accounts: %w", err)
-	}
-	defer func() { _ = watch.Stop() }() // what it leaves behind ends by itself
-	all, err := readAll(ctx, watch.Updates())
-	if err != nil {
-		return nil, fmt.Errorf("list accounts: %w", err)
-	}
-	return all, nil
-}
-
-// readAll reads the accounts up to the nil that ends the present ones. A listing that is cut before is an
-// error: a short one would look whole.
-func readAll(ctx context.Context, updates <-chan jetstream.KeyValueEntry) ([]record, error) {
-	var all []record
-	for {
-		select {
-		case entry, ok := <-updates:
-			switch {
-			case !ok:
-				return nil, errors.Join(errors.New("the broker's answer was cut"), context.Cause(ctx))
-			case entry == nil:
-				slices.SortFunc(all, func(a, b record) int { return strings.Compare(a.Account, b.Account) })
-				return all, nil
-			}
-			var r record
-			if err := json.Unmarshal(entry.Value(), &r); err != nil {
-				return nil, fmt.Errorf("read account %s: %w", entry.Key(), err)
-			}
-			all = append(all, r)
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+// open finds the bucket each time, so that one that was lost is noticed and made again.
+func (b *bucket) open(ctx context.Context) (jetstream.KeyValue, error) {
+	kv, err := b.bus.JetStream().KeyValue(ctx, b.name)
+	if errors.Is(err, jetstream.ErrBucketNotFound) && b.provision != nil {
+		b.log.Error("a bucket does not exist and is made", "bucket", b.name)
+		if err := b.provision(ctx); err != nil {
+			return nil, fmt.Errorf("make bucket %s: %w", b.name, err)
 		}
-	}
-}
-
-// bucket finds the bucket each time, so that one that was lost is noticed and made again.
-func (s *Service) bucket(ctx context.Context) (jetstream.KeyValue, error) {
-	kv, err := s.bus.JetStream().KeyValue(ctx, events.BucketAccounts)
-	if errors.Is(err, jetstream.ErrBucketNotFound) && s.provision != nil {
-		s.log.Error("the bucket of accounts does not exist and is made", "bucket", events.BucketAccounts)
-		if err := s.provision(ctx); err != nil {
-			return nil, fmt.Errorf("make bucket %s: %w", events.BucketAccounts, err)
-		}
-		kv, err = s.bus.JetStream().KeyValue(ctx, events.BucketAccounts)
+		kv, err = b.bus.JetStream().KeyValue(ctx, b.name)
 	}
 	if err != nil {
-		return nil, bus.Unavailable(fmt.Errorf("open bucket %s: %w", events.BucketAccounts, err))
+		return nil, bus.Unavailable(fmt.Errorf("open bucket %s: %w", b.name, err))
 	}
 	return kv, nil
 }
 
-// announce tells of an account's last change, and notes that it did.
-func (s *Service) announce(ctx context.Context, r record) error {
-	t := events.AccountSet
-	if r.Removed {
-		t = events.AccountRemoved
-	}
-	id := events.DeriveID(t.Name, r.Account, strconv.Itoa(r.Version), strconv.FormatInt(r.At.UnixNano(), 10))
-	if _, err := bus.Publish(ctx, s.bus, t, events.Event[events.AccountNotice]{ID: id, Subject: r.Account, Time: r.At, Data: r.AccountNotice}); err != nil {
-		return err
-	}
-	_, err := s.change(ctx, r.Account, func(old record, found bool) (record, error) {
-		if !found || old.Told || old.Version != r.Version || old.Removed != r.Removed {
-			return old, errKeep
+// made is when the bucket's stream was made, and the sequence of the last message that it took.
+func (b *bucket) made(ctx context.Context) (created time.Time, last uint64, err error) {
+	stream, err := b.bus.JetStream().Stream(ctx, b.stream())
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		if _, err = b.open(ctx); err == nil {
+			stream, err = b.bus.JetStream().Stream(ctx, b.stream())
 		}
-		old.Told = true
-		return old, nil
-	})
-	return err
+	}
+	if err != nil {
+		return created, 0, bus.Unavailable(fmt.Errorf("look at bucket %s: %w", b.name, err))
+	}
+	info := stream.CachedInfo()
+	return info.Created, info.State.LastSeq, nil
 }

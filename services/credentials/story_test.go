@@ -29,6 +29,8 @@ type story struct {
 	admin  *bus.Bus
 	log    *lines
 	dir    string
+	// options of every replica, beside what each needs.
+	options func(*Options)
 }
 
 // lines collects what everybody logs.
@@ -49,6 +51,13 @@ func (l *lines) logger() *slog.Logger {
 
 func newStory(t *testing.T) *story {
 	s := &story{t: t, broker: eventstest.Broker(t), log: &lines{}, dir: filepath.Join(t.TempDir(), "credentials")}
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.log.mu.Lock()
+			defer s.log.mu.Unlock()
+			t.Logf("logged:\n%s", s.log.buf.String())
+		}
+	})
 	s.admin = s.bus("")
 	eventstest.Provision(t, s.admin)
 	return s
@@ -66,8 +75,17 @@ func (s *story) bus(source string) *bus.Bus {
 func (s *story) replica() *Service {
 	s.t.Helper()
 	b := s.bus(events.ServiceSource(serviceName))
-	r, err := New(Options{Bus: b, Dir: s.dir, Log: s.log.logger(), Registerer: prometheus.NewRegistry(), Tick: time.Hour,
-		Provision: func(ctx context.Context) error { return b.Provision(ctx, bus.Topology{}) }})
+	o := Options{Bus: b, Dir: s.dir, Log: s.log.logger(), Provision: func(ctx context.Context) error { return b.Provision(ctx, bus.Topology{}) }}
+	if s.options != nil {
+		s.options(&o)
+	}
+	return s.replicaOf(o)
+}
+
+func (s *story) replicaOf(o Options) *Service {
+	s.t.Helper()
+	o.Registerer, o.Tick = prometheus.NewRegistry(), time.Hour
+	r, err := New(o)
 	if err != nil {
 		s.t.Fatal(err)
 	}

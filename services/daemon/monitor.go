@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,6 +36,8 @@ type Check func(ctx context.Context) error
 
 // Monitor serves /metrics and /healthz.
 type Monitor struct {
+	// TLS, if it is set before Run, makes them https.
+	TLS      *tls.Config
 	listener net.Listener
 	log      *slog.Logger
 	gatherer prometheus.Gatherer
@@ -68,8 +71,13 @@ func (m *Monitor) Run(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
-	m.log.Info("serving /metrics and /healthz", "address", m.Addr())
-	if err := server.Serve(m.listener); !errors.Is(err, http.ErrServerClosed) {
+	m.log.Info("serving /metrics and /healthz", "address", m.Addr(), "tls", m.TLS != nil)
+	serve := server.Serve
+	if m.TLS != nil {
+		server.TLSConfig = m.TLS.Clone()
+		serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+	}
+	if err := serve(m.listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve /metrics: %w", err)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -62,6 +63,35 @@ func TestMonitorServesMetricsAndHealth(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := NewMonitor("127.0.0.1:0", quiet(), NewRegistry(), nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMonitorServesOverTLSAlone(t *testing.T) {
+	web := httptest.NewUnstartedServer(nil)
+	web.StartTLS() // for its certificate, and a client that trusts it
+	defer web.Close()
+	m, err := NewMonitor("127.0.0.1:0", quiet(), NewRegistry(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.TLS = web.TLS
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	resp, err := web.Client().Get("https://" + m.Addr() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+	if status, body := get(t, "http://"+m.Addr()+"/metrics"); status != http.StatusBadRequest {
+		t.Errorf("clear text is answered: %d %.100s", status, body)
+	}
+	cancel()
+	if err := <-ended; err != nil {
 		t.Error(err)
 	}
 }

@@ -81,6 +81,13 @@ func (c *control) allFreezes() []events.Freeze {
 	return all
 }
 
+func (c *control) freeze(id string) (events.Freeze, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	found, ok := c.freezes[id]
+	return found, ok
+}
+
 func (c *control) collection(name string) (events.Collection, bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

@@ -48,6 +48,10 @@
 // here): orders and releases come once more, and a new generation of STATUS makes agents tell what they keep.
 // Whatever execution then offers to an agent that had the job already, the agent answers with what it knows.
 //
+// The jobs of an agent that was archived or revoked are left as they are: scheduling counts on it no longer and
+// hands it nothing over, and a job that nobody speaks of ends with its order's time, or by a stop. An agent that
+// is let back goes on with them.
+//
 // A lost offer is found by the agent (sync); a lost timer by a sweep over the records; a stop that was
 // interrupted is completed by the same sweep. Stops, freezes and everything here work without scheduling.
 package execution

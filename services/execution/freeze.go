@@ -72,8 +72,14 @@ func (s *Service) freezeCall(ctx context.Context, caller string, req events.Free
 	if err := events.ValidToken(f.ID); err != nil {
 		return f, bus.BadRequest(err) // the longest names leave no room for the scope
 	}
+	before, there := s.control.freeze(f.ID)
 	if err := s.put(ctx, keyFreeze+f.ID, f); err != nil {
 		return f, err
+	}
+	if there {
+		bus.NoteChange(ctx, before, f)
+	} else {
+		bus.NoteChange(ctx, nil, f)
 	}
 	kick(s.beaconNow)
 	return f, s.tellFreeze(ctx, events.FreezeSet, f)
@@ -115,12 +121,11 @@ func (s *Service) frozenSize(c events.Collection) (int, error) {
 
 // unfreezeCall lifts a freeze by its id.
 func (s *Service) unfreezeCall(ctx context.Context, caller string, req events.Named) (events.Freeze, error) {
-	s.control.mu.RLock()
-	f, ok := s.control.freezes[req.Name]
-	s.control.mu.RUnlock()
+	f, ok := s.control.freeze(req.Name)
 	if !ok {
 		return f, bus.NotFound(fmt.Errorf("there is no freeze %q", req.Name))
 	}
+	bus.NoteChange(ctx, f, nil)
 	f.By, f.Why, f.At = caller, req.Why, s.now().UTC()
 	if err := s.drop(ctx, keyFreeze+f.ID); err != nil {
 		return f, err

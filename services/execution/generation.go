@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"chandler/events"
+	"chandler/events/bus"
 )
 
 const (
@@ -212,10 +213,12 @@ func (s *Service) checkGenerations(ctx context.Context) error {
 // retellCall makes every agent tell again what it keeps, by a new generation of STATUS, and folds what
 // STATUS holds once more.
 func (s *Service) retellCall(ctx context.Context, caller string, _ events.Nothing) (events.RetellAnswer, error) {
+	before := s.generations.status()
 	generation, err := s.generations.raise(ctx, events.StreamStatus, s.now())
 	if err != nil {
 		return events.RetellAnswer{}, err
 	}
+	bus.NoteChange(ctx, before, generation)
 	s.log.WarnContext(ctx, "an administrator lets every agent tell its jobs again", "by", caller)
 	kick(s.generationNow)
 	return events.RetellAnswer{StatusGeneration: generation}, nil

@@ -69,7 +69,7 @@ func (s *Service) stopCall(ctx context.Context, caller string, req events.StopRe
 	return s.stopAnswer(k, mark), nil
 }
 
-// markStopped writes the mark, or gives the one that is there if it says as much.
+// markStopped writes the mark and notes that for the audit, or gives the one that is there if it says as much.
 func (s *Service) markStopped(ctx context.Context, mark stopMark) (stopMark, error) {
 	kv, err := s.controlBucket(ctx)
 	if err != nil {
@@ -87,6 +87,7 @@ func (s *Service) markStopped(ctx context.Context, mark stopMark) (stopMark, err
 			return mark, err
 		}
 		if old != nil && old.Revision >= mark.Revision && (old.Kill || !mark.Kill) {
+			bus.NoteChange(ctx, old, old)
 			return *old, nil
 		}
 		if old == nil {
@@ -95,6 +96,7 @@ func (s *Service) markStopped(ctx context.Context, mark stopMark) (stopMark, err
 			_, err = kv.Update(ctx, key, value, revision)
 		}
 		if err == nil {
+			bus.NoteChange(ctx, old, mark)
 			_, err = s.control.see(key, value)
 			return mark, err
 		}

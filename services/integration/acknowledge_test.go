@@ -81,7 +81,7 @@ func (c unacknowledged) tell(t *testing.T) {
 	f.startService(c.service)
 	mustAsk(f, events.DeploymentCreate, request)
 	// The broker would give the event to the successor when it has waited long enough. It need not wait.
-	must(t, f.admin.Conn().Publish(lost, []byte("-NAK")))
+	must(t, f.owner.Conn().Publish(lost, []byte("-NAK")))
 
 	consumer := strings.Split(lost, ".")[3]
 	eventually(t, "the successor has done the work again", func() bool {
@@ -104,7 +104,7 @@ func (p *faultProxy) awaitLoss(t *testing.T) (subject string) {
 
 // picks the acknowledgement of the first event of the type.
 func (c unacknowledged) picks(f *fleet) func(subject string) bool {
-	stream, err := f.admin.JetStream().Stream(f.t.Context(), c.stream)
+	stream, err := f.owner.JetStream().Stream(f.t.Context(), c.stream)
 	must(f.t, err)
 	return func(subject string) bool {
 		// $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.…
@@ -128,8 +128,8 @@ func (c unacknowledged) verify(f *fleet, m *machine, p events.PackageInfo) {
 	if got := m.ran(); len(got) != runs {
 		f.t.Errorf("ran %v, want %d runs", got, runs)
 	}
-	eventstest.ExpectExactly(f.t, f.admin, events.JobOffered, nil, runs)
-	eventstest.ExpectExactly(f.t, f.admin, events.JobFinished, nil, 1)
+	eventstest.ExpectExactly(f.t, f.owner, events.JobOffered, nil, runs)
+	eventstest.ExpectExactly(f.t, f.owner, events.JobFinished, nil, 1)
 	progress := mustAsk(f, events.ExecutionProgress, events.Named{Name: "once"})
 	if diff := cmp.Diff(map[events.State]int64{events.Succeeded: 1}, progress.States); diff != "" || progress.Total != 1 {
 		f.t.Errorf("counted %d jobs: %s", progress.Total, diff)

@@ -43,7 +43,7 @@ func TestTheBrokersStoreIsDamaged(t *testing.T) {
 			f.broker.Stop()
 			damage(t, f.broker.StoreDir(), earlier)
 			f.broker.Start()
-			eventstest.Provision(t, f.admin)
+			eventstest.Provision(t, f.owner)
 			f.startServices()
 			for _, m := range machines {
 				m.remove("hold")

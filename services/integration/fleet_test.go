@@ -13,25 +13,36 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"chandler/events"
+	"chandler/events/access"
 	"chandler/events/bus"
+	"chandler/events/enrolment"
 	"chandler/events/eventstest"
+	"chandler/events/manifest"
 	"chandler/events/order"
+	"chandler/events/sign"
+	"chandler/events/trust"
 	"chandler/services/content/publish"
+	"chandler/services/credentials"
 )
 
 // fleet is a broker, the services, an administrator with a key, and machines.
 type fleet struct {
 	t         *testing.T
 	dir       string
-	broker    *eventstest.Server
-	admin     *bus.Bus
-	key       order.Key
-	trust     order.Trust
+	broker    *eventstest.SecureBroker
+	admin     *bus.Bus // with an administrator's rights
+	owner     *bus.Bus // may do anything: looks into what is stored, and damages it
+	roots     []sign.Signer
+	key       sign.Key // of a deployer and publisher
+	trust     trust.Bundle
+	bundle    []byte                     // trust, signed
+	change    func(*credentials.Options) // nil: none
 	services  map[string]*running
 	machines  map[string]*machine
 	contentAt string // the same after a restart, as it would be
@@ -64,19 +75,77 @@ func (l *logBuffer) reset() {
 	l.b.Reset()
 }
 
-// newFleet starts broker and services; everything ends with the test.
+// newFleet starts broker and services and says whom to trust; everything ends with the test.
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
-	f := &fleet{t: t, dir: t.TempDir(), broker: eventstest.Broker(t), services: map[string]*running{}, machines: map[string]*machine{},
+	f := bareFleet(t)
+	f.startServices()
+	f.setTrust(f.trust, f.roots...)
+	return f
+}
+
+// bareFleet starts the broker alone.
+func bareFleet(t *testing.T) *fleet {
+	t.Helper()
+	f := &fleet{t: t, dir: t.TempDir(), broker: eventstest.Secure(t), services: map[string]*running{}, machines: map[string]*machine{},
 		registry: map[string]*prometheus.Registry{}, packages: map[string]string{}, log: &logBuffer{}}
 	t.Cleanup(f.close)
-	var err error
-	f.key, err = order.NewKey(bytes.Repeat([]byte{7}, 32))
-	must(t, err)
-	f.trust = order.Trust{Fleet: "testfleet", Version: 1, Threshold: 1, Keys: []order.PublicKey{f.key.Public("test")}}
-	f.admin = eventstest.Bus(t, f.broker, "")
-	f.startServices()
+	f.admin = f.broker.Bus(t, access.Administrator, "admin")
+	f.owner = ownerBus(t, f.broker)
+	f.roots = []sign.Signer{newKey(t, 1), newKey(t, 2)}
+	f.key = newKey(t, 7)
+	f.trust = trust.Bundle{Format: trust.Format, Fleet: "testfleet", Version: 1, Threshold: 1, Keys: []sign.PublicKey{f.key.Public().Named("deployer")},
+		Publishers: []sign.PublicKey{f.key.Public().Named("publisher")}, Issued: time.Now().UTC().Truncate(time.Second),
+		Roots: trust.Roots{Threshold: 2, Keys: []sign.PublicKey{f.roots[0].Public().Named("root-1"), f.roots[1].Public().Named("root-2")}}}
 	return f
+}
+
+// newKey makes the same key of the same number.
+func newKey(t testing.TB, number byte) sign.Key {
+	t.Helper()
+	key, err := sign.NewKey(bytes.Repeat([]byte{number}, 32))
+	must(t, err)
+	return key
+}
+
+// ownerBus speaks as the owner of the fleet's account, whom no permission binds.
+func ownerBus(t *testing.T, broker *eventstest.SecureBroker) *bus.Bus {
+	t.Helper()
+	seed, public, err := enrolment.NewKey()
+	must(t, err)
+	claims := jwt.NewUserClaims(public)
+	claims.Name = "owner"
+	token, err := claims.Encode(broker.Keys.Accounts[access.Fleet])
+	must(t, err)
+	nc := eventstest.Connect(t, broker.Server, nats.UserJWTAndSeed(token, string(seed)))
+	b, err := bus.New(bus.Options{Conn: nc, Key: public})
+	must(t, err)
+	return b
+}
+
+// setTrust signs a bundle and hands it to the fleet.
+func (f *fleet) setTrust(b trust.Bundle, roots ...sign.Signer) {
+	f.t.Helper()
+	var err error
+	f.bundle, err = trust.Sign(b, roots...)
+	must(f.t, err)
+	mustAsk(f, events.TrustSet, events.TrustRequest{Bundle: f.bundle})
+	f.trust = b
+}
+
+// token makes an enrolment token, as text.
+func (f *fleet) token(name string, change ...func(*events.TokenRequest)) string {
+	f.t.Helper()
+	seed, public, err := enrolment.NewKey()
+	must(f.t, err)
+	request := events.TokenRequest{Token: public, Name: name, Expires: time.Now().Add(time.Hour)}
+	for _, c := range change {
+		c(&request)
+	}
+	view := mustAsk(f, events.TokenCreate, request)
+	text, err := enrolment.Token{Servers: []string{f.broker.URL()}, Root: f.trust.Roots.Fingerprint(), JWT: view.EnrolmentJWT, Seed: seed}.Encode()
+	must(f.t, err)
+	return text
 }
 
 func (f *fleet) close() {
@@ -108,7 +177,7 @@ func (f *fleet) machine(name string, change ...func(*agentFile)) *machine {
 	f.t.Helper()
 	m := &machine{t: f.t, name: name, dir: filepath.Join(f.dir, "machines", name)}
 	must(f.t, os.MkdirAll(m.root(), 0o700))
-	m.file = agentFile{StateDir: filepath.Join(m.dir, "state"), Root: m.root(), Server: f.broker.URL(), Hostname: name, Trust: f.trust, Beacon: 5 * time.Second,
+	m.file = agentFile{StateDir: filepath.Join(m.dir, "state"), Root: m.root(), Server: f.broker.URL(), Hostname: name, Token: f.token(name), Beacon: 5 * time.Second,
 		RetryAfter: 300 * time.Millisecond}
 	for _, c := range change {
 		c(&m.file)
@@ -185,12 +254,15 @@ func (f *fleet) publish(version string, payload []byte, more string) events.Pack
 // publishDir reads a package's directory at a time and publishes what it holds.
 func (f *fleet) publishDir(dir string, now func() time.Time) events.PackageInfo {
 	f.t.Helper()
-	plan, err := publish.Read(f.t.Context(), dir, publish.Options{Now: now})
+	plan, err := publish.Read(f.t.Context(), dir, publish.Options{Now: now, Seal: f.seal})
 	must(f.t, err)
 	info := f.upload(plan)
 	f.packages[info.Digest] = dir
 	return info
 }
+
+// seal signs a manifest as the publisher.
+func (f *fleet) seal(m events.Manifest) ([]byte, error) { return manifest.Seal(m, f.key) }
 
 func (f *fleet) upload(plan *publish.Plan) events.PackageInfo {
 	f.t.Helper()
@@ -278,7 +350,7 @@ func (f *fleet) statuses(deployment string, m *machine) []events.JobStatus {
 	f.t.Helper()
 	var list []events.JobStatus
 	seen := map[string]bool{}
-	_, err := f.admin.Replay(f.t.Context(), events.StreamStatus, "chandler.job.*."+m.id+".*", 1, func(msg jetstream.Msg) error {
+	_, err := f.owner.Replay(f.t.Context(), events.StreamStatus, "chandler.job.*."+m.id+".*", 1, func(msg jetstream.Msg) error {
 		e, err := typed[events.JobStatus](msg)
 		if err == nil && e.Data.Deployment == deployment && !seen[e.ID] {
 			seen[e.ID] = true

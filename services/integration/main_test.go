@@ -17,11 +17,13 @@ import (
 
 	"chandler/agent"
 	"chandler/agent/detect"
+	"chandler/agent/enrol"
 	"chandler/agent/execute/systemrunner"
 	"chandler/agent/fetch"
 	"chandler/agent/fetch/dpsource"
 	"chandler/agent/supervise"
-	"chandler/events/order"
+	"chandler/events"
+	"chandler/events/enrolment"
 )
 
 // TestMain lets this binary be an agent, a supervisor and a service too.
@@ -61,7 +63,7 @@ const metricsFile = "metrics.prom"
 type agentFile struct {
 	StateDir, Root, Server, Hostname, Site string
 	Tags                                   []string
-	Trust                                  order.Trust
+	Token                                  string // to enrol with at the first start
 	CacheSize, Bandwidth                   int64
 	Beacon                                 time.Duration
 	RetryAfter                             time.Duration
@@ -88,20 +90,38 @@ func runAgent(file string) error {
 	env := []string{"ROOT=" + f.Root}
 	dp := dpsource.New(dpsource.Options{})
 	reg := prometheus.NewRegistry()
+	ctx, stop := interrupted()
+	defer stop()
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	keeper, err := enrolled(ctx, f, log)
+	if err != nil {
+		return err
+	}
 	a, err := agent.New(agent.Options{
-		Registerer: reg,
-		StateDir:   f.StateDir, Servers: []string{f.Server}, Trust: f.Trust, Hostname: f.Hostname, Site: f.Site, Tags: f.Tags, Environment: env,
+		Registerer: reg, Enrolment: keeper,
+		StateDir: f.StateDir, Servers: []string{f.Server}, Hostname: f.Hostname, Site: f.Site, Tags: f.Tags, Environment: env,
 		Supervisor: []string{self, "supervise"}, Runner: systemrunner.New(), Sources: map[string]fetch.Source{"http": dp},
 		Kinds:     map[string]detect.Kind{detect.KindFile: detect.File{}, detect.KindScript: detect.Script{Run: detect.Exec(env), Dir: scripts}},
 		CacheSize: f.CacheSize, Bandwidth: f.Bandwidth, RetryAfter: f.RetryAfter,
 		CheckEvery: 2 * time.Second, BeaconEvery: f.Beacon, ReconnectMax: 500 * time.Millisecond,
-		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log: log,
 	})
 	if err != nil {
 		return err
 	}
-	ctx, stop := interrupted()
-	defer stop()
 	err = a.Run(ctx)
 	return errors.Join(err, prometheus.WriteToTextfile(filepath.Join(f.StateDir, metricsFile), reg))
+}
+
+// enrolled is the machine's identity, which its first start asks for by the token.
+func enrolled(ctx context.Context, f agentFile, log *slog.Logger) (*enrol.Keeper, error) {
+	keeper, err := enrol.New(enrol.Options{Dir: f.StateDir, Servers: []string{f.Server}, TrustDelay: 100 * time.Millisecond, Log: log})
+	if err != nil || keeper.Enrolled() {
+		return keeper, err
+	}
+	token, err := enrolment.ParseToken(f.Token)
+	if err != nil {
+		return nil, err
+	}
+	return keeper, keeper.Enrol(ctx, token, events.Facts{ID: keeper.ID(), Hostname: f.Hostname})
 }

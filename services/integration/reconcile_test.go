@@ -10,7 +10,7 @@ import (
 // purge empties a stream.
 func (f *fleet) purge(stream string) {
 	f.t.Helper()
-	s, err := f.admin.JetStream().Stream(f.t.Context(), stream)
+	s, err := f.owner.JetStream().Stream(f.t.Context(), stream)
 	must(f.t, err)
 	must(f.t, s.Purge(f.t.Context()))
 }
@@ -20,7 +20,7 @@ func (f *fleet) reconcile() events.ReconcileAnswer {
 	f.t.Helper()
 	told := mustAsk(f, events.Reconcile, events.Nothing{})
 	eventually(f.t, "execution takes what was told again", func() bool {
-		c, err := f.admin.JetStream().Consumer(f.t.Context(), events.StreamEvents, "execution")
+		c, err := f.owner.JetStream().Consumer(f.t.Context(), events.StreamEvents, "execution")
 		return err == nil && c.CachedInfo().AckFloor.Stream >= told.Sequence
 	})
 	mustAsk(f, events.ExecutionRetell, events.Nothing{})
@@ -68,7 +68,7 @@ func TestReconcileMakesTheStateRightAgain(t *testing.T) {
 		t.Errorf("told again: %+v", told)
 	}
 	asBefore()
-	for _, o := range eventstest.ExpectExactly(t, f.admin, events.JobOffered, nil, 3) {
+	for _, o := range eventstest.ExpectExactly(t, f.owner, events.JobOffered, nil, 3) {
 		if o.Data.Deployment != "unheard" {
 			t.Errorf("offered twice: %+v", o.Data)
 		}

@@ -64,7 +64,7 @@ func TestServicesAreKilledAtRandomMoments(t *testing.T) {
 			t.Errorf("%s ran %d programs, not %d: %v", m.name, len(ran), deployments, ran)
 		}
 	}
-	finished := eventstest.ExpectExactly(t, f.admin, events.JobFinished, nil, deployments*len(machines))
+	finished := eventstest.ExpectExactly(t, f.owner, events.JobFinished, nil, deployments*len(machines))
 	onceEach(t, finished)
 }
 
@@ -84,7 +84,7 @@ func (f *fleet) awaitMoreStored(more uint64, deployment string, jobs int) {
 			return true
 		}
 		ended := map[string]bool{}
-		_, err := f.admin.Replay(f.t.Context(), events.StreamStatus, events.JobSucceeded.Filter(), 1, func(m jetstream.Msg) error {
+		_, err := f.owner.Replay(f.t.Context(), events.StreamStatus, events.JobSucceeded.Filter(), 1, func(m jetstream.Msg) error {
 			e, err := typed[events.JobStatus](m)
 			if err == nil && e.Data.Deployment == deployment {
 				ended[e.Data.Job] = true
@@ -99,7 +99,7 @@ func (f *fleet) awaitMoreStored(more uint64, deployment string, jobs int) {
 func (f *fleet) stored() (n uint64) {
 	f.t.Helper()
 	for _, name := range []string{events.StreamEvents, events.StreamJobs, events.StreamStatus} {
-		stream, err := f.admin.JetStream().Stream(f.t.Context(), name)
+		stream, err := f.owner.JetStream().Stream(f.t.Context(), name)
 		must(f.t, err)
 		n += stream.CachedInfo().State.LastSeq
 	}
@@ -164,17 +164,23 @@ func TestOneOfTwoReplicasEndsAbruptly(t *testing.T) {
 		f.check(name, machines...)
 		f.counts(name, map[events.State]int64{events.Succeeded: int64(len(machines))})
 	}
-	onceEach(t, eventstest.ExpectExactly(t, f.admin, events.JobFinished, nil, 2*len(machines)))
+	onceEach(t, eventstest.ExpectExactly(t, f.owner, events.JobFinished, nil, 2*len(machines)))
 }
 
 func TestServicesAndAgentsStartWithoutABroker(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
+	machines := []*machine{f.machine("ws1"), f.machine("ws2")}
+	for _, m := range machines { // they enrol, which takes a broker
+		m.stop()
+	}
 	f.stopServices()
 	f.broker.Stop()
 	f.log.reset()
 	f.startServices()
-	machines := []*machine{f.machine("ws1"), f.machine("ws2")}
+	for _, m := range machines {
+		m.start()
+	}
 	for _, name := range serviceNames {
 		eventually(t, name+" has tried to reach the broker", func() bool {
 			return slices.ContainsFunc(strings.Split(f.log.String(), "\n"), func(line string) bool {

@@ -17,9 +17,11 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"chandler/events"
+	"chandler/events/access"
 	"chandler/events/bus"
 	"chandler/services/content"
 	"chandler/services/credentials"
@@ -34,6 +36,9 @@ var serviceNames = []string{"content", "scheduling", "execution", "credentials"}
 type serviceFile struct {
 	Server, Dir string
 	ContentAt   string // where content listens
+	Credentials string // file of the service's user
+	// AgentSigner, AgentsAccount and EnrolmentJWT are for credentials: it makes the identities of agents.
+	AgentSigner, AgentsAccount, EnrolmentJWT string
 }
 
 // replica is one service, connected and not yet run.
@@ -43,20 +48,28 @@ type replica struct {
 }
 
 // openService connects a replica of a service and makes it.
-func openService(name string, file serviceFile, log *slog.Logger, reg *prometheus.Registry) (*replica, error) {
-	nc, err := daemon.Connect(daemon.ConnectOptions{URLs: []string{file.Server}, Name: name, Caller: name, MaxReconnectWait: 300 * time.Millisecond, Log: log, Registerer: reg})
+func openService(name string, file serviceFile, change func(*credentials.Options), log *slog.Logger, reg *prometheus.Registry) (*replica, error) {
+	nc, err := daemon.Connect(daemon.ConnectOptions{URLs: []string{file.Server}, Name: name, Caller: name, CredentialsFile: file.Credentials, MaxReconnectWait: 300 * time.Millisecond, Log: log, Registerer: reg})
 	if err != nil {
 		return nil, err
 	}
-	b, err := bus.New(bus.Options{Conn: nc, Source: events.ServiceSource(name), Registerer: reg, Log: log, CheckPublished: true})
+	data, err := os.ReadFile(file.Credentials)
 	if err != nil {
 		return nil, err
 	}
-	run, err := makeService(name, file, b, log, reg)
+	_, _, key, _, _, err := access.ParseCredentials(data)
+	if err != nil {
+		return nil, err
+	}
+	b, err := bus.New(bus.Options{Conn: nc, Source: events.ServiceSource(name), Key: key, Registerer: reg, Log: log, CheckPublished: true})
+	if err != nil {
+		return nil, err
+	}
+	run, err := makeService(name, file, change, b, log, reg)
 	return &replica{nc, run}, err
 }
 
-func makeService(name string, file serviceFile, b *bus.Bus, log *slog.Logger, reg *prometheus.Registry) (func(context.Context) error, error) {
+func makeService(name string, file serviceFile, change func(*credentials.Options), b *bus.Bus, log *slog.Logger, reg *prometheus.Registry) (func(context.Context) error, error) {
 	switch name {
 	case "content":
 		listener, err := net.Listen("tcp", file.ContentAt)
@@ -72,7 +85,16 @@ func makeService(name string, file serviceFile, b *bus.Bus, log *slog.Logger, re
 		s, err := execution.New(execution.Options{Bus: b, Registerer: reg, Log: log})
 		return runOf(s, err)
 	case "credentials":
-		s, err := credentials.New(credentials.Options{Bus: b, Registerer: reg, Log: log, Dir: filepath.Join(file.Dir, "credentials")})
+		signer, err := nkeys.FromSeed([]byte(file.AgentSigner))
+		if err != nil {
+			return nil, err
+		}
+		o := credentials.Options{Bus: b, Registerer: reg, Log: log, Dir: filepath.Join(file.Dir, "credentials"),
+			AgentSigner: signer, AgentsAccount: file.AgentsAccount, EnrolmentJWT: file.EnrolmentJWT, AnnounceEvery: 2 * time.Second}
+		if change != nil {
+			change(&o)
+		}
+		s, err := credentials.New(o)
 		return runOf(s, err)
 	}
 	return nil, fmt.Errorf("no service %s", name)
@@ -122,7 +144,7 @@ func (f *fleet) startServiceAt(name, server string) {
 func (f *fleet) startReplica(name, server string, reg *prometheus.Registry) *running {
 	f.t.Helper()
 	log := slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	r, err := openService(name, f.serviceFile(server), log, reg)
+	r, err := openService(name, f.serviceFile(name, server), f.change, log, reg)
 	must(f.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &running{replica: r, cancel: cancel, done: make(chan error, 1)}
@@ -135,7 +157,7 @@ func (f *fleet) startReplica(name, server string, reg *prometheus.Registry) *run
 }
 
 // serviceFile tells a replica where to work. Content keeps its address over restarts, as it would.
-func (f *fleet) serviceFile(server string) serviceFile {
+func (f *fleet) serviceFile(name, server string) serviceFile {
 	f.t.Helper()
 	if f.contentAt == "" {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -143,7 +165,15 @@ func (f *fleet) serviceFile(server string) serviceFile {
 		f.contentAt = listener.Addr().String()
 		must(f.t, listener.Close())
 	}
-	return serviceFile{Server: server, Dir: f.dir, ContentAt: f.contentAt}
+	file := serviceFile{Server: server, Dir: f.dir, ContentAt: f.contentAt, Credentials: filepath.Join(f.dir, name+".creds")}
+	must(f.t, os.WriteFile(file.Credentials, f.broker.User(f.t, access.Service(name), name).Credentials(f.t), 0o600))
+	if name == "credentials" {
+		seed, err := f.broker.Keys.Roles[access.Agent].Seed()
+		must(f.t, err)
+		file.AgentSigner, file.AgentsAccount = string(seed), f.broker.Account(access.Agents)
+		file.EnrolmentJWT = f.broker.User(f.t, access.Enrolling, "enrolling").JWT
+	}
+	return file
 }
 
 // stopService ends a service as a service manager does, killService as a power button.
@@ -213,7 +243,7 @@ func runService(name, file string) error {
 	if err := json.Unmarshal(data, &f); err != nil {
 		return err
 	}
-	r, err := openService(name, f, slog.New(slog.NewTextHandler(os.Stderr, nil)), prometheus.NewRegistry())
+	r, err := openService(name, f, nil, slog.New(slog.NewTextHandler(os.Stderr, nil)), prometheus.NewRegistry())
 	if err != nil {
 		return err
 	}
@@ -225,7 +255,7 @@ func runService(name, file string) error {
 // serviceProcess starts a service as a process of its own, whose end the caller waits for.
 func (f *fleet) serviceProcess(name string) *exec.Cmd {
 	f.t.Helper()
-	data, err := json.Marshal(f.serviceFile(f.broker.URL()))
+	data, err := json.Marshal(f.serviceFile(name, f.broker.URL()))
 	must(f.t, err)
 	file := filepath.Join(f.dir, name+".json")
 	must(f.t, os.WriteFile(file, data, 0o600))

@@ -42,8 +42,8 @@ func TestAPackageIsPublishedDeployedAndInstalledEverywhere(t *testing.T) {
 		}
 	}
 	f.check("probe-everywhere", machines...)
-	eventstest.ExpectExactly(t, f.admin, events.JobFinished, func(e events.Event[events.JobEnd]) bool { return e.Data.State == events.Succeeded }, 3)
-	eventstest.Expect(t, f.admin, events.DeploymentProgressed, func(e events.Event[events.Progress]) bool {
+	eventstest.ExpectExactly(t, f.owner, events.JobFinished, func(e events.Event[events.JobEnd]) bool { return e.Data.State == events.Succeeded }, 3)
+	eventstest.Expect(t, f.owner, events.DeploymentProgressed, func(e events.Event[events.Progress]) bool {
 		return e.Data.States[events.Succeeded] == 3 && e.Data.Total == 3
 	})
 }
@@ -65,7 +65,7 @@ func TestTheLogOfARunIsOnTheMachineAndInTheStream(t *testing.T) {
 	if end.ExitCode == nil || *end.ExitCode != 3 || end.Executor == "" || !strings.Contains(end.Explanation, "exit code 3") {
 		t.Fatalf("the failed event explains %+v", end)
 	}
-	e := eventstest.Expect(t, f.admin, events.JobLogged, func(e events.Event[events.JobLog]) bool { return e.Data.Deployment == "fails" })
+	e := eventstest.Expect(t, f.owner, events.JobLogged, func(e events.Event[events.JobLog]) bool { return e.Data.Deployment == "fails" })
 	var text []string
 	for _, l := range e.Data.Lines {
 		text = append(text, l.Text)

@@ -23,7 +23,7 @@ func TestOneTraceShowsAJobsWholeJourney(t *testing.T) {
 	f.everyone(2)
 	away.stop()
 	here.write("hold", "")
-	if _, err := bus.Request(bus.WithTrace(t.Context(), trace), f.admin, "admin", events.DeploymentCreate, f.sign("traced", p)); err != nil {
+	if _, err := bus.Request(bus.WithTrace(t.Context(), trace), f.owner, "admin", events.DeploymentCreate, f.sign("traced", p)); err != nil {
 		t.Fatal(err)
 	}
 	f.want("traced", here, events.Running)
@@ -40,11 +40,11 @@ func TestOneTraceShowsAJobsWholeJourney(t *testing.T) {
 	}
 	f.check("traced", here, away)
 
-	eventstest.Expect(t, f.admin, events.DeploymentProgressed, func(e events.Event[events.Progress]) bool { return e.Data.States[events.Succeeded] == 2 })
+	eventstest.Expect(t, f.owner, events.DeploymentProgressed, func(e events.Event[events.Progress]) bool { return e.Data.States[events.Succeeded] == 2 })
 
 	types := map[string]int{}
 	for _, stream := range []string{events.StreamEvents, events.StreamStatus, events.StreamLogs} {
-		_, err := f.admin.Replay(t.Context(), stream, ">", 1, func(m jetstream.Msg) error {
+		_, err := f.owner.Replay(t.Context(), stream, ">", 1, func(m jetstream.Msg) error {
 			if !strings.Contains(string(m.Data()), `"traced"`) {
 				return nil
 			}

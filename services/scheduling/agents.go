@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"chandler/events"
 	"chandler/events/bus"
@@ -29,12 +30,42 @@ func (s *Service) onReported(ctx context.Context, e events.Event[events.AgentRep
 		if found && !m.Stored.After(old.Stored) {
 			return old, errKeep
 		}
-		return agentRecord{Facts: facts, Reported: e.Data.At, Stored: m.Stored}, nil
+		old.Facts, old.Reported, old.Stored = facts, e.Data.At, m.Stored
+		return old, nil
 	})
 	if err != nil {
 		return fmt.Errorf("keep facts of agent %s: %w", e.Subject, err)
 	}
 	s.metrics.reports.Inc()
+	return nil
+}
+
+// onGone takes an agent out of the fleet: it was archived or revoked. Also one that never reported is noted,
+// so that a report of before does not bring it in.
+func (s *Service) onGone(ctx context.Context, e events.Event[events.EnrolmentNotice], m bus.Meta) error {
+	return s.noteEnrolment(ctx, e, func(r *agentRecord) *time.Time { return &r.Gone }, m.Stored)
+}
+
+// onApproved lets an agent come back when it reports again.
+func (s *Service) onApproved(ctx context.Context, e events.Event[events.EnrolmentNotice], m bus.Meta) error {
+	return s.noteEnrolment(ctx, e, func(r *agentRecord) *time.Time { return &r.Approved }, m.Stored)
+}
+
+// noteEnrolment raises one of the record's times; events come in any order.
+func (s *Service) noteEnrolment(ctx context.Context, e events.Event[events.EnrolmentNotice], field func(*agentRecord) *time.Time, at time.Time) error {
+	if e.Data.Agent != e.Subject {
+		return bus.Drop("disagrees", fmt.Errorf("the news of agent %s are about %q", e.Subject, e.Data.Agent))
+	}
+	_, err := change(ctx, s.agentStore, e.Subject, func(old agentRecord, _ bool) (agentRecord, error) {
+		if noted := field(&old); at.After(*noted) {
+			*noted = at
+			return old, nil
+		}
+		return old, errKeep
+	})
+	if err != nil {
+		return fmt.Errorf("note news of agent %s: %w", e.Subject, err)
+	}
 	return nil
 }
 

@@ -17,6 +17,8 @@ func (s *Service) endpoints() []bus.Endpoint {
 		bus.Answer(events.CollectionPreview, s.collectionPreview),
 		bus.Answer(events.CollectionRemove, s.collectionRemove),
 		bus.Answer(events.DeploymentCreate, s.deploymentCreate),
+		bus.Answer(events.DeploymentSign, s.deploymentSign),
+		bus.Answer(events.DeploymentDraft, s.deploymentDraft),
 		bus.Answer(events.DeploymentList, s.deploymentList),
 		bus.Answer(events.DeploymentShow, s.deploymentShow),
 		bus.Answer(events.DeploymentPause, s.deploymentPause),

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"chandler/events"
 	"chandler/events/bus"
 	"chandler/events/order"
@@ -56,7 +54,7 @@ func (s *Service) collectionSet(ctx context.Context, caller string, req events.C
 		return events.CollectionView{}, bus.BadRequest(fmt.Errorf("collection %s: %w", req.Name, err))
 	}
 	c.By, c.Changed = caller, s.now().UTC()
-	record, err := change(ctx, s.collectionStore, c.Name, func(old collectionRecord, found bool) (collectionRecord, error) {
+	record, err := changeNoted(ctx, s.collectionStore, c.Name, func(old collectionRecord, found bool) (collectionRecord, error) {
 		if found && !old.Removed && sameDefinition(old.Collection, c) && old.Comment == c.Comment {
 			return old, errKeep
 		}
@@ -129,7 +127,7 @@ func (s *Service) collectionRemove(ctx context.Context, caller string, req event
 	if named := s.liveDeployments(func(d *deployment) bool { return d.record.Collection == req.Name }); len(named) > 0 {
 		return events.Nothing{}, bus.Conflict(fmt.Errorf("collection %s is named by live deployments: %s: stop or remove them first", req.Name, strings.Join(named, ", ")))
 	}
-	_, err := change(ctx, s.collectionStore, req.Name, func(old collectionRecord, found bool) (collectionRecord, error) {
+	_, err := changeNoted(ctx, s.collectionStore, req.Name, func(old collectionRecord, found bool) (collectionRecord, error) {
 		if !found || old.Removed {
 			return old, errKeep
 		}
@@ -143,20 +141,14 @@ func (s *Service) collectionRemove(ctx context.Context, caller string, req event
 	return events.Nothing{}, nil
 }
 
-// forgetCollection purges a collection whose removal was told, unless it was made again meanwhile. A marker of
-// a deleted key would stay for ever; without one, each replica forgets the collection when it meets it again.
+// forgetCollection purges a collection whose removal was told, unless it was made again meanwhile.
 func (s *Service) forgetCollection(ctx context.Context, name string) error {
 	record, revision, err := load[collectionRecord](ctx, s.collectionStore, name)
 	if err != nil || revision > 0 && (!record.Removed || len(record.Outbox.Notes) > 0) {
 		return err
 	}
 	if revision > 0 {
-		stream, err := s.bus.JetStream().Stream(ctx, "KV_"+events.BucketCollections)
-		if err == nil {
-			subject := fmt.Sprintf("$KV.%s.%s", events.BucketCollections, name)
-			err = stream.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(revision+1))
-		}
-		if err != nil {
+		if err := s.purge(ctx, events.BucketCollections, name, revision); err != nil {
 			return fmt.Errorf("forget collection %s: %w", name, err)
 		}
 	}

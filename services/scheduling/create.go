@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"chandler/events"
@@ -15,39 +16,65 @@ import (
 // one message each, and so does the order with its lists as execution answers agents: 512 KiB.
 const maxRecord = 508 << 10
 
-// deploymentCreate accepts a signed order. The signature is not verified here: agents do that, who are the
-// ones to be convinced. Asking again with the same order changes nothing and succeeds.
+// deploymentCreate accepts a signed order. Agents are the ones to be convinced by its signatures; they are held
+// against the trust bundle here too, where it is known, so that whoever signed hears at once what agents would
+// refuse. Asking again with the same order changes nothing and succeeds.
 func (s *Service) deploymentCreate(ctx context.Context, caller string, req events.DeploymentRequest) (events.DeploymentView, error) {
 	r, err := s.propose(caller, req)
 	r.Trace = bus.Trace(ctx)
 	if err != nil {
 		return events.DeploymentView{}, bus.BadRequest(err)
 	}
-	d, err := openDeployment(r)
-	if err != nil {
-		return events.DeploymentView{}, bus.BadRequest(err)
-	}
-	key := kindDeployment + "." + r.Deployment
-	old, revision, err := load[deploymentRecord](ctx, s.deploymentStore, key)
-	if err != nil {
-		return events.DeploymentView{}, err
-	}
-	switch err := supersedes(r, old, revision > 0); {
-	case errors.Is(err, errKeep):
-		return s.deploymentShow(ctx, caller, events.Named{Name: r.Deployment})
+	got, err := s.signatures(ctx, r.Envelope)
+	switch {
 	case err != nil:
+		return events.DeploymentView{}, refusedAlike(err)
+	case !got.known && req.Draft:
+		return events.DeploymentView{}, noTrust()
+	case !got.known || got.complete:
+		return s.accept(ctx, caller, r)
+	case !req.Draft:
+		return events.DeploymentView{}, bus.BadRequest(fmt.Errorf("%w; signed by %s; with `--draft` it is kept until others have signed it too", refusedAlike(got.lacking), strings.Join(got.signers, ", ")))
+	}
+	return s.draft(ctx, caller, r)
+}
+
+// draft keeps an order until it has all its signatures, after the checks that it must pass then too.
+func (s *Service) draft(ctx context.Context, caller string, r deploymentRecord) (events.DeploymentView, error) {
+	if same, err := s.acceptable(ctx, r); err != nil {
+		return events.DeploymentView{}, err
+	} else if same {
+		return s.deploymentShow(ctx, caller, events.Named{Name: r.Deployment})
+	}
+	r, err := s.keepDraft(ctx, caller, r)
+	if err != nil {
 		return events.DeploymentView{}, err
 	}
-	if err := s.checkOrder(ctx, d.order); err != nil {
-		return events.DeploymentView{}, err
+	got, err := s.signatures(ctx, r.Envelope) // others may have signed the same before
+	if err != nil {
+		return events.DeploymentView{}, refusedAlike(err)
 	}
-	r, err = change(ctx, s.deploymentStore, key, func(old deploymentRecord, found bool) (deploymentRecord, error) {
-		if err := supersedes(r, old, found); err != nil {
+	if got.complete {
+		return s.accept(ctx, caller, r)
+	}
+	s.log.Info("draft kept", "deployment", r.Deployment, "revision", r.Revision, "signatures", len(got.signers), "needed", got.needed, "by", caller)
+	return s.showDraft(r)
+}
+
+// accept makes an order the deployment.
+func (s *Service) accept(ctx context.Context, caller string, r deploymentRecord) (events.DeploymentView, error) {
+	if same, err := s.acceptable(ctx, r); err != nil {
+		return events.DeploymentView{}, err
+	} else if same {
+		return s.deploymentShow(ctx, caller, events.Named{Name: r.Deployment})
+	}
+	accepted, at := r, s.now().UTC()
+	r, err := changeNoted(ctx, s.deploymentStore, kindDeployment+"."+r.Deployment, func(old deploymentRecord, found bool) (deploymentRecord, error) {
+		if err := supersedes(accepted, old, found); err != nil {
 			return old, err
 		}
-		accepted := r
 		// Notes of an older revision are dropped: the new one replaces it everywhere.
-		accepted.Outbox = outbox{Last: old.Outbox.Last}.with(events.DeploymentCreated.Declaration, caller, "", r.At)
+		accepted.At, accepted.Outbox = at, outbox{Last: old.Outbox.Last}.with(events.DeploymentCreated.Declaration, caller, "", at)
 		return accepted, nil
 	})
 	if err != nil {
@@ -56,6 +83,28 @@ func (s *Service) deploymentCreate(ctx context.Context, caller string, req event
 	s.log.Info("deployment accepted", "deployment", r.Deployment, "revision", r.Revision, "package", r.Package, "version", r.Version,
 		"program", r.Program, "collection", r.Collection, "by", caller)
 	return s.deploymentShow(ctx, caller, events.Named{Name: r.Deployment})
+}
+
+// acceptable says whether an order may become the deployment; same: it is already.
+func (s *Service) acceptable(ctx context.Context, r deploymentRecord) (same bool, err error) {
+	d, err := openDeployment(r)
+	if err != nil {
+		return false, bus.BadRequest(err)
+	}
+	old, revision, err := load[deploymentRecord](ctx, s.deploymentStore, kindDeployment+"."+r.Deployment)
+	if err != nil {
+		return false, err
+	}
+	if err := supersedes(r, old, revision > 0); err != nil {
+		if errors.Is(err, errKeep) {
+			return true, nil
+		}
+		return false, err
+	}
+	if err := s.toldBefore(ctx, r); err != nil {
+		return false, err
+	}
+	return false, s.checkOrder(ctx, d.order)
 }
 
 // propose reads the request into the record that would be stored.
@@ -73,14 +122,18 @@ func (s *Service) propose(caller string, req events.DeploymentRequest) (deployme
 			Program: o.Program, Collection: o.Collection, By: caller, At: s.now().UTC()},
 		Envelope: req.Envelope, Include: include, Exclude: exclude,
 	}
+	return r, r.checkSize()
+}
+
+func (r deploymentRecord) checkSize() error {
 	value, err := encode(r)
 	if err != nil {
-		return deploymentRecord{}, err
+		return err
 	}
 	if len(value) > maxRecord {
-		return deploymentRecord{}, fmt.Errorf("deployment %s with its lists takes %d bytes, at most %d can be: describe the agents by an expression", o.Deployment, len(value), maxRecord)
+		return bus.BadRequest(fmt.Errorf("deployment %s with its lists takes %d bytes, at most %d can be: describe the agents by an expression", r.Deployment, len(value), maxRecord))
 	}
-	return r, nil
+	return nil
 }
 
 // supersedes decides whether an order may take the place of what is stored: nil, errKeep if it is the one
@@ -99,12 +152,33 @@ func supersedes(r, old deploymentRecord, found bool) error {
 	return bus.Conflict(fmt.Errorf("deployment %s is at revision %d, the order has %d: sign revision %d", r.Deployment, old.Revision, r.Revision, old.Revision+1))
 }
 
+// toldBefore refuses a revision that others know to be old, where the bucket was restored from an older copy and
+// does not: agents refuse to go back. What cannot be asked is no reason to refuse.
+func (s *Service) toldBefore(ctx context.Context, r deploymentRecord) error {
+	created, err := lastTold(ctx, s, events.DeploymentCreated, r.Deployment)
+	if err == nil && created != nil && created.Deployment == r.Deployment && (created.Revision > r.Revision || created.Revision == r.Revision && created.Order != r.Order) {
+		return outdated(r, created.Revision)
+	}
+	progress, failed := lastTold(ctx, s, events.DeploymentProgressed, r.Deployment)
+	if failed == nil && progress != nil && progress.Deployment == r.Deployment && progress.Revision > r.Revision {
+		return outdated(r, progress.Revision)
+	}
+	if err := errors.Join(err, failed); err != nil {
+		s.log.Warn("what was told of a deployment cannot be looked for", "deployment", r.Deployment, "error", err)
+	}
+	return nil
+}
+
+func outdated(r deploymentRecord, revision uint64) error {
+	return bus.Conflict(fmt.Errorf("agents were told of revision %d of deployment %s and refuse to go back: sign revision %d", revision, r.Deployment, revision+1))
+}
+
 // checkOrder holds an order against the clock and against what there is.
 func (s *Service) checkOrder(ctx context.Context, o order.Order) error {
-	now := s.now()
+	now, fleet := s.now(), s.fleetOf()
 	switch {
-	case s.fleetName != "" && o.Fleet != s.fleetName:
-		return bus.BadRequest(fmt.Errorf("the order is for fleet %s, this is %s", o.Fleet, s.fleetName))
+	case fleet != "" && o.Fleet != fleet:
+		return bus.BadRequest(fmt.Errorf("the order is for fleet %s, this is %s", o.Fleet, fleet))
 	case o.Issued.After(now.Add(order.ClockTolerance)):
 		return bus.BadRequest(fmt.Errorf("the order was issued at %s, which is still to come here: compare the clocks", o.Issued.Format(time.RFC3339)))
 	case now.After(o.NotAfter):

@@ -95,6 +95,10 @@ func (s *Service) applyDeploymentKey(key string, value []byte) {
 	switch kind {
 	case kindDeployment:
 		err = s.applyDeployment(rest, value)
+	case kindDraft:
+		err = s.applyDraft(rest, value)
+	case keyTrust:
+		err = s.applyTrust(value)
 	case kindRelease:
 		err = s.applyRelease(rest, value)
 	case kindPackage:

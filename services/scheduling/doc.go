@@ -4,13 +4,14 @@
 //
 // # Consumes
 //
-// AgentReported, PackagePublished, PackageRemoved, DeploymentHalted (from EVENTS), TimerDue (from TIMERS),
-// heartbeats (core NATS), and the last DeploymentProgressed of a deployment when it is shown. Requests of
-// administrators: events/call_scheduling.go. It asks content for its list of packages (ContentList).
+// AgentReported, AgentApproved, AgentArchived, AgentRevoked, TrustChanged, PackagePublished, PackageRemoved,
+// DeploymentHalted (from EVENTS), TimerDue (from TIMERS), heartbeats (core NATS), and of a deployment the last
+// DeploymentProgressed when it is shown, and that and the last DeploymentCreated before it is replaced. Requests
+// of people: events/call_scheduling.go. It asks content for its packages (ContentList, ContentShow).
 //
 // # Emits
 //
-// CollectionChanged, CollectionRemoved, DeploymentCreated (always before the first DeploymentReleased of
+// CollectionChanged, CollectionRemoved, DeploymentDrafted, DeploymentCreated (always before the first DeploymentReleased of
 // the same revision), DeploymentReleased, DeploymentPaused, DeploymentResumed, DeploymentLapsed,
 // DeploymentRemoved. Timers, as the broker's scheduled messages.
 //
@@ -19,11 +20,16 @@
 // The buckets of agents, collections and deployments; the last holds, by key:
 //
 //	deployment.<name>                              signed order, lists, what administrators decided
+//	draft.<name>                                   the same of an order that lacks signatures
+//	trust                                          newest trust bundle, so that orders can be checked
 //	release.<name>.<revision>.<wave>.<batch>       which agents were handed over, numbered without gaps
 //	package.<digest of manifest>                   what was published, so that orders can be checked
 //
 // Each replica keeps what the buckets hold in memory too, by reading their streams. Nothing else is kept:
 // a deployment's life is computed from its order, the clock, and what administrators decided.
+//
+// Signatures are checked here as a service to those who sign, by the word of credentials on who is trusted:
+// agents are the ones to be convinced, and alone decide. While no trust bundle is known all is left to them.
 //
 // # On failure
 //
@@ -35,6 +41,10 @@
 // deployments are held against the clock at start and every minute. While the broker is away nothing is
 // decided, and Healthy says so. A bucket that is lost or restored from an older copy is read anew; what it
 // no longer holds is gone for scheduling: agents report again, orders are created again, and while no package
-// is known content is asked for all of them, at start, every minute, and when reconciling. Where others lost
-// what they heard, an administrator lets every live deployment and its batches be told once more (Reconcile).
+// is known content is asked for all of them, at start, every minute, and when reconciling. No right order is
+// refused for what an old copy does not hold: before a refusal the newest trust bundle is looked for among the
+// events, and content is asked for the package. Revisions that were used since are known from the events, so that
+// one that agents would take for old is refused here. Agents that were archived since are shown once more. Where
+// others lost what they heard, an administrator lets every live deployment and its batches be told once more
+// (Reconcile).
 package scheduling

@@ -20,6 +20,7 @@ type agent struct {
 	reported time.Time // by the agent's clock
 	stored   time.Time // by the broker's
 	place    int       // in the roster
+	gone     bool      // left the fleet
 	heard    *atomic.Int64
 }
 
@@ -43,21 +44,28 @@ type fleet struct {
 
 func newFleet() *fleet { return &fleet{agents: map[string]*agent{}, roster: map[string]int{}} }
 
-// put takes over what the bucket says of an agent (nil: it is gone). changed is the agent when its facts
-// are not what they were.
+// put takes over what the bucket says of an agent (nil: nothing). changed is the agent when its facts are not
+// what they were, or it left the fleet.
 func (f *fleet) put(id string, value []byte) (changed *agent, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if value == nil {
-		delete(f.agents, id)
-		f.sorted = nil
-		return nil, nil
-	}
 	var r agentRecord
-	if err := json.Unmarshal(value, &r); err != nil {
-		return nil, err
+	if value != nil {
+		if err := json.Unmarshal(value, &r); err != nil {
+			return nil, err
+		}
 	}
 	old := f.agents[id]
+	if !r.there() {
+		if old == nil {
+			return nil, nil
+		}
+		delete(f.agents, id)
+		f.sorted = nil
+		left := *old
+		left.gone = true
+		return &left, nil
+	}
 	a := &agent{facts: r.Facts, reported: r.Reported, stored: r.Stored, place: f.enrol(id), heard: new(atomic.Int64)}
 	a.facts.ID = id
 	if old != nil {

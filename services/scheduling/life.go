@@ -14,7 +14,7 @@ func (s *Service) decide(ctx context.Context, req events.Named, edit func(d *dep
 	if err := checkNamed(req); err != nil {
 		return events.DeploymentView{}, bus.BadRequest(err)
 	}
-	_, err := change(ctx, s.deploymentStore, kindDeployment+"."+req.Name, func(old deploymentRecord, found bool) (deploymentRecord, error) {
+	_, err := changeNoted(ctx, s.deploymentStore, kindDeployment+"."+req.Name, func(old deploymentRecord, found bool) (deploymentRecord, error) {
 		if !found || old.Removed {
 			return old, unknownDeployment(req.Name)
 		}
@@ -82,9 +82,14 @@ func because(caller, why string) string {
 	return "by " + caller + ": " + why
 }
 
+// deploymentRemove drops the draft of that name, and nothing else; where there is none, the deployment. Nobody
+// is told that a draft is gone: DeploymentRemoved would make others forget the deployment.
 func (s *Service) deploymentRemove(ctx context.Context, caller string, req events.Named) (events.Nothing, error) {
 	if err := checkNamed(req); err != nil {
 		return events.Nothing{}, bus.BadRequest(err)
+	}
+	if draft, err := s.removeDraft(ctx, req.Name); err != nil || draft {
+		return events.Nothing{}, err
 	}
 	view, err := s.deploymentShow(ctx, caller, events.Named{Name: req.Name})
 	if err != nil {
@@ -93,7 +98,7 @@ func (s *Service) deploymentRemove(ctx context.Context, caller string, req event
 	if live(view.Life) && !done(view) {
 		return events.Nothing{}, bus.Conflict(fmt.Errorf("deployment %s is %s and not all its jobs have ended: stop it first", req.Name, view.Life))
 	}
-	_, err = change(ctx, s.deploymentStore, kindDeployment+"."+req.Name, func(old deploymentRecord, found bool) (deploymentRecord, error) {
+	_, err = changeNoted(ctx, s.deploymentStore, kindDeployment+"."+req.Name, func(old deploymentRecord, found bool) (deploymentRecord, error) {
 		switch {
 		case !found || old.Removed:
 			return old, errKeep

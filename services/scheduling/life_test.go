@@ -119,7 +119,7 @@ func TestAStopReachesItsRevisionAndIsNotRepeatedOnTheNext(t *testing.T) {
 			t.Errorf("%s of a stopped deployment: %v", c.Verb, err)
 		}
 	}
-	if again := s.deployAgain(stored(s, r, "hello").Envelope); again.Life != events.LifeStopped {
+	if again := s.deployAgain(stored(s, r, "hello", kindDeployment).Envelope); again.Life != events.LifeStopped {
 		t.Errorf("the same order again undid the stop: %s", again.Life)
 	}
 	s.deploy(func(o *order.Order) { o.Revision = 2 })
@@ -133,9 +133,9 @@ func TestAStopReachesItsRevisionAndIsNotRepeatedOnTheNext(t *testing.T) {
 	}
 }
 
-func stored(s *story, r *Service, name string) deploymentRecord {
+func stored(s *story, r *Service, name, kind string) deploymentRecord {
 	s.t.Helper()
-	record, revision, err := load[deploymentRecord](s.t.Context(), r.deploymentStore, kindDeployment+"."+name)
+	record, revision, err := load[deploymentRecord](s.t.Context(), r.deploymentStore, kind+"."+name)
 	if err != nil || revision == 0 {
 		s.t.Fatalf("no record of %s: %v", name, err)
 	}

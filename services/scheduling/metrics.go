@@ -28,11 +28,11 @@ func newMetrics(reg prometheus.Registerer, s *Service) (*metrics, error) {
 	}
 	collectors := []prometheus.Collector{
 		m.reports, m.released, m.faults, m.timers,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "chandler_scheduling_agents_known", Help: "Agents that have ever reported."},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "chandler_scheduling_agents_known", Help: "Agents of the fleet that have ever reported."},
 			func() float64 { return float64(len(s.fleet.all())) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "chandler_scheduling_agents_seen", Help: "Agents heard of in the last 15 minutes."}, s.seen),
 	}
-	for _, life := range []events.Life{events.LifePending, events.LifeActive, events.LifePaused, events.LifeStopped, events.LifeExpired} {
+	for _, life := range []events.Life{events.LifeDraft, events.LifePending, events.LifeActive, events.LifePaused, events.LifeStopped, events.LifeExpired} {
 		collectors = append(collectors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "chandler_scheduling_deployments", Help: "Deployments, by where they are in their life.",
 			ConstLabels: prometheus.Labels{"life": string(life)}}, func() float64 { return s.countLife(life) }))
 	}
@@ -55,6 +55,9 @@ func (s *Service) seen() float64 {
 }
 
 func (s *Service) countLife(life events.Life) float64 {
+	if life == events.LifeDraft {
+		return float64(len(s.waitingDrafts()))
+	}
 	now := s.now()
 	s.mu.RLock()
 	defer s.mu.RUnlock()

@@ -83,7 +83,11 @@ func (s *Service) announceCollection(ctx context.Context, name string) error {
 
 // announceDeployment tells what is in the deployment's outbox, then empties it.
 func (s *Service) announceDeployment(ctx context.Context, name string) error {
-	key := kindDeployment + "." + name
+	return s.announce(ctx, kindDeployment+"."+name)
+}
+
+// announce does it for a deployment or a draft.
+func (s *Service) announce(ctx context.Context, key string) error {
 	record, revision, err := load[deploymentRecord](ctx, s.deploymentStore, key)
 	if err != nil || revision == 0 || len(record.Outbox.Notes) == 0 {
 		return err
@@ -113,7 +117,7 @@ func (s *Service) tellDeployment(ctx context.Context, r deploymentRecord, n note
 		}
 		return tell(ctx, s.bus, events.DeploymentCreated, r.Deployment, r.Trace, n, r.signed(notice))
 	}
-	for _, t := range []events.Type[events.DeploymentNotice]{events.DeploymentPaused, events.DeploymentResumed, events.DeploymentLapsed, events.DeploymentRemoved} {
+	for _, t := range []events.Type[events.DeploymentNotice]{events.DeploymentDrafted, events.DeploymentPaused, events.DeploymentResumed, events.DeploymentLapsed, events.DeploymentRemoved} {
 		if n.Type == t.Name {
 			return tell(ctx, s.bus, t, r.Deployment, r.Trace, n, notice)
 		}

@@ -56,19 +56,22 @@ func (s *Service) recallPackages(ctx context.Context) error {
 		if err := events.ValidDigest(p.Digest); err != nil {
 			return fmt.Errorf("package %s %s: %w", p.Manifest.Package, p.Manifest.Version, err)
 		}
-		notice := events.PackageNotice{Package: p.Manifest.Package, Version: p.Manifest.Version, Digest: p.Digest, Bytes: p.Manifest.Size(), Files: len(p.Manifest.Files),
-			Programs: slices.Sorted(maps.Keys(p.Manifest.Programs)), By: p.By}
 		_, err := change(ctx, s.deploymentStore, kindPackage+"."+p.Digest, func(old packageRecord, found bool) (packageRecord, error) {
 			if found {
 				return old, errKeep
 			}
-			return packageRecord{PackageNotice: notice}, nil // stored before any event
+			return packageRecord{PackageNotice: noticeOf(p)}, nil // stored before any event
 		})
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func noticeOf(p events.PackageInfo) events.PackageNotice {
+	return events.PackageNotice{Package: p.Manifest.Package, Version: p.Manifest.Version, Digest: p.Digest, Bytes: p.Manifest.Size(), Files: len(p.Manifest.Files),
+		Programs: slices.Sorted(maps.Keys(p.Manifest.Programs)), By: p.By}
 }
 
 func (s *Service) knowsPackages() bool {
@@ -94,9 +97,38 @@ func (s *Service) applyPackage(digest string, value []byte) error {
 	return nil
 }
 
+// askPackage asks content for one package whose record is lacking or says that it was removed: the bucket may have
+// been restored from an older copy. The answer counts unless an event came in between.
+func (s *Service) askPackage(ctx context.Context, o order.Order) error {
+	key := kindPackage + "." + o.Manifest
+	before, had, err := load[packageRecord](ctx, s.deploymentStore, key)
+	if err != nil {
+		return err
+	}
+	asking, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	p, err := bus.Request(asking, s.bus, serviceName, events.ContentShow, events.Named{Name: o.Package, Version: o.Version})
+	if err != nil || p.Digest != o.Manifest {
+		return err
+	}
+	_, err = change(ctx, s.deploymentStore, key, func(old packageRecord, found bool) (packageRecord, error) {
+		if found && (had == 0 || !old.Stored.Equal(before.Stored)) {
+			return old, errKeep
+		}
+		return packageRecord{PackageNotice: noticeOf(p), Stored: before.Stored}, nil
+	})
+	return err
+}
+
 // checkPackage refuses an order whose package or program is not published.
 func (s *Service) checkPackage(ctx context.Context, o order.Order) error {
-	p, ok := s.awaitPackage(ctx, o.Manifest)
+	p, ok := s.packageOf(o.Manifest)
+	if !ok || p.Removed {
+		if err := s.askPackage(ctx, o); err != nil {
+			s.log.Debug("content cannot be asked for a package", "package", o.Package, "version", o.Version, "error", err)
+		}
+		p, ok = s.awaitPackage(ctx, o.Manifest)
+	}
 	switch {
 	case !ok:
 		return bus.NotFound(fmt.Errorf("package %s %s with manifest %.12s is not published: `chandler package ls` lists those that are", o.Package, o.Version, o.Manifest))
@@ -108,6 +140,13 @@ func (s *Service) checkPackage(ctx context.Context, o order.Order) error {
 		return bus.NotFound(fmt.Errorf("package %s %s has no program %s; it has %s", o.Package, o.Version, o.Program, strings.Join(p.Programs, ", ")))
 	}
 	return nil
+}
+
+func (s *Service) packageOf(digest string) (packageRecord, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	p, ok := s.packages[digest]
+	return p, ok
 }
 
 func (s *Service) awaitPackage(ctx context.Context, digest string) (packageRecord, bool) {

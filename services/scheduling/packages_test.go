@@ -9,7 +9,6 @@ import (
 
 	"chandler/events"
 	"chandler/events/bus"
-	"chandler/events/order"
 )
 
 // content runs a service that has the package hello and says nothing of it unasked.
@@ -19,10 +18,11 @@ func (s *story) content() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	serving.Go(func() {
+		m := events.Manifest{Package: "hello", Version: "2.10-3", Programs: map[string]events.Program{"install": {}}}
+		info := events.PackageInfo{Digest: manifest, Manifest: m, By: "ada"}
 		_ = b.Serve(ctx, "content", "0.0.0", bus.Answer(events.ContentList, func(context.Context, string, events.Nothing) (events.PackageList, error) {
-			m := events.Manifest{Package: "hello", Version: "2.10-3", Programs: map[string]events.Program{"install": {}}}
-			return events.PackageList{Packages: []events.PackageInfo{{Digest: manifest, Manifest: m, By: "ada"}}}, nil
-		}))
+			return events.PackageList{Packages: []events.PackageInfo{info}}, nil
+		}), bus.Answer(events.ContentShow, func(context.Context, string, events.Named) (events.PackageInfo, error) { return info, nil }))
 	})
 	s.t.Cleanup(func() { cancel(); serving.Wait() })
 	s.eventually("content answers", func() bool {
@@ -48,12 +48,32 @@ func TestReconcileLearnsThePackagesThatWereLost(t *testing.T) {
 	s.eventually("one package is known", r.knowsPackages)
 	must(s, events.CollectionSet, linuxMachines())
 	s.content()
-	request := events.DeploymentRequest{Envelope: s.sign(s.order(func(*order.Order) {}))}
-	if _, err := ask(s, events.DeploymentCreate, request); !errors.Is(err, bus.ErrNotFound) {
-		t.Fatalf("before: %v", err)
-	}
 	must(s, events.Reconcile, events.Nothing{})
-	must(s, events.DeploymentCreate, request)
+	if _, ok := r.packageOf(manifest); !ok {
+		t.Error("the package is not known")
+	}
+}
+
+func TestAPackageThatARestoredBucketDoesNotHoldIsAskedOfContent(t *testing.T) {
+	for name, removed := range map[string]bool{"published since": false, "published again since": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newStory(t)
+			r := s.running()
+			publish(s, events.ServiceSource("content"), events.PackagePublished, "other",
+				events.PackageNotice{Package: "other", Version: "1", Digest: events.DigestOf([]byte("other")), Programs: []string{"install"}, By: "ada"})
+			if removed {
+				publish(s, events.ServiceSource("content"), events.PackageRemoved, "hello", events.PackageNotice{Package: "hello", Version: "2.10-3", Digest: manifest, By: "ada"})
+			}
+			s.eventually("the events are known", func() bool { _, ok := r.packageOf(manifest); return r.knowsPackages() && ok == removed })
+			must(s, events.CollectionSet, linuxMachines())
+			request := events.DeploymentRequest{Envelope: s.sign(s.order())}
+			if _, err := ask(s, events.DeploymentCreate, request); !errors.Is(err, bus.ErrNotFound) {
+				t.Fatalf("without content: %v", err)
+			}
+			s.content()
+			must(s, events.DeploymentCreate, request)
+		})
+	}
 }
 
 func TestWhatAnEventSaysOfAPackageCountsMoreThanContentsList(t *testing.T) {

@@ -62,6 +62,11 @@ func (r *reconciler) pass(ctx context.Context, everything bool) error {
 		return err
 	}
 	agents, deployments, collections := r.work.take()
+	if everything {
+		if err := r.recallTrust(ctx); err != nil { // it only makes refusals early
+			r.log.Debug("the newest trust bundle cannot be looked for", "error", err)
+		}
+	}
 	if everything && !r.knowsPackages() {
 		if err := r.recallPackages(ctx); err != nil { // nothing else waits for content
 			r.log.Debug("packages cannot be learnt from content yet", "error", err)
@@ -71,7 +76,7 @@ func (r *reconciler) pass(ctx context.Context, everything bool) error {
 		collections = r.collectionsOwing(collections)
 	}
 	if everything || len(agents) > 0 {
-		for _, name := range r.deploymentNames() {
+		for _, name := range slices.Concat(r.deploymentNames(), r.draftNames()) {
 			deployments[name] = true
 		}
 	}
@@ -86,7 +91,7 @@ func (r *reconciler) pass(ctx context.Context, everything bool) error {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(deployments)) {
-		if err := r.settle(ctx, name, agents, everything || r.owing[name]); err != nil {
+		if err := errors.Join(r.settleDraft(ctx, name), r.settle(ctx, name, agents, everything || r.owing[name])); err != nil {
 			failures = append(failures, fmt.Errorf("deployment %s: %w", name, err))
 			r.owing[name] = true
 			continue
@@ -149,6 +154,9 @@ func (r *reconciler) evaluate(d *deployment, agents []*agent) {
 	in := make([]bool, len(agents))
 	var faults faults
 	for i, a := range agents {
+		if a.gone {
+			continue
+		}
 		ok, err := d.target.Matches(a.facts)
 		faults.note(err)
 		in[i] = ok

@@ -270,7 +270,7 @@ func TestAReplicaThatIsBehindReleasesNobody(t *testing.T) {
 	if behind.deploymentStore.store, _, err = behind.deploymentStore.open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	stored(s, behind, "hello")
+	stored(s, behind, "hello", kindDeployment)
 	d, ok := behind.deployment("hello")
 	if !ok {
 		t.Fatal("the deployment is not known")

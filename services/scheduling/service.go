@@ -13,6 +13,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/bus"
+	"chandler/events/trust"
 )
 
 // Options of the service. Bus, Log and Registerer are needed.
@@ -21,7 +22,7 @@ type Options struct {
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 	Version    string // of this program, x.y.z; empty: 0.0.0
-	// Fleet refuses orders for another one early; empty: only agents look at it.
+	// Fleet refuses orders for another one early; empty: the fleet of the trust bundle, once it is known.
 	Fleet string
 	// Provision makes buckets that turn out not to exist, also later; nil: somebody else does.
 	Provision func(context.Context) error
@@ -52,9 +53,11 @@ type Service struct {
 	// while they hold their own lock.
 	mu              sync.RWMutex
 	collections     map[string]collectionRecord
+	trust           *trust.Bundle // the newest that was heard of; nil: none
 	packages        map[string]packageRecord
 	packagesChanged chan struct{} // closed and replaced at each change
 	deployments     map[string]*deployment
+	drafts          map[string]*deployment            // dropped ones too, without their orders, until they are forgotten
 	removed         map[string]uint64                 // revision of deployments that were removed
 	releases        map[string]map[uint64]*releaseLog // by deployment and revision
 	events          jetstream.Stream
@@ -72,7 +75,7 @@ func New(o Options) (*Service, error) {
 	s := &Service{
 		bus: o.Bus, log: o.Log.With("component", serviceName), version: o.Version, fleetName: o.Fleet, now: o.Now, tick: o.Tick, patience: o.PackagePatience,
 		fleet: newFleet(), work: newWork(), collections: map[string]collectionRecord{}, packages: map[string]packageRecord{}, packagesChanged: make(chan struct{}),
-		deployments: map[string]*deployment{}, removed: map[string]uint64{}, releases: map[string]map[uint64]*releaseLog{},
+		deployments: map[string]*deployment{}, drafts: map[string]*deployment{}, removed: map[string]uint64{}, releases: map[string]map[uint64]*releaseLog{},
 	}
 	if s.version == "" {
 		s.version = "0.0.0"
@@ -142,7 +145,8 @@ func (s *Service) mirrors() []*mirror {
 // broker's time, since events that are tried again come out of order anyway.
 func (s *Service) handleEvents(ctx context.Context) error {
 	return s.bus.Handle(ctx, bus.Consumer{Stream: events.StreamEvents, Name: serviceName, Workers: 8},
-		bus.On(events.AgentReported, s.onReported), bus.On(events.DeploymentHalted, s.onHalted),
+		bus.On(events.AgentReported, s.onReported), bus.On(events.AgentArchived, s.onGone), bus.On(events.AgentRevoked, s.onGone), bus.On(events.AgentApproved, s.onApproved),
+		bus.On(events.TrustChanged, s.onTrustChanged), bus.On(events.DeploymentHalted, s.onHalted),
 		bus.On(events.PackagePublished, s.onPackagePublished), bus.On(events.PackageRemoved, s.onPackageRemoved))
 }
 

@@ -21,6 +21,16 @@ type agentRecord struct {
 	Facts    events.Facts `json:"facts"`
 	Reported time.Time    `json:"reported"` // by the agent's clock
 	Stored   time.Time    `json:"stored"`   // by the broker's: orders reports, also of an agent whose clock was put right
+	// Gone is when it was archived or revoked last, Approved when an administrator let it in last; both by the
+	// broker's clock.
+	Gone     time.Time `json:"gone,omitzero"`
+	Approved time.Time `json:"approved,omitzero"`
+}
+
+// there says whether the agent is of the fleet: one that was put away is again when an administrator let it
+// back and it has reported since it went.
+func (r agentRecord) there() bool {
+	return r.Stored.After(r.Gone) && (r.Gone.IsZero() || r.Approved.After(r.Gone))
 }
 
 // collectionRecord is the value of a collection's key, which is its name. A removed one stays until the
@@ -31,8 +41,8 @@ type collectionRecord struct {
 	Outbox  outbox `json:"outbox"`
 }
 
-// deploymentRecord is the value of deployment.<name>. A removed one stays, without its order, so that its
-// revisions are not used again: agents remember them.
+// deploymentRecord is the value of deployment.<name>, and of draft.<name> while signatures are lacking. A removed
+// deployment stays, without its order, so that its revisions are not used again: agents remember them.
 type deploymentRecord struct {
 	events.DeploymentNotice
 	Envelope []byte   `json:"envelope,omitempty"`
@@ -67,6 +77,7 @@ type packageRecord struct {
 // Kinds of keys in the bucket of deployments.
 const (
 	kindDeployment = "deployment"
+	kindDraft      = "draft"
 	kindRelease    = "release"
 	kindPackage    = "package"
 )
@@ -130,6 +141,40 @@ func change[T any](ctx context.Context, m *mirror, key string, edit func(old T, 
 		}
 	}
 	return none, bus.Conflict(fmt.Errorf("change %s: others changed it %d times meanwhile: try again", key, casAttempts))
+}
+
+// kept gives a record as the audit sees it: without what is still to be told of it, and nil where it says that
+// there is nothing any more.
+type kept interface{ kept() any }
+
+func (r collectionRecord) kept() any {
+	if r.Removed {
+		return nil
+	}
+	return r.Collection
+}
+
+func (r deploymentRecord) kept() any {
+	if r.Removed {
+		return nil
+	}
+	r.Outbox = outbox{}
+	return r
+}
+
+// changeNoted is change for a request: the audit says what the record was and what it is.
+func changeNoted[T kept](ctx context.Context, m *mirror, key string, edit func(old T, found bool) (T, error)) (T, error) {
+	var before any
+	after, err := change(ctx, m, key, func(old T, found bool) (T, error) {
+		if before = nil; found {
+			before = old.kept()
+		}
+		return edit(old, found)
+	})
+	if err == nil {
+		bus.NoteChange(ctx, before, after.kept())
+	}
+	return after, err
 }
 
 // lostRace says that somebody else stored a record first.

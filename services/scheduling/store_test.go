@@ -93,6 +93,9 @@ func FuzzReleaseKey(f *testing.F) {
 func FuzzDeploymentKeys(f *testing.F) {
 	f.Add("deployment.hello", []byte(`{"deployment":"hello","revision":1,"envelope":"e30="}`))
 	f.Add("deployment.hello", []byte(`{"removed":true}`))
+	f.Add("draft.hello", []byte(`{"deployment":"hello","revision":1,"envelope":"e30="}`))
+	f.Add("draft.hello", []byte(`{"removed":true}`))
+	f.Add("trust", []byte(`{"version":1,"envelope":"e30="}`))
 	f.Add("release.hello.1.1.0", []byte(`{"agents":["agent001"]}`))
 	f.Add("package."+manifest, []byte(`{"package":"hello"}`))
 	f.Add("other", []byte(`null`))
@@ -100,7 +103,7 @@ func FuzzDeploymentKeys(f *testing.F) {
 		s := offline()
 		s.applyDeploymentKey(key, value)
 		s.applyDeploymentKey(key, nil)
-		if len(s.deployments)+len(s.packages) > 0 {
+		if len(s.deployments)+len(s.drafts)+len(s.packages) > 0 {
 			t.Errorf("%q was deleted and is still there", key)
 		}
 	})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -21,12 +20,15 @@ func (s *Service) deploymentList(ctx context.Context, _ string, _ events.Nothing
 			views.Deployments = append(views.Deployments, s.view(ctx, d))
 		}
 	}
-	slices.SortFunc(views.Deployments, func(a, b events.DeploymentView) int { return strings.Compare(a.Deployment, b.Deployment) })
+	for _, d := range s.waitingDrafts() {
+		views.Deployments = append(views.Deployments, s.draftView(d))
+	}
+	slices.SortFunc(views.Deployments, byName)
 	return views, nil
 }
 
 // deploymentShow reads the record from its bucket: what an administrator did a moment ago, by whichever
-// replica, is there.
+// replica, is there. A draft is shown where there is no deployment.
 func (s *Service) deploymentShow(ctx context.Context, _ string, req events.Named) (events.DeploymentView, error) {
 	if err := checkNamed(req); err != nil {
 		return events.DeploymentView{}, bus.BadRequest(err)
@@ -36,7 +38,14 @@ func (s *Service) deploymentShow(ctx context.Context, _ string, req events.Named
 		return events.DeploymentView{}, err
 	}
 	if revision == 0 || r.Removed {
-		return events.DeploymentView{}, unknownDeployment(req.Name)
+		r, revision, err = load[deploymentRecord](ctx, s.deploymentStore, draftKey(req.Name))
+		switch {
+		case err != nil:
+			return events.DeploymentView{}, err
+		case revision == 0 || r.Removed:
+			return events.DeploymentView{}, unknownDeployment(req.Name)
+		}
+		return s.showDraft(r)
 	}
 	d, ok := s.deployment(req.Name)
 	if !ok {
@@ -45,12 +54,20 @@ func (s *Service) deploymentShow(ctx context.Context, _ string, req events.Named
 	return s.view(ctx, d), nil
 }
 
-func (s *Service) view(ctx context.Context, d *deployment) events.DeploymentView {
-	v := events.DeploymentView{
-		DeploymentNotice: d.record.DeploymentNotice, Life: d.life(s.now()), Expression: d.order.Expression,
+// signedView is what the signed order says.
+func (d *deployment) signedView() events.DeploymentView {
+	return events.DeploymentView{
+		DeploymentNotice: d.record.DeploymentNotice, Expression: d.order.Expression,
 		Available: d.order.Available, Deadline: d.order.Deadline(), Expires: d.order.Expires, NotAfter: d.order.NotAfter,
 	}
-	v.Why = d.record.Because
+}
+
+func (s *Service) view(ctx context.Context, d *deployment) events.DeploymentView {
+	v := d.signedView()
+	v.Life, v.Why = d.life(s.now()), d.record.Because
+	if got, err := signedBy(d.record.Envelope, s.trusted(), s.now()); err == nil {
+		v.Signers = got.signers
+	}
 	s.mu.RLock()
 	evaluated := d.members.evaluated
 	v.Members = d.members.set.count()
@@ -72,32 +89,44 @@ func (s *Service) view(ctx context.Context, d *deployment) events.DeploymentView
 
 // progress is what execution said last of this revision; nil: nothing.
 func (s *Service) progress(ctx context.Context, n events.DeploymentNotice) (*events.Progress, error) {
+	p, err := lastTold(ctx, s, events.DeploymentProgressed, n.Deployment)
+	if err != nil || p == nil || p.Revision != n.Revision {
+		return nil, err
+	}
+	if p.Deployment != n.Deployment {
+		return nil, fmt.Errorf("the progress of %s is that of %q", n.Deployment, p.Deployment)
+	}
+	return p, nil
+}
+
+// lastTold is the newest event of a type about a subject; nil: none is stored.
+func lastTold[T any](ctx context.Context, s *Service, t events.Type[T], subject string) (*T, error) {
 	stream, err := s.eventStream(ctx)
 	if err != nil {
 		return nil, err
 	}
-	stored, err := stream.GetLastMsgForSubject(ctx, events.DeploymentProgressed.Subject(n.Deployment))
+	stored, err := stream.GetLastMsgForSubject(ctx, t.Subject(subject))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	raw, err := bus.Decode(&nats.Msg{Subject: stored.Subject, Header: stored.Header, Data: stored.Data})
+	e, err := told(t, &nats.Msg{Subject: stored.Subject, Header: stored.Header, Data: stored.Data})
+	return &e.Data, err
+}
+
+// told reads a stored event and makes sure that it is its sender's.
+func told[T any](t events.Type[T], m *nats.Msg) (events.Event[T], error) {
+	raw, err := bus.Decode(m)
 	if err != nil {
-		return nil, err
+		return events.Event[T]{}, err
 	}
-	e, err := bus.Typed[events.Progress](raw)
-	if err != nil {
-		return nil, err
+	e, err := bus.Typed[T](raw)
+	if err == nil && e.Source != events.ServiceSource(t.Sender) {
+		err = fmt.Errorf("%s tells %s", e.Source, t.Name)
 	}
-	if e.Source != events.ServiceSource(events.DeploymentProgressed.Sender) || e.Data.Deployment != n.Deployment {
-		return nil, fmt.Errorf("%s tells the progress of %q", e.Source, e.Data.Deployment)
-	}
-	if e.Data.Revision != n.Revision {
-		return nil, nil
-	}
-	return &e.Data, nil
+	return e, err
 }
 
 // eventStream is looked up once: the handle outlives restarts of the broker.

@@ -9,18 +9,17 @@ import (
 	"runtime"
 
 	"chandler/agent"
+	"chandler/agent/enrol"
 	"chandler/agent/execute/systemrunner"
 	"chandler/events"
-	"chandler/events/order"
 	"chandler/services/daemon"
 )
 
 // config is the agent's one configuration file. Flags and environment (CHANDLER_SERVERS …) override it.
 type config struct {
-	Servers     []string         `yaml:"servers"`
+	Servers     []string         `yaml:"servers"` // instead of the token's
 	Domain      string           `yaml:"domain"`
 	StateDir    string           `yaml:"state-dir"`
-	Trust       string           `yaml:"trust"` // file
 	Hostname    string           `yaml:"hostname"`
 	Site        string           `yaml:"site"`
 	Tags        []string         `yaml:"tags"`
@@ -48,20 +47,31 @@ func defaultStateDir() string {
 
 // readConfig reads the file; a missing one is an error only where it was named.
 func readConfig(file string, flags map[string]string) (config, error) {
-	c := config{StateDir: defaultStateDir(), Servers: []string{"nats://127.0.0.1:4222"}, Metrics: "127.0.0.1:9651"}
+	c := config{StateDir: defaultStateDir(), Metrics: "127.0.0.1:9651"}
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) && file == defaultConfigFile() {
 		file = ""
 	}
-	err := daemon.ReadConfig(&c, daemon.Sources{File: file, Environment: os.Environ(), Flags: flags})
-	return c, err
+	if err := daemon.ReadConfig(&c, daemon.Sources{File: file, Environment: os.Environ(), Flags: flags}); err != nil {
+		return c, err
+	}
+	return c, c.validate()
+}
+
+// validate checks what a machine says of itself when it enrols.
+func (c config) validate() error {
+	if c.Site != "" {
+		if err := events.ValidToken(c.Site); err != nil {
+			return fmt.Errorf("site: %w", err)
+		}
+	}
+	if kind := events.ClientKind(c.ClientKind); kind != "" && kind != events.Advanced && kind != events.Legacy {
+		return fmt.Errorf("client kind %q must be advanced or legacy", kind)
+	}
+	return nil
 }
 
 // options turns the configuration into the agent's options, with the tables of everything it can do.
 func (c config) options() (agent.Options, error) {
-	trust, err := c.readTrust()
-	if err != nil {
-		return agent.Options{}, err
-	}
 	cache, err := parseSize(c.CacheSize)
 	if err != nil {
 		return agent.Options{}, fmt.Errorf("cache-size: %w", err)
@@ -75,26 +85,15 @@ func (c config) options() (agent.Options, error) {
 		return agent.Options{}, fmt.Errorf("find own program: %w", err)
 	}
 	scripts := filepath.Join(c.StateDir, "scripts")
-	if err := os.MkdirAll(scripts, 0o700); err != nil {
+	if err := errors.Join(enrol.MakeDir(c.StateDir), os.MkdirAll(scripts, 0o700)); err != nil {
 		return agent.Options{}, fmt.Errorf("make state directory: %w", err)
 	}
 	return agent.Options{
-		StateDir: c.StateDir, Servers: c.Servers, Domain: c.Domain, Trust: trust, Hostname: c.Hostname, Site: c.Site, Tags: c.Tags,
+		StateDir: c.StateDir, Servers: c.Servers, Domain: c.Domain, Hostname: c.Hostname, Site: c.Site, Tags: c.Tags,
 		ClientKind: events.ClientKind(c.ClientKind), Environment: c.Environment, CacheSize: cache, Bandwidth: bandwidth,
 		Supervisor: []string{self, "supervise"},
 		Runner:     systemrunner.New(),
 		Sources:    sources(),
 		Kinds:      kinds(c.Environment, scripts),
 	}, nil
-}
-
-func (c config) readTrust() (order.Trust, error) {
-	if c.Trust == "" {
-		return order.Trust{}, errors.New("no trust bundle named: set trust to the trust.json that `chandler up` wrote, so that the agent knows whose orders to obey")
-	}
-	data, err := os.ReadFile(c.Trust)
-	if err != nil {
-		return order.Trust{}, fmt.Errorf("read trust bundle: %w", err)
-	}
-	return order.ParseTrust(data)
 }

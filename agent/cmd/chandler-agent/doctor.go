@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"chandler/agent"
+	"chandler/agent/enrol"
 	"chandler/agent/host"
 )
 
@@ -48,10 +51,10 @@ func examine(ctx context.Context, c config) []finding {
 	var all []finding
 	check := func(what string, said string, err error) { all = append(all, finding{what, said, err}) }
 
-	t, err := c.readTrust()
-	check("trust", fmt.Sprintf("fleet %s, %d keys, %d signatures needed", t.Fleet, len(t.Keys), t.Threshold), err)
-	check("state directory", c.StateDir+" is closed to others", private(c.StateDir, 0o700))
-	check("agent key", "is closed to others", private(filepath.Join(c.StateDir, "agent.key"), 0o600))
+	id, err := enrol.Inspect(enrol.Options{Dir: c.StateDir, Servers: c.Servers, Log: slog.New(slog.DiscardHandler)})
+	check("identity", fmt.Sprintf("agent %s, expires %s", id.Agent, shown(id.Expires)), errors.Join(err, identityFault(c, id)))
+	check("trust", fmt.Sprintf("fleet %s, bundle version %d, pinned to roots %.12s", id.Fleet, id.Trust, id.Root), errors.Join(err, trustFault(id)))
+	check("state directory", c.StateDir+" and its files are closed to others", allPrivate(c.StateDir))
 	free, err := host.FreeBytes(existing(c.StateDir))
 	if err == nil && free < 100<<20 {
 		err = fmt.Errorf("only %d MiB are free below %s", free>>20, c.StateDir)
@@ -62,10 +65,72 @@ func examine(ctx context.Context, c config) []finding {
 	} else {
 		check("rights", "programs run as system", nil)
 	}
-	for _, server := range c.Servers {
+	for _, server := range id.Servers {
 		check("broker", server+" answers", reach(ctx, server))
+		check("encryption", server, clearText(server, id.CA != ""))
 	}
 	return all
+}
+
+// identityFault says what keeps the machine from its fleet.
+func identityFault(c config, id enrol.State) error {
+	// The running agent knows what the service said last.
+	if s, err := agent.ReadStatus(c.StateDir); err == nil && s.Identity != nil && s.Identity.Agent == id.Agent && s.Identity.Refused != "" && id.Phase != enrol.Enrolled {
+		id.Phase, id.Refused, id.Why = s.Identity.Phase, s.Identity.Refused, s.Identity.Why
+	}
+	switch id.Phase {
+	case enrol.Enrolled:
+		return nil
+	case enrol.NotEnrolled:
+		return errors.New("this machine has not enrolled: `chandler token create` makes a token, `chandler-agent enrol` takes it")
+	case enrol.Pending:
+		return fmt.Errorf("agent %s waits for approval: chandler agent approve %s", id.Agent, id.Agent)
+	case enrol.Expired:
+		return fmt.Errorf("expired %s: the running agent asks for a new one; if it is refused, its log says why", shown(id.Expires))
+	}
+	return fmt.Errorf("%s: %s %.200q", id.Phase, id.Refused, id.Why)
+}
+
+func trustFault(id enrol.State) error {
+	if id.Trust == 0 {
+		return errors.New("no trust bundle: no order is obeyed")
+	}
+	return nil
+}
+
+func shown(at time.Time) string {
+	if at.IsZero() {
+		return "never"
+	}
+	return at.Local().Format(time.DateTime)
+}
+
+// allPrivate says which of the state directory and its files others may read.
+func allPrivate(dir string) error {
+	errs := []error{private(dir, 0o700)}
+	files, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	for _, f := range files {
+		if f.Type().IsRegular() {
+			errs = append(errs, private(filepath.Join(dir, f.Name()), 0o600))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// clearText says whether others on the way may read and change what passes. A pinned CA is always asked for.
+func clearText(server string, pinned bool) error {
+	u, err := url.Parse(server)
+	if err != nil {
+		return fmt.Errorf("broker URL: %w", err)
+	}
+	ip := net.ParseIP(u.Hostname())
+	if pinned || u.Scheme == "tls" || u.Scheme == "wss" || u.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("%s is clear text beyond this machine: who sits on the way sees what is installed (and cannot change it: orders are signed); `chandler up --tls` serves TLS, and its tokens pin the CA", server)
 }
 
 // private says whether a path is closed to group and others; a path that is not there yet is fine.

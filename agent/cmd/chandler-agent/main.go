@@ -26,7 +26,8 @@ func command() *cobra.Command {
 	root := &cobra.Command{Use: "chandler-agent", Short: "installs what signed orders say", SilenceUsage: true, SilenceErrors: true}
 	root.PersistentFlags().StringVarP(&config, "config", "c", defaultConfigFile(), "configuration file")
 	root.AddCommand(
-		runCommand(&config), statusCommand(&config), doctorCommand(&config),
+		runCommand(&config), enrolCommand(&config), statusCommand(&config), doctorCommand(&config),
+		installCommand(&config), uninstallCommand(), serviceCommand("start", manager.start), serviceCommand("stop", manager.stop),
 		&cobra.Command{Use: "supervise DIR", Short: "watch over one run (the agent calls this itself)", Hidden: true, Args: cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error { return supervise.Main(args[0]) }},
 		&cobra.Command{Use: "version", Short: "print the version", Args: cobra.NoArgs,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,53 +13,55 @@ import (
 
 	"chandler/agent"
 	"chandler/agent/detect"
-	"chandler/events/order"
 )
 
 // said runs a command line and gives what it printed.
 func said(t *testing.T, args ...string) (string, error) {
 	t.Helper()
+	return saidTo(t, "", args...)
+}
+
+// saidTo gives it something to read.
+func saidTo(t *testing.T, stdin string, args ...string) (string, error) {
+	t.Helper()
 	var out bytes.Buffer
 	c := command()
 	c.SetArgs(args)
+	c.SetIn(strings.NewReader(stdin))
 	c.SetOut(&out)
 	c.SetErr(&out)
 	err := c.ExecuteContext(t.Context())
 	return out.String(), err
 }
 
-// configure writes a configuration whose broker does not exist, and its trust bundle.
+// configure writes a configuration.
 func configure(t *testing.T, more string) (file, state string) {
 	t.Helper()
 	dir := t.TempDir()
-	key, err := order.NewKey(bytes.Repeat([]byte{1}, 32))
-	if err != nil {
-		t.Fatal(err)
-	}
-	bundle, err := json.Marshal(order.Trust{Fleet: "test", Version: 1, Threshold: 1, Keys: []order.PublicKey{key.Public("a")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	trust := filepath.Join(dir, "trust.json")
 	file, state = filepath.Join(dir, "agent.yaml"), filepath.Join(dir, "state")
-	text := "servers: [nats://127.0.0.1:1]\ntrust: " + trust + "\nstate-dir: " + state + "\nsite: oslo\n" + more
-	for path, data := range map[string][]byte{trust: bundle, file: []byte(text)} {
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.WriteFile(file, []byte("state-dir: "+state+"\n"+more), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	return file, state
 }
 
-// made runs an agent until it has written its status, without a broker.
+// made enrols, and runs an agent without a broker until it has written its status.
 func made(t *testing.T, file string) {
 	t.Helper()
+	f := newFleet(t)
+	if out, err := saidTo(t, f.token, "enrol", "-c", file); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	f.broker.Stop()
 	conf, err := readConfig(file, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	options, err := conf.options()
 	if err != nil {
+		t.Fatal(err)
+	}
+	if options.Enrolment, err = identity(t.Context(), conf, nil, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	a, err := agent.New(options)
@@ -86,7 +89,7 @@ func TestStatusNeedsNoBroker(t *testing.T) {
 	}
 	made(t, file)
 	out, err := said(t, "status", "-c", file)
-	if err != nil || !strings.Contains(out, "not running") || !strings.Contains(out, "away") {
+	if err != nil || !strings.Contains(out, "not running") || !strings.Contains(out, "away") || !strings.Contains(out, "enrolled, expires") {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	out, err = said(t, "status", "-c", file, "-o", "json")
@@ -106,7 +109,7 @@ func TestDoctorNamesEveryFault(t *testing.T) {
 	if err == nil {
 		t.Fatalf("no check failed:\n%s", out)
 	}
-	for _, want := range []string{"ok    trust", "FAIL  agent key", "chmod 600", "FAIL  broker", "127.0.0.1:1"} {
+	for _, want := range []string{"ok    identity", "ok    trust", "FAIL  state directory", "chmod 600", "agent.key", "FAIL  broker", "127.0.0.1:", "ok    encryption"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing in\n%s", want, out)
 		}
@@ -118,7 +121,7 @@ func TestAConfigurationThatIsNotUnderstoodIsRefused(t *testing.T) {
 		"an unknown key quotes its line": {"bandwith: 5MiB\n", "bandwith"},
 		"a size without a unit word":     {"cache-size: lots\n", "cache-size"},
 		"a client kind that is none":     {"client-kind: modern\n", "client kind"},
-		"a site that is no name":         {"site2: x\n", "site2"},
+		"a site that is no name":         {"site: Os.lo\n", "site"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file, _ := configure(t, c.more)
@@ -166,10 +169,28 @@ func TestTheAgentHasADriverForEveryKindOfDetection(t *testing.T) {
 func TestACopiedStateDirectoryIsRefused(t *testing.T) {
 	file, state := configure(t, "")
 	made(t, file)
-	if err := os.WriteFile(filepath.Join(state, "machine"), []byte("another"), 0o600); err != nil {
+	path := filepath.Join(state, "identity.json")
+	data, err := os.ReadFile(path)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := said(t, "run", "-c", file, "--metrics", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), "another machine") {
-		t.Fatalf("got %v", err)
+	var id map[string]any
+	if err := json.Unmarshal(data, &id); err != nil {
+		t.Fatal(err)
+	}
+	if id["machine"] == nil {
+		t.Skip("this system does not tell its id")
+	}
+	id["machine"] = strings.Repeat("ab", 32)
+	if data, err = json.Marshal(id); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"run", "--metrics", "127.0.0.1:0"}, {"enrol"}} {
+		if _, err := said(t, append(args, "-c", file)...); err == nil || !strings.Contains(err.Error(), "another machine") || !strings.Contains(err.Error(), "--anew") {
+			t.Errorf("%s: got %v", args[0], err)
+		}
 	}
 }

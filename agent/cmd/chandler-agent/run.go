@@ -1,24 +1,31 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"chandler/agent"
+	"chandler/agent/enrol"
+	"chandler/events/enrolment"
 	"chandler/services/daemon"
 )
 
 func runCommand(file *string) *cobra.Command {
+	var from string
 	flags := map[string]*string{}
 	c := &cobra.Command{Use: "run", Short: "run the agent until it is told to stop", Args: cobra.NoArgs}
 	for name, help := range map[string]string{
-		"servers": "broker URLs, comma separated", "state-dir": "directory for everything the agent keeps", "trust": "trust bundle file",
-		"site": "site of this machine", "tags": "tags of this machine, comma separated", "metrics": "address of /metrics and /healthz", "hostname": "name to show instead of the machine's own",
+		"servers": "broker URLs, comma separated", "state-dir": "directory for everything the agent keeps", "site": "site of this machine", "tags": "tags of this machine, comma separated", "metrics": "address of /metrics and /healthz", "hostname": "name to show instead of the machine's own",
 	} {
 		flags[name] = c.Flags().String(name, "", help)
 	}
+	c.Flags().StringVar(&from, "token-file", "", "file with the token to enrol with, if this machine has not enrolled (else $"+tokenVariable+")")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		given := map[string]string{}
 		for name, value := range flags {
@@ -30,18 +37,24 @@ func runCommand(file *string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return run(c, conf)
+		source := func() (enrolment.Token, error) { return readToken(from, c.InOrStdin(), false) }
+		return underManager(c.Context(), conf, func(ctx context.Context, log io.Writer) error { return run(ctx, conf, source, log) })
 	}
 	return c
 }
 
-func run(c *cobra.Command, conf config) error {
-	log, err := daemon.NewLogger(os.Stderr, conf.Log)
+func run(ctx context.Context, conf config, source tokenSource, output io.Writer) error {
+	ctx, stop := daemon.UntilSignal(ctx)
+	defer stop()
+	log, err := daemon.NewLogger(output, conf.Log)
 	if err != nil {
 		return err
 	}
 	options, err := conf.options()
 	if err != nil {
+		return err
+	}
+	if options.Enrolment, err = identity(ctx, conf, source, log); err != nil {
 		return err
 	}
 	registry := daemon.NewRegistry()
@@ -55,8 +68,25 @@ func run(c *cobra.Command, conf config) error {
 		a.Close()
 		return err
 	}
-	ctx, stop := daemon.UntilSignal(c.Context())
-	defer stop()
-	fmt.Fprintf(c.ErrOrStderr(), "chandler-agent %s: agent %s\n", agent.Version, a.ID())
+	fmt.Fprintf(output, "chandler-agent %s: agent %s\n", agent.Version, a.ID())
 	return daemon.Run(ctx, daemon.RunOptions{Log: log}, daemon.Part{Name: "agent", Run: a.Run}, daemon.Part{Name: "monitor", Run: monitor.Run})
+}
+
+// identity opens the machine's identity; one that has none enrols, if it was given a token.
+func identity(ctx context.Context, conf config, source tokenSource, log *slog.Logger) (*enrol.Keeper, error) {
+	k, facts, err := conf.keeper(ctx, log)
+	if err != nil {
+		return nil, err
+	}
+	if k.Enrolled() {
+		return k, os.Unsetenv(tokenVariable) // not for the programs that the agent starts
+	}
+	err = enrolWith(ctx, k, source, facts)
+	if errors.Is(err, errNoToken) {
+		return nil, fmt.Errorf("this machine has not enrolled; `chandler-agent enrol` does it: %w", err)
+	}
+	if err != nil && !k.Enrolled() { // else it waits for approval, as it says in its log
+		return nil, err
+	}
+	return k, nil
 }

@@ -44,7 +44,19 @@ func printStatus(c *cobra.Command, s agent.Status) error {
 	if s.Connected {
 		broker = "connected"
 	}
-	fmt.Fprintf(w, "agent\t%s (%s)\nstate\t%s, version %s\nfleet\t%s\nbroker\t%s %v\nas of\t%s\n\n", s.ID, s.Facts.Hostname, running, s.Version, s.Fleet, broker, s.Servers, s.Written.Local().Format(time.DateTime))
+	fleet := s.Fleet
+	if id := s.Identity; id != nil {
+		fleet = fmt.Sprintf("%s, trust bundle %d", s.Fleet, id.Trust)
+		said := string(id.Phase)
+		if id.Refused != "" {
+			said += fmt.Sprintf(" (%s: %.200q)", id.Refused, id.Why)
+		}
+		if !id.Expires.IsZero() {
+			said += ", expires " + shown(id.Expires)
+		}
+		fmt.Fprintf(w, "identity\t%s\n", said)
+	}
+	fmt.Fprintf(w, "agent\t%s (%s)\nstate\t%s, version %s\nfleet\t%s\nbroker\t%s %v\nas of\t%s\n\n", s.ID, s.Facts.Hostname, running, s.Version, fleet, broker, s.Servers, s.Written.Local().Format(time.DateTime))
 	for _, f := range s.Freezes {
 		fmt.Fprintf(w, "frozen\t%s by %s: %s\n", f.ID, f.By, f.Why)
 	}

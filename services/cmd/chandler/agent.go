@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +17,7 @@ const silentAfter = 15 * time.Minute
 
 func newAgent(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "agent", Short: "The machines of the fleet"}
-	cmd.AddCommand(agentList(a), agentShow(a), agentHistory(a))
+	cmd.AddCommand(agentList(a), agentShow(a), agentHistory(a), agentApprove(a), agentSetKind(a), agentArchive(a), agentRevoke(a))
 	return cmd
 }
 
@@ -39,24 +40,77 @@ func (a *app) agentColumns() listing[events.AgentView] {
 	}
 }
 
+// agentFlags choose what agent ls lists.
+type agentFlags struct {
+	where, state, silent string
+	pending              bool
+}
+
 func agentList(a *app) *cobra.Command {
-	var query events.AgentQuery
+	var f agentFlags
 	cmd := &cobra.Command{
 		Use: "ls", Short: "List agents", Args: cobra.NoArgs,
-		Example: `  chandler agent ls --where 'agent.os == "linux" && "office" in agent.tags'`,
+		Long: `Lists the agents that have told their facts. With --pending or --state it lists identities instead: who
+has enrolled, and what became of it.`,
+		Example: `  chandler agent ls --where 'agent.os == "linux" && "office" in agent.tags'
+  chandler agent ls --silent 30d
+  chandler agent ls --pending`,
 		RunE: a.connected(func(cmd *cobra.Command, c *client, _ []string) error {
-			if err := checkExpression("--where", query.Where); err != nil {
+			if err := checkExpression("--where", f.where); err != nil {
 				return err
 			}
-			found, err := ask(cmd.Context(), c, events.AgentList, query)
-			if err != nil {
-				return err
+			if f.pending {
+				f.state = string(events.EnrolmentPending)
 			}
-			return a.agentColumns().show(cmd, a.output, found.Agents)
+			if f.state != "" {
+				return a.listEnrolments(cmd, c, f)
+			}
+			return a.listAgents(cmd, c, f)
 		}),
 	}
-	cmd.Flags().StringVar(&query.Where, "where", "", "only agents whose facts satisfy this CEL expression")
+	cmd.Flags().StringVar(&f.where, "where", "", "only agents whose facts satisfy this CEL expression")
+	cmd.Flags().BoolVar(&f.pending, "pending", false, "those that wait for approval")
+	cmd.Flags().StringVar(&f.state, "state", "", "identities in this state: "+joined(enrolmentStates())+", or any")
+	cmd.Flags().StringVar(&f.silent, "silent", "", "only agents that were last seen longer ago than this (30d)")
+	cmd.MarkFlagsMutuallyExclusive("pending", "state", "silent")
+	completeWords(cmd, "state", append(collect(enrolmentStates(), func(s events.EnrolmentState) string { return string(s) }), anyState)...)
 	return cmd
+}
+
+// anyState stands for identities in every state.
+const anyState = "any"
+
+func (a *app) listAgents(cmd *cobra.Command, c *client, f agentFlags) error {
+	found, err := ask(cmd.Context(), c, events.AgentList, events.AgentQuery{Where: f.where})
+	if err == nil && f.silent != "" {
+		found.Agents, err = a.silentSince(found.Agents, f.silent)
+	}
+	if err != nil {
+		return err
+	}
+	return a.agentColumns().show(cmd, a.output, found.Agents)
+}
+
+func (a *app) listEnrolments(cmd *cobra.Command, c *client, f agentFlags) error {
+	state := events.EnrolmentState(f.state)
+	switch {
+	case f.state == anyState:
+		state = ""
+	case !slices.Contains(enrolmentStates(), state):
+		return fmt.Errorf("--state %q: it must be one of %s, %s", f.state, joined(enrolmentStates()), anyState)
+	}
+	all, err := enrolments(cmd.Context(), c, state)
+	if err != nil {
+		return err
+	}
+	kept, fault, err := whose(all, f.where)
+	if err != nil {
+		return err
+	}
+	if fault != nil {
+		note(cmd.ErrOrStderr(), "%v", fault)
+	}
+	return a.enrolmentColumns().show(cmd, a.output, kept)
 }
 
 func agentShow(a *app) *cobra.Command {

@@ -2,18 +2,22 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/shirou/gopsutil/v4/disk"
 
 	"chandler/events"
+	"chandler/events/access"
 )
 
 const (
@@ -22,6 +26,10 @@ const (
 	syncInterval = 10 * time.Second
 	// storeShare is the part of the free disk that the streams may fill together.
 	storeShare = 0.5
+	// tlsTimeout bounds a handshake; thousands may come at once after a restart.
+	tlsTimeout = 10 * time.Second
+	// accountSync is how often brokers of a cluster compare what accounts may; a single one has none to ask.
+	accountSync = time.Minute
 )
 
 // broker is a nats-server in this process.
@@ -30,45 +38,94 @@ type broker struct {
 	scale  float64
 }
 
-// startBroker keeps its files in dir and listens on host:port. It gives up when ctx ends: opening a large
-// store takes a while.
-func startBroker(ctx context.Context, dir, listen string, log *slog.Logger) (*broker, error) {
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil {
-		return nil, fmt.Errorf("broker: address %q is not host:port: %w", listen, err)
-	}
-	number, err := strconv.Atoi(port)
-	if err != nil || number < 0 || number > 65535 {
-		return nil, fmt.Errorf("broker: port %q is not a number up to 65535", port)
-	}
-	if number == 0 {
-		number = natsserver.RANDOM_PORT
-	}
-	if err := checkListen("broker", listen); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("broker: make directory: %w", err)
-	}
-	usage, err := disk.Usage(dir)
-	if err != nil {
-		return nil, fmt.Errorf("broker: ask for the free space of %s: %w", dir, err)
-	}
-	scale, store := streamSizes(usage.Free)
-	server, err := natsserver.NewServer(&natsserver.Options{
-		ServerName: "chandler", Host: host, Port: number, JetStream: true, StoreDir: dir, JetStreamMaxStore: store,
-		SyncInterval: syncInterval, MaxPayload: events.MaxPayload, NoSigs: true,
-	})
+// brokerOptions say what an embedded broker is.
+type brokerOptions struct {
+	Dir    string // of what it stores
+	Listen string // host:port
+	// Identity is the directory of the fleet's identities, Accounts that of what its accounts may. Without
+	// them the broker asks nobody who he is, which is for tests alone.
+	Identity, Accounts string
+	TLS                *tls.Config // nil: clear text
+	Log                *slog.Logger
+}
+
+// startBroker gives up when ctx ends: opening a large store takes a while.
+func startBroker(ctx context.Context, o brokerOptions) (*broker, error) {
+	options, err := o.nats()
 	if err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
-	server.SetLoggerV2(brokerLog{log.With("component", "broker")}, false, false, false)
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("broker: make directory: %w", err)
+	}
+	usage, err := disk.Usage(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("broker: ask for the free space of %s: %w", o.Dir, err)
+	}
+	scale, store := streamSizes(usage.Free)
+	options.JetStreamMaxStore = store
+	server, err := natsserver.NewServer(options)
+	if err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
+	}
+	server.SetLoggerV2(brokerLog{o.Log.With("component", "broker")}, false, false, false)
 	b := &broker{server, scale}
-	if err := b.start(ctx, listen); err != nil {
+	if err := b.start(ctx, o.Listen); err != nil {
 		b.close()
 		return nil, err
 	}
 	return b, nil
+}
+
+// nats are the options of the nats-server.
+func (o brokerOptions) nats() (*natsserver.Options, error) {
+	host, port, err := net.SplitHostPort(o.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("address %q is not host:port: %w", o.Listen, err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil || number < 0 || number > 65535 {
+		return nil, fmt.Errorf("port %q is not a number up to 65535", port)
+	}
+	if number == 0 {
+		number = natsserver.RANDOM_PORT
+	}
+	if err := checkListen("listen", o.Listen); err != nil {
+		return nil, err
+	}
+	options := &natsserver.Options{
+		ServerName: "chandler", Host: host, Port: number, JetStream: true, StoreDir: o.Dir,
+		SyncInterval: syncInterval, MaxPayload: events.MaxPayload, NoSigs: true,
+	}
+	if o.TLS != nil {
+		options.TLS, options.TLSConfig, options.TLSTimeout = true, o.TLS.Clone(), tlsTimeout.Seconds()
+	}
+	if o.Identity == "" {
+		return options, nil
+	}
+	return options, o.authenticate(options)
+}
+
+// authenticate makes the broker let in only users of the operator's accounts. What accounts may is in a
+// directory, where an administrator's changes (who was revoked) are kept.
+func (o brokerOptions) authenticate(options *natsserver.Options) error {
+	fleet, err := readFleet(o.Identity)
+	if err != nil {
+		return err
+	}
+	operator, err := natsserver.ReadOperatorJWT(filepath.Join(o.Identity, operatorName))
+	if err != nil {
+		return fmt.Errorf("read the operator: %w", err)
+	}
+	if operator.Subject != fleet.Operator {
+		return fmt.Errorf("%s is of operator %s, and %s says %s", operatorName, operator.Subject, fleetName, fleet.Operator)
+	}
+	resolver, err := natsserver.NewDirAccResolver(o.Accounts, 0, accountSync, natsserver.NoDelete)
+	if err != nil {
+		return fmt.Errorf("open the accounts %s: %w", o.Accounts, err)
+	}
+	options.TrustedOperators, options.SystemAccount, options.AccountResolver = []*jwt.OperatorClaims{operator}, fleet.Accounts[access.System], resolver
+	return nil
 }
 
 // start opens the store and waits until the broker takes connections. When ctx ends, the opening of the
@@ -107,6 +164,31 @@ func streamSizes(free uint64) (scale float64, store int64) {
 }
 
 func (b *broker) url() string { return localURL(b.server.ClientURL()) }
+
+// address is where it listens, host:port.
+func (b *broker) address() string { return b.server.Addr().String() }
+
+// answered says which requests of a service nobody takes yet. account is where they are made; empty: in the
+// only one.
+func (b *broker) answered(account, service string) error {
+	listed, err := b.server.Subsz(&natsserver.SubszOptions{Subscriptions: true, Account: account, Limit: maxSubscriptions})
+	if err != nil {
+		return err
+	}
+	taken := map[string]bool{}
+	for _, sub := range listed.Subs {
+		taken[sub.Subject] = true
+	}
+	for _, c := range events.Calls() {
+		if c.Service == service && !taken[c.Filter()] {
+			return fmt.Errorf("it does not answer %s", c.Verb)
+		}
+	}
+	return nil
+}
+
+// maxSubscriptions bounds what is listed of them, with every agent that is back before the services.
+const maxSubscriptions = 1 << 20
 
 // sizeScale is that of an embedded broker; one that runs elsewhere has the declared sizes.
 func (b *broker) sizeScale() float64 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -15,49 +16,70 @@ func newContext(a *app) *cobra.Command {
 }
 
 func contextAdd(a *app) *cobra.Command {
-	c := connection{}
+	given := connection{}
 	cmd := &cobra.Command{
-		Use: "add NAME --server URL", Short: "Make or change a context, and select it if there is no other", Args: cobra.ExactArgs(1),
+		Use: "add NAME [--server URL]", Short: "Make or change a context, and select it if there is no other", Args: cobra.ExactArgs(1),
+		Long: `Makes a context, or changes what flags name of one that is there. Files and directories stay where they are;
+the context only names them. --flag '' takes a value away.`,
+		Example: `  chandler context add oslo --server tls://broker.example:4222 --credentials ada.creds --ca ca.pem`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c.Name = args[0]
-			return a.addContext(cmd, c)
+			given.Name = args[0]
+			return a.addContext(cmd, given)
 		},
 	}
-	cmd.Flags().StringVar(&c.Server, "server", "", "address of the broker, or several separated by commas")
-	cmd.Flags().StringVar(&c.Caller, "caller", defaultCaller, "name that the services' audit shows")
-	cmd.Flags().StringVar(&c.SigningKey, "signing-key", "", "file of the key that signs orders")
-	cmd.Flags().StringVar(&c.Trust, "trust", "", "file of the trust bundle that the fleet's agents hold")
-	_ = cmd.MarkFlagRequired("server")
+	for _, f := range given.settings() {
+		cmd.Flags().StringVar(f.value, f.flag, "", f.usage)
+	}
 	return cmd
 }
 
-// addContext keeps a context whose files are there.
-func (a *app) addContext(cmd *cobra.Command, c connection) error {
+// setting is one part of a context that a flag sets.
+type setting struct {
+	flag, usage string
+	value       *string
+	kind        settingKind
+}
+
+type settingKind int
+
+const (
+	settingWord settingKind = iota
+	settingFile
+	settingDirectory
+	settingKey // a file, or a key that an agent holds
+)
+
+// settings are what flags of `context add` change.
+func (c *connection) settings() []setting {
+	return []setting{
+		{"server", "address of the broker, or several separated by commas", &c.Server, settingWord},
+		{"credentials", "file with the NATS user to connect as (`chandler user add` makes it)", &c.Credentials, settingFile},
+		{"ca", "file with the authority that signed the fleet's certificates", &c.CA, settingFile},
+		{"administrator", "directory of the operator's keys, which `chandler up` made", &c.Administrator, settingDirectory},
+		{"trust-dir", "directory that `chandler trust init` made", &c.TrustDir, settingDirectory},
+		{"signing-key", "key that signs orders: a file, or ssh-agent:FINGERPRINT", &c.SigningKey, settingKey},
+		{"data", "data directory of the server, where it is on this machine", &c.Data, settingDirectory},
+		{"caller", "name that the services' audit shows, on a broker that asks for no credentials", &c.Caller, settingWord},
+	}
+}
+
+// addContext changes what was given of a context, whose files must be there.
+func (a *app) addContext(cmd *cobra.Command, given connection) error {
 	store, err := a.contexts()
 	if err != nil {
 		return err
 	}
-	if err := c.validate(); err != nil {
+	there, err := exists(store.file(given.Name))
+	if err != nil {
 		return err
 	}
-	for _, file := range []struct {
-		flag string
-		name *string
-	}{{"signing-key", &c.SigningKey}, {"trust", &c.Trust}} {
-		if *file.name == "" {
-			continue
-		}
-		if info, err := os.Stat(*file.name); err != nil {
-			return fmt.Errorf("--%s: %w", file.flag, err)
-		} else if !info.Mode().IsRegular() {
-			return fmt.Errorf("--%s: %s is not a file", file.flag, *file.name)
-		}
-		if *file.name, err = filepath.Abs(*file.name); err != nil {
+	c := connection{Name: given.Name, Caller: defaultCaller}
+	if there {
+		if c, err = store.load(given.Name); err != nil {
 			return err
 		}
 	}
-	there, err := exists(store.file(c.Name))
-	if err != nil {
+	if err := c.change(cmd, given); err != nil {
 		return err
 	}
 	if err := store.save(c); err != nil {
@@ -78,6 +100,61 @@ func (a *app) addContext(cmd *cobra.Command, c connection) error {
 		chosen = ", and is selected"
 	}
 	return a.answer(cmd, contextRow{c, selected == c.Name}, c.Name, "context %s %s: %s as %s%s", c.Name, done, c.Server, c.Caller, chosen)
+}
+
+// change takes over what flags gave. The administrator's directory has the first administrator's credentials,
+// and says which fleet it is of; credentials say who the caller is.
+func (c *connection) change(cmd *cobra.Command, given connection) error {
+	from := given.settings()
+	for i, to := range c.settings() {
+		if !cmd.Flags().Changed(to.flag) {
+			continue
+		}
+		value, err := to.check(*from[i].value)
+		if err != nil {
+			return err
+		}
+		*to.value = value
+	}
+	if c.Server == "" {
+		return fmt.Errorf("context %s is new: say --server", c.Name)
+	}
+	if cmd.Flags().Changed("administrator") && c.Administrator != "" {
+		fleet, err := readFleet(c.Administrator)
+		if err != nil {
+			return fmt.Errorf("--administrator: %w", err)
+		}
+		c.Fleet = fleet.Fleet
+		if there, _ := exists(c.Credentials); !there && !cmd.Flags().Changed("credentials") {
+			c.Credentials = filepath.Join(c.Administrator, adminCreds)
+		}
+	}
+	if c.Credentials != "" {
+		user, err := readUser(c.Credentials)
+		if err != nil {
+			return err
+		}
+		clear(user.seed)
+		c.Caller = user.name
+	}
+	return c.validate()
+}
+
+// check makes paths absolute, and refuses what is not there.
+func (s setting) check(value string) (string, error) {
+	if s.kind == settingWord || value == "" || s.kind == settingKey && strings.HasPrefix(value, "ssh-agent:") {
+		return value, nil
+	}
+	info, err := os.Stat(value)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("--%s: %w", s.flag, err)
+	case s.kind == settingDirectory && !info.IsDir():
+		return "", fmt.Errorf("--%s: %s is not a directory", s.flag, value)
+	case s.kind != settingDirectory && !info.Mode().IsRegular():
+		return "", fmt.Errorf("--%s: %s is not a file", s.flag, value)
+	}
+	return filepath.Abs(value)
 }
 
 func contextUse(a *app) *cobra.Command {
@@ -113,8 +190,10 @@ var contextColumns = listing[contextRow]{
 		{"NAME", false, func(r contextRow) any { return r.Name }},
 		{"SERVER", false, func(r contextRow) any { return r.Server }},
 		{"CALLER", false, func(r contextRow) any { return r.Caller }},
+		{"FLEET", true, func(r contextRow) any { return r.Fleet }},
+		{"CREDENTIALS", true, func(r contextRow) any { return r.Credentials }},
 		{"SIGNING KEY", true, func(r contextRow) any { return r.SigningKey }},
-		{"TRUST", true, func(r contextRow) any { return r.Trust }},
+		{"TRUST", true, func(r contextRow) any { return r.TrustDir }},
 	},
 }
 
@@ -155,7 +234,8 @@ func contextShow(a *app) *cobra.Command {
 				return err
 			}
 			return writeDetail(cmd.OutOrStdout(), a.output, c, c.Name, []field{
-				{"Name", c.Name}, {"Server", c.Server}, {"Caller", c.Caller}, {"Signing key", c.SigningKey}, {"Trust", c.Trust},
+				{"Name", c.Name}, {"Server", c.Server}, {"Caller", c.Caller}, {"Fleet", c.Fleet}, {"Credentials", c.Credentials}, {"CA", c.CA},
+				{"Administrator", c.Administrator}, {"Data", c.Data}, {"Trust directory", c.TrustDir}, {"Signing key", c.SigningKey},
 			})
 		},
 	}

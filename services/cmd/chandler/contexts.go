@@ -16,14 +16,20 @@ import (
 	"chandler/events"
 )
 
-// connection is a context: where a fleet's broker is, and who speaks to it with which key. It holds no
-// secret, only the names of files.
+// connection is a context: where a fleet's broker is, who speaks to it, and where what he signs with lies. It
+// holds no secret, only the names of files and directories.
 type connection struct {
-	Name       string `json:"name"`
-	Server     string `json:"server"`
-	Caller     string `json:"caller"`                // last token of every request, audited by the services
-	SigningKey string `json:"signing_key,omitempty"` // file of the key that signs orders
-	Trust      string `json:"trust,omitempty"`       // file of the trust bundle that agents hold
+	Name   string `json:"name"`
+	Server string `json:"server"`
+	// Caller is the last token of every request, audited by the services; with credentials it is their name.
+	Caller        string `json:"caller"`
+	Fleet         string `json:"fleet,omitempty"`         // name of the fleet; empty: not known here
+	Credentials   string `json:"credentials,omitempty"`   // file of the NATS user to connect as; empty: nobody
+	CA            string `json:"ca,omitempty"`            // file of the authority that signed the fleet's certificates
+	Administrator string `json:"administrator,omitempty"` // directory of the operator's keys, which make and revoke users
+	Data          string `json:"data,omitempty"`          // data directory of the server, where it is on this machine
+	TrustDir      string `json:"trust_dir,omitempty"`     // directory that `trust init` made
+	SigningKey    string `json:"signing_key,omitempty"`   // key that signs orders: a file, or "ssh-agent:…"
 }
 
 const (

@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"chandler/events"
-	"chandler/events/bus"
 	"chandler/services/content/publish"
 	"chandler/services/daemon"
 )
@@ -38,11 +37,12 @@ func newDemo(a *app) *cobra.Command {
 	d := &demo{app: a}
 	cmd := &cobra.Command{
 		Use: "demo", Short: "See it work: broker, services and agents on this machine install a real package", Args: cobra.NoArgs,
-		Long: `Starts an embedded broker, every service, and agents that install into throwaway directories; publishes a
-package, deploys it, shows what happens, and ends by itself: with 0 only if every agent succeeded. Needs no
-root, no network and no configuration, and leaves nothing behind.
+		Long: `Starts an embedded broker, every service, and agents that enrol by a token and install into throwaway
+directories; publishes a package, deploys it, shows what happens, and ends by itself: with 0 only if every
+agent succeeded. Everything is as in a real fleet, with TLS, an identity for everybody, and signatures. Needs
+no root, no network and no configuration, and leaves nothing behind.
 
-This demonstration keeps the key that signs orders beside the services. A real fleet does not.`,
+This demonstration keeps all keys beside the services. A real fleet does not.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return d.run(cmd) },
 	}
 	cmd.Flags().IntVar(&d.agents, "agents", 3, "how many agents, 1 to 50")
@@ -94,7 +94,7 @@ func (d *demo) run(cmd *cobra.Command) (err error) {
 	return errors.Join(err, agents.wait(), d.server.close())
 }
 
-// start brings up the broker and every service, with keys of their own.
+// start brings up the broker and every service, with identities and certificates of their own.
 func (d *demo) start(ctx context.Context) error {
 	log, err := daemon.NewLogger(os.Stderr, daemon.LogConfig{Level: "error"})
 	if err != nil {
@@ -104,24 +104,48 @@ func (d *demo) start(ctx context.Context) error {
 	if err := os.MkdirAll(at.data, 0o700); err != nil {
 		return err
 	}
-	if _, err := makeKeys(at.key(), at.trust()); err != nil {
+	if _, err := ensureIdentities(at, at.administrator()); err != nil {
 		return err
 	}
-	trust, err := readTrust(at.trust())
+	fleet, err := readFleet(at.identity())
 	if err != nil {
 		return err
 	}
 	const anyPort = "127.0.0.1:0"
-	d.server, err = startServer(ctx, serverOptions{Data: at.data, Listen: anyPort, HTTP: anyPort, Metrics: anyPort, Services: services(), Fleet: trust.Fleet, Replicas: 1, Log: log})
+	shown, err := tlsFlags{on: true}.certificate(at, at.administrator(), namesOf([]string{anyPort}, ""), d.now())
 	if err != nil {
 		return err
 	}
-	d.step("broker and services are up: %s, metrics http://%s/metrics", d.server.URL, d.server.Metrics)
-	where := connection{Name: "demo", Server: d.server.URL, Caller: defaultCaller, SigningKey: at.key(), Trust: at.trust()}
+	d.server, err = startServer(ctx, serverOptions{Data: at.data, Identity: at.identity(), Listen: anyPort, HTTP: anyPort, Metrics: anyPort, TLS: shown.config, Services: services(), Replicas: 1, Log: log})
+	if err != nil {
+		return err
+	}
+	d.step("broker and services are up, with TLS: %s, metrics https://%s/metrics", d.server.URL, d.server.Metrics)
+	where := connection{Name: "demo", Server: shown.reached(d.server.URL), Caller: defaultCaller, Fleet: fleet.Fleet, CA: shown.ca, Administrator: at.administrator(),
+		Credentials: filepath.Join(at.administrator(), adminCreds)}
 	if d.client, err = dial(where, d.timeout); err != nil {
 		return errors.Join(err, d.server.close())
 	}
+	if err := d.beginTrust(ctx, fleet.Fleet); err != nil {
+		d.client.bus.Conn().Close()
+		return errors.Join(err, d.server.close())
+	}
 	return nil
+}
+
+// beginTrust makes the keys that agents trust, as trust init.
+func (d *demo) beginTrust(ctx context.Context, fleet string) error {
+	bundle, err := d.app.beginTrust(ctx, d.client, trustPlan{dir: filepath.Join(d.dir, "trust"), fleet: fleet, roots: 3, rootsNeeded: 2, deployersNeeded: 1, name: "demo", now: d.now()})
+	if err != nil {
+		return err
+	}
+	d.step("fleet %s trusts its keys: %s, %s (kept here beside the services; a real fleet's are not)", fleet, plural(len(bundle.Roots.Keys), "root", "roots"), plural(len(bundle.Keys), "deployer", "deployers"))
+	return nil
+}
+
+// signer is the demonstration's own: its key is not encrypted.
+func (d *demo) signer(ctx context.Context) (signer, error) {
+	return d.app.signer(ctx, d.client, &asking{app: d.app})
 }
 
 // play is the administrator's part: publish, collect, deploy, watch.
@@ -155,15 +179,23 @@ func (d *demo) publish(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make the package: %w", err)
 	}
-	plan, err := publish.Read(ctx, dir, publish.Options{Now: d.now})
+	s, err := d.signer(ctx)
 	if err != nil {
 		return err
 	}
-	published, err := publish.Upload(ctx, plan, contentServer{d.client}, nil, func(int64, int64) {})
+	plan, err := publish.Read(ctx, dir, publish.Options{Now: d.now, Seal: s.seal})
 	if err != nil {
 		return err
 	}
-	d.step("package %s@%s published: %s, manifest %.12s", demoPackage, published.Manifest.Version, byteSize(published.Manifest.Size()), published.Digest)
+	web, err := d.client.web()
+	if err != nil {
+		return err
+	}
+	published, err := publish.Upload(ctx, plan, contentServer{d.client}, web, func(int64, int64) {})
+	if err != nil {
+		return err
+	}
+	d.step("package %s@%s signed and published: %s, manifest %.12s", demoPackage, published.Manifest.Version, byteSize(published.Manifest.Size()), published.Digest)
 	return nil
 }
 
@@ -184,7 +216,7 @@ func (d *demo) awaitAgents(ctx context.Context) error {
 const demoDeployment = "hello-everybody"
 
 func (d *demo) deploy(ctx context.Context) error {
-	signer, err := loadSigner(d.client.connection)
+	s, err := d.signer(ctx)
 	if err != nil {
 		return err
 	}
@@ -193,16 +225,12 @@ func (d *demo) deploy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.Fleet = signer.trust.Fleet
-	collection, err := fillOrder(ctx, d.client, &o, f)
+	o.Fleet = s.trust.Fleet
+	collection, err := d.fillOrder(ctx, d.client, s, &o, f)
 	if err != nil {
 		return err
 	}
-	envelope, err := signer.sign(o)
-	if err != nil {
-		return err
-	}
-	if _, err := ask(bus.WithTrace(ctx, newTrace()), d.client, events.DeploymentCreate, events.DeploymentRequest{Envelope: envelope}); err != nil {
+	if _, err := sendOrder(ctx, d.client, s, o, collection, false); err != nil {
 		return err
 	}
 	d.step("deployment %s signed and sent: %s@%s/%s to %s, %s", o.Deployment, o.Package, o.Version, o.Program, o.Collection, plural(len(collection.Members), "machine", "machines"))

@@ -14,11 +14,12 @@ import (
 
 	"chandler/agent"
 	"chandler/agent/detect"
+	"chandler/agent/enrol"
 	"chandler/agent/execute/systemrunner"
 	"chandler/agent/fetch"
 	"chandler/agent/fetch/dpsource"
 	"chandler/agent/supervise"
-	"chandler/events/order"
+	"chandler/events/enrolment"
 )
 
 // newSupervise makes this program able to watch over the runs of the demonstration's agents, as
@@ -35,21 +36,23 @@ type demoAgents struct {
 	err error
 }
 
+// startDemoAgents makes a token as token create does, and lets every agent enrol with it.
 func startDemoAgents(ctx context.Context, d *demo) (*demoAgents, error) {
-	data, err := os.ReadFile(d.client.Trust)
+	secret, _, err := d.makeToken(ctx, d.client, "demo", tokenFlags{uses: d.agents, expires: "1h", site: "demo"})
 	if err != nil {
 		return nil, err
 	}
-	trust, err := order.ParseTrust(data)
+	token, err := enrolment.ParseToken(secret)
 	if err != nil {
 		return nil, err
 	}
 	list := make([]*agent.Agent, d.agents)
 	for i := range list {
-		if list[i], err = newDemoAgent(d, fmt.Sprintf("demo-%d", i+1), trust); err != nil {
+		if list[i], err = newDemoAgent(ctx, d, fmt.Sprintf("demo-%d", i+1), token); err != nil {
 			return nil, closeAgents(list[:i], err)
 		}
 	}
+	d.step("token made; %s enrolled with it, each with a key and an identity of its own", plural(d.agents, "agent has", "agents have"))
 	all := &demoAgents{}
 	for _, a := range list {
 		all.wg.Go(func() {
@@ -75,9 +78,10 @@ func (all *demoAgents) wait() error {
 	return all.err
 }
 
-func newDemoAgent(d *demo, name string, trust order.Trust) (*agent.Agent, error) {
+func newDemoAgent(ctx context.Context, d *demo, name string, token enrolment.Token) (*agent.Agent, error) {
 	dir := filepath.Join(d.dir, name)
-	root, scripts := filepath.Join(dir, "root"), filepath.Join(dir, "state", "scripts")
+	state, root := filepath.Join(dir, "state"), filepath.Join(dir, "root")
+	scripts := filepath.Join(state, "scripts")
 	if err := errors.Join(makeDemoRoot(root), os.MkdirAll(scripts, 0o700)); err != nil {
 		return nil, err
 	}
@@ -87,11 +91,37 @@ func newDemoAgent(d *demo, name string, trust order.Trust) (*agent.Agent, error)
 	}
 	env := []string{"DEMO_ROOT=" + root}
 	tool := detect.Exec(env)
-	source := dpsource.New(dpsource.Options{})
-	return agent.New(agent.Options{
-		StateDir: filepath.Join(dir, "state"), Servers: []string{d.server.URL}, Trust: trust, Hostname: name, Site: "demo", Environment: env,
-		Supervisor: []string{self, "supervise"}, Runner: systemrunner.New(), Sources: map[string]fetch.Source{"http": source, "https": source},
+	trusted, err := trustCertificate(d.client.CA)
+	if err != nil {
+		return nil, err
+	}
+	source := dpsource.New(dpsource.Options{TLS: trusted})
+	o := agent.Options{
+		StateDir: state, Hostname: name, Environment: env, Supervisor: []string{self, "supervise"}, Runner: systemrunner.New(),
+		Sources:      map[string]fetch.Source{"http": source, "https": source},
 		Kinds:        map[string]detect.Kind{detect.KindScript: detect.Script{Run: tool, Dir: scripts}, detect.KindFile: detect.File{}},
 		ReconnectMax: time.Second, Log: slog.New(slog.DiscardHandler),
-	})
+	}
+	if o.Enrolment, err = enrolDemoAgent(ctx, o, token); err != nil {
+		return nil, fmt.Errorf("enrol %s: %w", name, err)
+	}
+	return agent.New(o)
+}
+
+// enrolDemoAgent does what chandler-agent install does. All agents here are on one machine, as clones would be:
+// a fleet keeps those apart by their keys.
+func enrolDemoAgent(ctx context.Context, o agent.Options, token enrolment.Token) (*enrol.Keeper, error) {
+	keeper, err := enrol.New(enrol.Options{Dir: o.StateDir, Log: o.Log})
+	if err != nil {
+		return nil, err
+	}
+	facts, machine, err := agent.ReadFacts(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := keeper.BindMachine(machine); err != nil {
+		return nil, err
+	}
+	facts.ID = keeper.ID()
+	return keeper, keeper.Enrol(ctx, token, facts)
 }

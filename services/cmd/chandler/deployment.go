@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -10,7 +11,7 @@ import (
 
 func newDeployment(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "deployment", Short: "One program to one collection"}
-	cmd.AddCommand(deploymentCreate(a), deploymentList(a), deploymentShow(a), deploymentWatch(a),
+	cmd.AddCommand(deploymentCreate(a), deploymentSign(a), deploymentResign(a), deploymentList(a), deploymentShow(a), deploymentWatch(a),
 		deploymentChange(a, "pause", "Release no further agents; what was released goes on", events.DeploymentPause, "is paused: no further agents are released; to withdraw those released, use stop"),
 		deploymentChange(a, "resume", "Go on releasing agents", events.DeploymentResume, "goes on"),
 		deploymentStop(a), deploymentRetry(a), deploymentRemove(a))
@@ -42,6 +43,7 @@ func (a *app) deploymentColumns() listing[events.DeploymentView] {
 			{"RELEASED", true, func(r v) any { return countCell(r.Released) }},
 			{"SUCCEEDED", false, state(events.Succeeded)},
 			{"FAILED", false, state(events.Failed)},
+			{"SIGNERS", true, func(r v) any { return r.Signers }},
 			{"REVISION", true, func(r v) any { return r.Revision }},
 			{"DEADLINE", true, func(r v) any { return a.optionalCell(r.Deadline) }},
 			{"EXPIRES", true, func(r v) any { return a.optionalCell(r.Expires) }},
@@ -80,7 +82,7 @@ func deploymentShow(a *app) *cobra.Command {
 func (a *app) writeDeployment(cmd *cobra.Command, view events.DeploymentView) error {
 	fields := []field{
 		{"Name", view.Deployment}, {"Program", programText(view.DeploymentNotice)}, {"Collection", view.Collection}, {"Target", view.Expression},
-		{"Life", view.Life}, {"Why", view.Why}, {"Revision", view.Revision}, {"Order", view.Order},
+		{"Life", view.Life}, {"Why", view.Why}, {"Signed by", signersText(view)}, {"Revision", view.Revision}, {"Order", view.Order},
 		{"Available", a.optionalTime(view.Available)}, {"Deadline", a.optionalTime(view.Deadline)}, {"Expires", a.optionalTime(view.Expires)},
 		{"Order valid until", a.longTime(view.NotAfter)}, {"Created", a.longTime(view.At)}, {"By", view.By},
 		{"Members", count(view.Members)}, {"Released", count(view.Released)},
@@ -89,6 +91,15 @@ func (a *app) writeDeployment(cmd *cobra.Command, view events.DeploymentView) er
 		fields = append(fields, field{"Jobs", progressText(*view.Progress)}, field{"Reasons", reasonsText(*view.Progress)})
 	}
 	return writeDetail(cmd.OutOrStdout(), a.output, view, view.Deployment, fields)
+}
+
+// signersText names who signed, and of a draft how many are needed.
+func signersText(view events.DeploymentView) string {
+	text := strings.Join(view.Signers, ", ")
+	if view.Life == events.LifeDraft {
+		return fmt.Sprintf("%s; %d signatures are needed", cellOr(text, "nobody"), view.Needed)
+	}
+	return text
 }
 
 // deploymentChange makes a command that asks for one change of a deployment.

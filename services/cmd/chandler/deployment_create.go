@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"chandler/events/bus"
 	"chandler/events/manifest"
 	"chandler/events/order"
+	"chandler/events/trust"
 )
 
 // confirmAbove is the number of machines from which on the deployment's name must be typed, or --yes given.
@@ -26,26 +26,30 @@ const confirmAbove = 1000
 type createFlags struct {
 	packageRef, program, to                    string
 	available, deadline, expires, rerun, valid string
-	yes, dryRun, watch, revise                 bool
+	yes, dryRun, watch, revise, draft          bool
 	revision                                   uint64 // 0: the one that follows
+	asked                                      *asking
 }
 
 func deploymentCreate(a *app) *cobra.Command {
 	var f createFlags
 	cmd := &cobra.Command{
 		Use: "create NAME --package PACKAGE[@VERSION] --program PROGRAM --to COLLECTION", Short: "Sign a deployment and send it", Args: cobra.ExactArgs(1),
-		Long: `The order is signed here, with the key of the context. Agents obey the signature, not the services.
+		Long: `The order is signed here, with the key of the context. Agents obey the signature, not the services. Where the
+fleet's trust asks for several signatures, --draft keeps the order until others have signed it too, with
+deployment sign.
 
 Times are RFC 3339 (2026-12-01T08:00:00Z), local with a zone ("2026-12-01T08:00 Europe/Oslo"), or from now
 (+36h).`,
 		Example: `  chandler deployment create hello-everywhere --package hello --program install --to workstations --watch`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			o, err := a.proposal(args[0], f)
-			if err != nil {
-				return err
-			}
-			return a.connected(func(cmd *cobra.Command, c *client, _ []string) error { return a.create(cmd, c, o, f) })(cmd, args)
-		},
+	}
+	f.asked = a.asksPassphrase(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		o, err := a.proposal(args[0], f)
+		if err != nil {
+			return err
+		}
+		return a.connected(func(cmd *cobra.Command, c *client, _ []string) error { return a.create(cmd, c, o, f) })(cmd, args)
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.packageRef, "package", "", "package, and its version; without one the newest published")
@@ -59,7 +63,8 @@ Times are RFC 3339 (2026-12-01T08:00:00Z), local with a zone ("2026-12-01T08:00 
 	flags.BoolVar(&f.yes, "yes", false, fmt.Sprintf("do not ask, also for %s machines and more", count(confirmAbove)))
 	flags.BoolVar(&f.dryRun, "dry-run", false, "show what would be signed, and for how many machines; send nothing")
 	flags.BoolVar(&f.watch, "watch", false, "follow the deployment to its end, as `deployment watch`")
-	flags.Uint64Var(&f.revision, "revision", 0, "sign this revision: for a name that was used and removed, where agents refuse to go back")
+	flags.Uint64Var(&f.revision, "revision", 0, "sign this revision instead of the one that follows")
+	flags.BoolVar(&f.draft, "draft", false, "keep the order until others have signed it too: where one signature is not enough")
 	flags.BoolVar(&f.revise, "revise", false, "replace the deployment of this name by its next revision")
 	for _, name := range []string{"package", "program", "to"} {
 		_ = cmd.MarkFlagRequired(name)
@@ -90,17 +95,18 @@ func (a *app) proposal(name string, f createFlags) (order.Order, error) {
 }
 
 func (a *app) create(cmd *cobra.Command, c *client, o order.Order, f createFlags) error {
-	name := o.Deployment
-	signer, err := loadSigner(c.connection)
+	s, err := a.signer(cmd.Context(), c, f.asked)
 	if err != nil {
 		return err
 	}
-	o.Fleet = signer.trust.Fleet
-	collection, err := fillOrder(cmd.Context(), c, &o, f)
-	if err != nil {
+	if err := s.mayDeploy(); err != nil {
 		return err
 	}
-	envelope, err := signer.sign(o)
+	if err := a.checkDraft(s, o.Deployment, f.draft); err != nil {
+		return err
+	}
+	o.Fleet = s.trust.Fleet
+	collection, err := a.fillOrder(cmd.Context(), c, s, &o, f)
 	if err != nil {
 		return err
 	}
@@ -111,19 +117,55 @@ func (a *app) create(cmd *cobra.Command, c *client, o order.Order, f createFlags
 		note(cmd.ErrOrStderr(), "WARNING: agents of this version refuse programs with run: user (%s): they run administrative ones only", events.ContextUnsupported)
 	}
 	if f.dryRun {
+		if _, _, err := s.order(o); err != nil {
+			return err
+		}
 		return a.writeOrder(cmd, o)
 	}
-	if err := a.confirm(cmd, name, len(collection.Members), f.yes); err != nil {
+	if err := a.confirm(cmd, o.Deployment, len(collection.Members), f.yes); err != nil {
 		return err
 	}
-	view, err := ask(bus.WithTrace(cmd.Context(), newTrace()), c, events.DeploymentCreate, events.DeploymentRequest{Envelope: envelope, Include: collection.Include, Exclude: collection.Exclude})
+	view, err := sendOrder(cmd.Context(), c, s, o, collection, f.draft)
 	if err != nil {
 		return err
 	}
-	if f.watch {
-		return a.watch(cmd, c, name, false)
+	return a.tellCreated(cmd, c, view, f.watch)
+}
+
+// checkDraft says what is to be done where several must sign. Where one is enough a draft would be released
+// at once, which nobody means who asks for one.
+func (a *app) checkDraft(s signer, name string, draft bool) error {
+	switch {
+	case s.trust.Threshold > 1 && !draft:
+		return fmt.Errorf("each deployment needs the signatures of %d deployers: say --draft; the others then sign it with `%s deployment sign %s`", s.trust.Threshold, a.self, name)
+	case s.trust.Threshold == 1 && draft:
+		return errors.New("--draft: one signature is enough here, so that the deployment would begin at once: leave it out")
 	}
-	return a.answer(cmd, view, view.Deployment, "deployment %s is %s; follow with: %s deployment watch %s", name, view.Life, a.self, name)
+	return nil
+}
+
+// sendOrder signs an order, notes that, and hands it to scheduling.
+func sendOrder(ctx context.Context, c *client, s signer, o order.Order, collection events.CollectionView, draft bool) (events.DeploymentView, error) {
+	envelope, _, err := s.order(o)
+	if err != nil {
+		return events.DeploymentView{}, err
+	}
+	if err := (signedRevisions{s.dir}).note(o.Deployment, o.Revision); err != nil {
+		return events.DeploymentView{}, err
+	}
+	return ask(bus.WithTrace(ctx, newTrace()), c, events.DeploymentCreate, events.DeploymentRequest{Envelope: envelope, Include: collection.Include, Exclude: collection.Exclude, Draft: draft})
+}
+
+// tellCreated ends a command that sent an order.
+func (a *app) tellCreated(cmd *cobra.Command, c *client, view events.DeploymentView, watch bool) error {
+	if view.Life == events.LifeDraft {
+		return a.answer(cmd, view, view.Deployment, "deployment %s is a draft: signed by %s, %d signatures are needed; others sign it with: %s deployment sign %s",
+			view.Deployment, strings.Join(view.Signers, ", "), view.Needed, a.self, view.Deployment)
+	}
+	if watch {
+		return a.watch(cmd, c, view.Deployment, false)
+	}
+	return a.answer(cmd, view, view.Deployment, "deployment %s is %s; follow with: %s deployment watch %s", view.Deployment, view.Life, a.self, view.Deployment)
 }
 
 // times fills what the flags say about time into an order.
@@ -173,48 +215,56 @@ func (a *app) times(f createFlags) (order.Order, error) {
 
 // fillOrder looks up what the order binds: the package's manifest, the collection's definition, the
 // revision that follows.
-func fillOrder(ctx context.Context, c *client, o *order.Order, f createFlags) (events.CollectionView, error) {
+func (a *app) fillOrder(ctx context.Context, c *client, s signer, o *order.Order, f createFlags) (events.CollectionView, error) {
 	name, version, _ := strings.Cut(f.packageRef, "@")
 	found, err := ask(ctx, c, events.ContentShow, events.Named{Name: name, Version: version})
 	if err != nil {
 		return events.CollectionView{}, fmt.Errorf("--package: %w", err)
 	}
-	if err := checkFound(found, name, version); err != nil {
+	m, err := checkFound(found, s.trust, name, version)
+	if err != nil {
 		return events.CollectionView{}, err
 	}
-	program, ok := found.Manifest.Programs[f.program]
+	program, ok := m.Programs[f.program]
 	if !ok {
-		return events.CollectionView{}, fmt.Errorf("package %s@%s has no program %q; it has %s", found.Manifest.Package, found.Manifest.Version, f.program,
-			strings.Join(slices.Sorted(maps.Keys(found.Manifest.Programs)), ", "))
+		return events.CollectionView{}, fmt.Errorf("package %s@%s has no program %q; it has %s", m.Package, m.Version, f.program, strings.Join(programNames(m), ", "))
 	}
-	o.Package, o.Version, o.Manifest, o.Run = found.Manifest.Package, found.Manifest.Version, found.Digest, program.Run
-	collection, err := ask(ctx, c, events.CollectionShow, events.Named{Name: f.to})
+	o.Package, o.Version, o.Manifest, o.Run = m.Package, m.Version, found.Digest, program.Run
+	collection, err := fillTarget(ctx, c, o, f.to)
 	if err != nil {
 		return collection, fmt.Errorf("--to: %w", err)
 	}
-	o.Collection, o.Expression = collection.Name, collection.Expression
-	o.IncludeDigest, o.ExcludeDigest = order.ListDigest(collection.Include), order.ListDigest(collection.Exclude)
 	if o.Revision = f.revision; o.Revision == 0 {
-		o.Revision, err = nextRevision(ctx, c, o.Deployment, f.revise)
+		o.Revision, err = a.nextRevision(ctx, c, s, o.Deployment, f.revise)
 	}
 	return collection, err
 }
 
-// checkFound makes sure that what is about to be signed is what was asked for: whoever can speak on the
-// broker can answer in place of the content service.
-func checkFound(found events.PackageInfo, name, version string) error {
-	m := found.Manifest
-	if m.Package != name || version != "" && m.Version != version {
-		return fmt.Errorf("--package: asked for %s, the content service answered with %s@%s: nothing was signed", packageText(name, version), m.Package, m.Version)
-	}
-	data, err := manifest.Encode(m)
+// fillTarget takes over a collection's present definition.
+func fillTarget(ctx context.Context, c *client, o *order.Order, name string) (events.CollectionView, error) {
+	collection, err := ask(ctx, c, events.CollectionShow, events.Named{Name: name})
 	if err != nil {
-		return fmt.Errorf("--package: the answer is no manifest: %w", err)
+		return collection, err
 	}
-	if digest := events.DigestOf(data); digest != found.Digest {
-		return fmt.Errorf("--package: the answer for %s@%s does not hash to its digest (%.12s, not %.12s): nothing was signed", m.Package, m.Version, digest, found.Digest)
+	o.Collection, o.Expression = collection.Name, collection.Expression
+	o.IncludeDigest, o.ExcludeDigest = order.ListDigest(collection.Include), order.ListDigest(collection.Exclude)
+	return collection, nil
+}
+
+// checkFound makes sure that what is about to be signed is what was asked for, and what a publisher signed:
+// whoever can speak on the broker can answer in place of the content service.
+func checkFound(found events.PackageInfo, bundle trust.Bundle, name, version string) (events.Manifest, error) {
+	if digest := events.DigestOf(found.Envelope); digest != found.Digest {
+		return events.Manifest{}, fmt.Errorf("--package: the answer for %s does not hash to its digest (%.12s, not %.12s): nothing was signed", packageText(name, version), digest, found.Digest)
 	}
-	return nil
+	m, err := manifest.Verify(found.Envelope, bundle)
+	if err != nil {
+		return m, fmt.Errorf("--package: agents would refuse %s: %w; nothing was signed", packageText(name, version), err)
+	}
+	if m.Package != name || version != "" && m.Version != version {
+		return m, fmt.Errorf("--package: asked for %s, the content service answered with %s@%s: nothing was signed", packageText(name, version), m.Package, m.Version)
+	}
+	return m, nil
 }
 
 func packageText(name, version string) string {
@@ -222,21 +272,6 @@ func packageText(name, version string) string {
 		return name
 	}
 	return name + "@" + version
-}
-
-// nextRevision is 1 for a new deployment. Replacing one must be meant.
-func nextRevision(ctx context.Context, c *client, name string, revise bool) (uint64, error) {
-	there, err := ask(ctx, c, events.DeploymentShow, events.Named{Name: name})
-	if errors.Is(err, bus.ErrNotFound) {
-		return 1, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	if !revise {
-		return 0, fmt.Errorf("there is a deployment %q (%s, %s): choose another name, or replace it with --revise", name, programText(there.DeploymentNotice), there.Life)
-	}
-	return there.Revision + 1, nil
 }
 
 // writeOrder shows what would be signed.

@@ -12,15 +12,51 @@ import (
 	"chandler/events/order"
 )
 
+// helloFleet has its trust, one package and one collection.
 func helloFleet(t *testing.T) *fakeFleet {
 	t.Helper()
 	f := newFakeFleet(t)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.packages = []events.PackageInfo{{Digest: events.DigestOf([]byte("m")), Manifest: events.Manifest{Package: "hello", Version: "2.10-3",
-		Programs: map[string]events.Program{"install": {Run: events.RunAdministrative}, "remove": {Run: events.RunAdministrative}}}}}
-	f.collection = events.CollectionView{Collection: events.Collection{Name: "office", Expression: `agent.os == "linux"`, Exclude: []string{"agent0002"}}, Members: []string{"agent0001"}}
+	if code, _, stderr := command(t, f.app, "", "trust", "init", "--fleet", "example"); code != 0 {
+		t.Fatalf("trust init: exit code %d: %s", code, stderr)
+	}
+	hello := events.Program{Command: events.Command{Argv: []string{"sh", "hello.sh"}}, Run: events.RunAdministrative}
+	f.publish(t, events.Manifest{API: manifest.API, Package: "hello", Version: "2.10-3", Programs: map[string]events.Program{"install": hello, "remove": hello}})
+	f.set(func() {
+		f.collection = events.CollectionView{Collection: events.Collection{Name: "office", Expression: `agent.os == "linux"`, Exclude: []string{"agent0002"}}, Members: []string{"agent0001"}}
+	})
 	return f
+}
+
+// signer is the context's.
+func (f *fakeFleet) signer(t *testing.T) signer {
+	t.Helper()
+	where, err := f.app.current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := dial(where, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.bus.Conn().Close()
+	s, err := f.app.signer(t.Context(), c, &asking{app: f.app})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// publish puts the only package there is, signed by the context's key.
+func (f *fakeFleet) publish(t *testing.T, m events.Manifest) {
+	t.Helper()
+	m.Published = testNow
+	envelope, err := f.signer(t).seal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.set(func() {
+		f.packages = []events.PackageInfo{{Digest: events.DigestOf(envelope), Manifest: m, Envelope: envelope}}
+	})
 }
 
 var createHello = []string{"deployment", "create", "hello-everywhere", "--package", "hello", "--program", "install", "--to", "office"}
@@ -34,20 +70,13 @@ func TestADeploymentIsSignedAsAgentsWillReadIt(t *testing.T) {
 	if !strings.Contains(stderr, "1 machine now") {
 		t.Errorf("it does not say how many machines it reaches: %s", stderr)
 	}
-	c, err := f.app.current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := loadSigner(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := f.signer(t)
 	got, _, err := order.Verify(f.sent().Envelope, s.trust, testNow)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := order.Order{
-		Format: order.Format, Fleet: s.trust.Fleet, Deployment: "hello-everywhere", Revision: 1, Package: "hello", Version: "2.10-3", Manifest: digestOf(t, f.packages[0].Manifest),
+		Format: order.Format, Fleet: s.trust.Fleet, Deployment: "hello-everywhere", Revision: 1, Package: "hello", Version: "2.10-3", Manifest: f.packages[0].Digest,
 		Program: "install", Run: events.RunAdministrative, Collection: "office", Expression: `agent.os == "linux"`, ExcludeDigest: order.ListDigest([]string{"agent0002"}),
 		Assignments: []order.Assignment{{At: new(testNow.Add(24 * time.Hour))}}, Expires: new(time.Date(2026, 12, 24, 11, 0, 0, 0, time.UTC)),
 		Rerun: order.RerunNever, Issued: testNow, NotAfter: testNow.Add(order.DefaultValidity),
@@ -130,26 +159,61 @@ func TestMistakesOnTheCommandLineAreToldBeforeAnybodyIsAsked(t *testing.T) {
 
 func TestAProgramForUsersIsWarnedAbout(t *testing.T) {
 	f := helloFleet(t)
-	f.set(func() { f.packages[0].Manifest.Programs["install"] = events.Program{Run: events.RunUser} })
+	m := f.packages[0].Manifest
+	m.Programs = map[string]events.Program{"install": {Command: m.Programs["install"].Command, Run: events.RunUser}}
+	f.publish(t, m)
 	code, _, stderr := command(t, f.app, "", append(createHello, "--dry-run")...)
 	if code != 0 || !strings.Contains(stderr, "refuse programs with run: user") {
 		t.Errorf("exit code %d, %s", code, stderr)
 	}
 }
 
-func TestARevisionFollowsTheOneBefore(t *testing.T) {
-	f := helloFleet(t)
-	f.set(func() {
-		f.deployment = &events.DeploymentView{DeploymentNotice: events.DeploymentNotice{Revision: 4}, Life: events.LifeActive}
-		f.collection.Members = make([]string, confirmAbove)
-	})
-	if code, _, stderr := command(t, f.app, "", append(createHello, "--revise", "--yes")...); code != 0 {
-		t.Fatalf("exit code %d: %s", code, stderr)
+func TestARevisionFollowsEveryOneThatSomebodyKnows(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*fakeFleet)
+		args   []string
+		want   uint64
+	}{
+		"scheduling": {func(f *fakeFleet) { f.deployment = liveAt(4) }, []string{"--revise"}, 5},
+		"a draft": {func(f *fakeFleet) {
+			f.draft = &events.DraftView{DeploymentOrder: events.DeploymentOrder{DeploymentNotice: liveAt(6).DeploymentNotice}}
+		}, nil, 7},
+		"execution, which knows more than a scheduling that was restored": {func(f *fakeFleet) { f.deployment, f.progress = liveAt(4), &events.Progress{Revision: 9} }, []string{"--revise"}, 10},
+		"execution alone": {func(f *fakeFleet) { f.progress = &events.Progress{Revision: 9} }, nil, 10},
+		"whoever says it": {func(f *fakeFleet) { f.deployment = liveAt(4) }, []string{"--revision", "20"}, 20},
+		"nobody":          {func(*fakeFleet) {}, nil, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := helloFleet(t)
+			f.set(func() { c.change(f) })
+			if code, _, stderr := command(t, f.app, "", append(createHello, c.args...)...); code != 0 {
+				t.Fatalf("exit code %d: %s", code, stderr)
+			}
+			if got := f.sentRevision(t); got != c.want {
+				t.Fatalf("got revision %d, want %d", got, c.want)
+			}
+			f.set(func() { f.deployment, f.draft, f.progress = nil, nil, nil }) // every service was restored
+			if code, _, stderr := command(t, f.app, "", createHello...); code != 0 {
+				t.Fatalf("exit code %d: %s", code, stderr)
+			}
+			if got := f.sentRevision(t); got != c.want+1 {
+				t.Fatalf("after that, got revision %d, want %d", got, c.want+1)
+			}
+		})
 	}
+}
+
+func liveAt(revision uint64) *events.DeploymentView {
+	return &events.DeploymentView{DeploymentNotice: events.DeploymentNotice{Revision: revision}, Life: events.LifeActive}
+}
+
+func (f *fakeFleet) sentRevision(t *testing.T) uint64 {
+	t.Helper()
 	o, _, err := order.Open(f.sent().Envelope)
-	if err != nil || o.Revision != 5 {
-		t.Fatalf("got revision %d, %v", o.Revision, err)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return o.Revision
 }
 
 func TestManyMachinesAskForTheNameTyped(t *testing.T) {
@@ -164,30 +228,38 @@ func TestManyMachinesAskForTheNameTyped(t *testing.T) {
 	}
 }
 
-func TestAnAnswerThatIsNotWhatWasAskedForIsNotSigned(t *testing.T) {
-	m := events.Manifest{API: "chandler/v1", Package: "hello", Version: "1.0"}
-	right := events.PackageInfo{Manifest: m, Digest: digestOf(t, m)}
-	if err := checkFound(right, "hello", "1.0"); err != nil {
+func TestAnAnswerThatIsNotWhatAPublisherSignedIsNotSigned(t *testing.T) {
+	f := helloFleet(t)
+	s := f.signer(t)
+	right := f.packages[0]
+	if _, err := checkFound(right, s.trust, "hello", "2.10-3"); err != nil {
 		t.Fatal(err)
 	}
-	swapped := right
-	swapped.Digest = events.DigestOf([]byte("another manifest"))
-	for name, err := range map[string]error{
-		"another digest":  checkFound(swapped, "hello", ""),
-		"another package": checkFound(right, "goodbye", ""),
-		"another version": checkFound(right, "hello", "2.0"),
-	} {
-		if err == nil || !strings.Contains(err.Error(), "nothing was signed") {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-func digestOf(t *testing.T, m events.Manifest) string {
-	t.Helper()
-	data, err := manifest.Encode(m)
+	stranger, err := freshKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return events.DigestOf(data)
+	unsigned, err := manifest.Seal(right.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := manifest.Seal(right.Manifest, stranger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		found         events.PackageInfo
+		name, version string
+	}{
+		"another digest":         {events.PackageInfo{Digest: events.DigestOf([]byte("another")), Envelope: right.Envelope}, "hello", ""},
+		"another package":        {right, "goodbye", ""},
+		"another version":        {right, "hello", "2.0"},
+		"signed by nobody":       {events.PackageInfo{Digest: events.DigestOf(unsigned), Envelope: unsigned}, "hello", ""},
+		"signed by a stranger":   {events.PackageInfo{Digest: events.DigestOf(foreign), Envelope: foreign}, "hello", ""},
+		"no envelope, as of old": {events.PackageInfo{Digest: events.DigestOf(nil), Manifest: right.Manifest}, "hello", ""},
+	} {
+		if _, err := checkFound(c.found, s.trust, c.name, c.version); err == nil || !strings.Contains(err.Error(), "nothing was signed") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

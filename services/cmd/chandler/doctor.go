@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"chandler/events"
+	"chandler/events/access"
 	"chandler/events/bus"
 )
 
@@ -43,10 +45,12 @@ func problem(about, advice, format string, args ...any) finding {
 
 func newDoctor(a *app) *cobra.Command {
 	var reconcile bool
+	var data string
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Look for what is wrong: broker, streams, services, agents, orders, keys", Args: cobra.NoArgs,
 		Long: `Looks at everything that can be looked at from here and says what to do. Nothing is changed. The exit
-code is 1 if there is a problem; warnings do not count.
+code is 1 if there is a problem; warnings do not count. What a server keeps and where it listens is looked at
+on its own machine: where the context does not name its data directory, say --data there.
 
 With --reconcile it looks at nothing, but lets everybody tell again what they keep: scheduling every live
 deployment and whom it released, and agents every job. That is for a broker that lost or was restored from
@@ -60,6 +64,9 @@ nothing runs twice. In a large fleet it costs as much as a day's statuses.`,
 			if err != nil {
 				return err
 			}
+			if data != "" {
+				where.Data = data
+			}
 			found := a.examine(cmd.Context(), where)
 			if err := findingColumns.show(cmd, a.output, found); err != nil {
 				return err
@@ -72,6 +79,7 @@ nothing runs twice. In a large fleet it costs as much as a day's statuses.`,
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&data, "data", "", "data directory of a server on this machine (default: that of the context)")
 	cmd.Flags().BoolVar(&reconcile, "reconcile", false, "let services and agents tell again what they know of live deployments and jobs")
 	return cmd
 }
@@ -92,42 +100,42 @@ var findingColumns = listing[finding]{
 
 // examine runs every examination; without a broker only those that need none.
 func (a *app) examine(ctx context.Context, where connection) []finding {
-	found := examineKeys(where)
+	found := slices.Concat(a.examineKeys(where), a.examineFiles(where), a.examineServer(where))
 	c, err := dial(where, a.timeout)
 	if err != nil {
 		return append(found, problem("broker", "start it with `chandler up`, or choose another context", "%s does not answer: %v", where.Server, err))
 	}
 	defer c.bus.Conn().Close()
-	found = append(found, examineBroker(c)...)
-	for _, look := range []func(context.Context, *client) ([]finding, error){
-		examineTopology, examineServices, examineConsumers, a.examineDeadLetters, a.examineAgents, a.examineOrders, a.examineFreezes,
+	found = append(found, a.examineBroker(c)...)
+	for _, look := range []struct {
+		about          string
+		administrators bool // only they may look
+		at             func(context.Context, *client) ([]finding, error)
+	}{
+		{"topology", true, examineTopology}, {"services", false, examineServices}, {"readers", true, examineConsumers}, {"dead letters", true, a.examineDeadLetters},
+		{"trust bundle", false, examineTrust}, {"users", false, a.examineUsers}, {"agents", false, a.examineAgents}, {"orders", false, a.examineOrders}, {"freezes", false, a.examineFreezes},
 	} {
-		more, err := look(ctx, c)
+		if look.administrators && c.role != "" && c.role != access.Administrator {
+			found = append(found, warning(look.about, "an administrator sees it", "not looked at: your role, %s, may not", c.role))
+			continue
+		}
+		looking, stop := c.refusals.watch(ctx, "")
+		more, err := look.at(looking, c)
+		refused, denied := errors.AsType[*notAllowed](context.Cause(looking))
+		stop()
 		found = append(found, more...)
-		if err != nil && !errors.Is(err, bus.ErrUnavailable) { // a service that is away is told already
+		switch {
+		case err == nil || errors.Is(err, bus.ErrUnavailable): // a service that is away is told already
+		case denied:
+			found = append(found, warning(look.about, "an administrator sees more", "not looked at: %v", refused.in(c)))
+		default:
 			found = append(found, problem("examination", "mend what is said above first", "%v", err))
 		}
 	}
 	return found
 }
 
-func examineKeys(where connection) []finding {
-	if where.SigningKey == "" {
-		return []finding{warning("signing key", "needed only where deployments are created: chandler context add", "context %s names none", where.Name)}
-	}
-	s, err := loadSigner(where)
-	if err != nil {
-		return []finding{problem("signing key", "deployments cannot be created from here until this is mended", "%v", err)}
-	}
-	for _, k := range s.trust.Keys {
-		if k.Key == s.key.Public(k.Name).Key {
-			return []finding{ok("signing key", "readable by its owner alone, and trusted by agents that hold %s (fleet %s)", where.Trust, s.trust.Fleet)}
-		}
-	}
-	return []finding{problem("signing key", "use the key that belongs to the bundle", "agents that hold %s do not trust it", where.Trust)}
-}
-
-func examineBroker(c *client) []finding {
+func (a *app) examineBroker(c *client) []finding {
 	nc := c.bus.Conn()
 	rtt, err := nc.RTT()
 	if err != nil {
@@ -137,11 +145,26 @@ func examineBroker(c *client) []finding {
 	if nc.MaxPayload() < events.MaxPayload {
 		found = append(found, warning("broker", "set max_payload to 2MB", "it takes messages of %s bytes at most: of large events that nobody could take, only the beginning is kept", count(nc.MaxPayload())))
 	}
-	if _, err := nc.TLSConnectionState(); err != nil && !loopbackURL(nc.ConnectedUrl()) {
-		found = append(found, warning("broker", "give it a certificate before anything leaves this network", "the connection to %s is not encrypted", nc.ConnectedUrlRedacted()))
+	shown, err := nc.TLSConnectionState()
+	switch {
+	case err == nil:
+		for _, cert := range shown.PeerCertificates {
+			found = append(found, a.judgeCertificate("certificate", "renew it: an own one is renewed when `chandler up --tls` starts where ca.key is", cert)...)
+		}
+	case !loopbackURL(nc.ConnectedUrl()):
+		found = append(found, warning("listener broker", "serve it with TLS before anything leaves this network", "the connection to %s is not encrypted", nc.ConnectedUrlRedacted()))
+	case !present(c.Data): // examineServer knows better
+		if address, err := brokerListens(nc.ConnectedAddr()); err == nil && !loopback(address) {
+			found = append(found, warning("listener broker", "serve it with TLS before anything leaves this network", "it takes connections on %s too, without encryption", address))
+		}
 	}
-	if !nc.AuthRequired() && !loopbackURL(nc.ConnectedUrl()) {
-		found = append(found, warning("broker", "let it listen on loopback or a trusted network only", "it lets anybody in"))
+	const advice = "give it operator and accounts: `chandler up` does, deploy/nats says how for another"
+	switch {
+	case nc.AuthRequired():
+	case loopbackURL(nc.ConnectedUrl()):
+		found = append(found, warning("broker", advice, "it asks nobody who they are"))
+	default:
+		found = append(found, problem("broker", advice, "it asks nobody who they are"))
 	}
 	return found
 }

@@ -10,7 +10,7 @@ import (
 
 func newEvents(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "events", Short: "The events that everything here is made of"}
-	cmd.AddCommand(eventsTail(a), eventsTypes(a), eventsSchema(), eventsAsyncAPI())
+	cmd.AddCommand(eventsTail(a), eventsAudit(a), eventsTypes(a), eventsSchema(), eventsAsyncAPI())
 	return cmd
 }
 

@@ -28,6 +28,7 @@ func factTexts() map[string]factText {
 		"client_kind":       {"advanced (runs as the system) or legacy", `"advanced"`},
 		"domain_controller": {"whether it is a domain controller", "false"},
 		"memory_bytes":      {"memory in bytes", "8589934592"},
+		"trust":             {"version of the trust bundle that it holds", "3"},
 		"version":           {"version of the agent", `"` + version + `"`},
 		"privileged":        {"whether the agent runs as root or LocalSystem", "true"},
 		"offer_format":      {"newest form of offers that the agent reads", fmt.Sprint(events.OfferFormat)},

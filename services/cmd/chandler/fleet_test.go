@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -9,12 +11,14 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
 
 	"chandler/events"
 	"chandler/events/bus"
-	"chandler/events/manifest"
+	"chandler/events/trust"
 )
 
 // fakeFleet answers as the services would, from what a test put into it, on a real broker.
@@ -32,24 +36,32 @@ type fakeFleet struct {
 	freezes    []events.Freeze
 	jobs       []events.JobRow
 	stops      []events.StopAnswer // the first answers stop, the next each further question
+	bundles    [][]byte            // of trust
+
+	refuseTrust error // what hands over a bundle is answered
+	draft       *events.DraftView
+	progress    *events.Progress
 }
 
 func newFakeFleet(t *testing.T) *fakeFleet {
 	t.Helper()
 	dir := t.TempDir()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	b, err := startBroker(t.Context(), filepath.Join(dir, "broker"), "127.0.0.1:0", log)
+	b, err := startBroker(t.Context(), brokerOptions{Dir: filepath.Join(dir, "broker"), Listen: "127.0.0.1:0", Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.close)
 	f := &fakeFleet{app: testApp(map[string]string{"XDG_CONFIG_HOME": filepath.Join(dir, "config")})}
 	f.app.timeout = 0 // set by the flag's default
-	at := place{filepath.Join(dir, "data")}
-	if _, err := makeKeys(at.key(), at.trust()); err != nil {
+	store, err := f.app.contexts()
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.app.writeContext(b.url(), at); err != nil {
+	if err := store.save(connection{Name: localName, Server: b.url(), Caller: defaultCaller}); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.choose(localName); err != nil {
 		t.Fatal(err)
 	}
 	f.bus = f.serve(t, b, log)
@@ -88,6 +100,27 @@ func (f *fakeFleet) serve(t *testing.T, b *broker, log *slog.Logger) *bus.Bus {
 	return made
 }
 
+// awaitService waits until a service answers on so many endpoints: it is there for pings before it has
+// them all.
+func awaitService(ctx context.Context, nc *nats.Conn, name string, endpoints int) error {
+	subject, err := micro.ControlSubject(micro.InfoVerb, name, "")
+	if err != nil {
+		return err
+	}
+	for {
+		asking, cancel := context.WithTimeout(ctx, pingTime)
+		answer, err := nc.RequestWithContext(asking, subject, nil)
+		cancel()
+		var info micro.Info
+		if err == nil && json.Unmarshal(answer.Data, &info) == nil && len(info.Endpoints) >= endpoints {
+			return nil
+		}
+		if !pause(ctx, 10*time.Millisecond) {
+			return fmt.Errorf("service %s does not answer: %w", name, ctx.Err())
+		}
+	}
+}
+
 // set changes what the services answer.
 func (f *fakeFleet) set(change func()) {
 	f.mu.Lock()
@@ -113,13 +146,25 @@ func with[Req, Resp any](f *fakeFleet, call events.Call[Req, Resp], answer func(
 
 func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
 	return map[string][]bus.Endpoint{
-		"credentials": {with(f, events.AccountList, func(events.Nothing) (events.AccountViews, error) { return events.AccountViews{}, nil })},
+		"credentials": {
+			with(f, events.AccountList, func(events.Nothing) (events.AccountViews, error) { return events.AccountViews{}, nil }),
+			with(f, events.TrustShow, func(q events.TrustQuery) (events.TrustAnswer, error) {
+				return events.TrustAnswer{Bundles: slices.DeleteFunc(slices.Clone(f.bundles), func(envelope []byte) bool {
+					b, err := trust.Open(envelope)
+					return err == nil && b.Version <= q.Have
+				})}, nil
+			}),
+			with(f, events.TrustSet, func(r events.TrustRequest) (events.TrustNotice, error) {
+				if f.refuseTrust == nil {
+					f.bundles = append(f.bundles, r.Bundle)
+				}
+				return events.TrustNotice{}, f.refuseTrust
+			}),
+		},
 		"content": {with(f, events.ContentShow, func(n events.Named) (events.PackageInfo, error) {
 			for _, p := range f.packages {
 				if p.Manifest.Package == n.Name {
-					data, err := manifest.Encode(p.Manifest)
-					p.Digest = events.DigestOf(data)
-					return p, err
+					return p, nil
 				}
 			}
 			return events.PackageInfo{}, bus.NotFound(os.ErrNotExist)
@@ -137,6 +182,12 @@ func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
 				}
 				return *f.deployment, nil
 			}),
+			with(f, events.DeploymentDraft, func(events.Named) (events.DraftView, error) {
+				if f.draft == nil {
+					return events.DraftView{}, bus.NotFound(os.ErrNotExist)
+				}
+				return *f.draft, nil
+			}),
 			with(f, events.DeploymentCreate, func(r events.DeploymentRequest) (events.DeploymentView, error) {
 				f.received = &r
 				return events.DeploymentView{Life: events.LifeActive}, nil
@@ -145,6 +196,12 @@ func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
 			with(f, events.Why, func(events.WhyRequest) (events.WhyAnswer, error) { return events.WhyAnswer{Answers: f.decisions}, nil }),
 		},
 		"execution": {
+			with(f, events.ExecutionProgress, func(events.Named) (events.Progress, error) {
+				if f.progress == nil {
+					return events.Progress{}, bus.NotFound(os.ErrNotExist)
+				}
+				return *f.progress, nil
+			}),
 			with(f, events.ExecutionFreezes, func(events.Nothing) (events.FreezeList, error) { return events.FreezeList{Freezes: f.freezes}, nil }),
 			with(f, events.ExecutionJobs, func(events.JobQuery) (events.JobRows, error) { return events.JobRows{Jobs: f.jobs}, nil }),
 			with(f, events.ExecutionStop, func(events.StopRequest) (events.StopAnswer, error) { return f.stops[0], nil }),

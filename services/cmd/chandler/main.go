@@ -29,7 +29,7 @@ func groups(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newUp(a), newServe(a), newContext(a),
 		newPackage(a), newCollection(a), newDeployment(a), newFreeze(a), newUnfreeze(a),
-		newAgent(a), newWhy(a), newJob(a), newAccount(a),
+		newAgent(a), newWhy(a), newJob(a), newTrust(a), newToken(a), newUser(a), newAccount(a),
 		newEvents(a), newDoctor(a),
 		newDemo(a), newVersion(a), newSupervise(),
 	}

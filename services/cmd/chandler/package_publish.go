@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 
@@ -16,14 +17,17 @@ import (
 var errNameVersion = errors.New("say which version is to be removed: NAME@VERSION")
 
 // publishFlags are those of package publish, as typed.
-type publishFlags struct{ run, name, version string }
+type publishFlags struct {
+	run, name, version string
+	asked              *asking
+}
 
 func packagePublish(a *app) *cobra.Command {
 	var f publishFlags
 	cmd := &cobra.Command{
 		Use: "publish PATH", Short: "Publish a package: a directory with package.yaml, or a .deb, .rpm, .msi or script file", Args: cobra.ExactArgs(1),
-		Long: `Reads and checks the package here, uploads what the content service lacks, and publishes it. A published
-version never changes.
+		Long: `Reads and checks the package here, signs it with the key of the context, uploads what the content service
+lacks, and publishes it. Agents run nothing but what a publisher signed. A published version never changes.
 
 The programs of a .deb, .rpm, .msi or script are inferred; whose rights they run with is not: say --run.`,
 		Example: `  chandler package publish ./hello
@@ -32,6 +36,7 @@ The programs of a .deb, .rpm, .msi or script are inferred; whose rights they run
 			return a.publish(cmd, c, args[0], f)
 		}),
 	}
+	f.asked = a.asksPassphrase(cmd)
 	cmd.Flags().StringVar(&f.run, "run", "", "whose rights the programs of a file run with: user or administrative")
 	cmd.Flags().StringVar(&f.name, "name", "", "name of the package of a file, instead of what the file says")
 	cmd.Flags().StringVar(&f.version, "version", "", "version of the package of a file, instead of what the file says")
@@ -43,7 +48,14 @@ func (a *app) publish(cmd *cobra.Command, c *client, path string, f publishFlags
 	if err := checkPublish(path, f); err != nil {
 		return err
 	}
-	plan, err := a.readPackage(cmd, path, f)
+	s, err := a.signer(cmd.Context(), c, f.asked)
+	if err != nil {
+		return err
+	}
+	if err := s.mayPublish(); err != nil {
+		return err
+	}
+	plan, err := a.readPackage(cmd, path, f, s.seal)
 	if err != nil {
 		return err
 	}
@@ -52,8 +64,12 @@ func (a *app) publish(cmd *cobra.Command, c *client, path string, f publishFlags
 	}
 	m := plan.Manifest
 	_, lookErr := ask(cmd.Context(), c, events.ContentShow, events.Named{Name: m.Package, Version: m.Version})
+	web, err := c.web()
+	if err != nil {
+		return err
+	}
 	progress := newProgress(cmd.ErrOrStderr(), a.isTerminal(cmd.ErrOrStderr()), "upload", plan.Size())
-	published, err := publish.Upload(cmd.Context(), plan, contentServer{c}, nil, progress.set)
+	published, err := publish.Upload(cmd.Context(), plan, contentServer{c}, web, progress.set)
 	progress.finish(err == nil)
 	if err != nil {
 		return fmt.Errorf("publish %s: %w", path, err)
@@ -84,8 +100,8 @@ func checkPublish(path string, f publishFlags) error {
 }
 
 // readPackage reads the package; where it needs to know whose rights are meant, it asks on a terminal.
-func (a *app) readPackage(cmd *cobra.Command, path string, f publishFlags) (*publish.Plan, error) {
-	o := publish.Options{Run: events.RunMode(f.run), Name: f.name, Version: f.version, Now: a.now,
+func (a *app) readPackage(cmd *cobra.Command, path string, f publishFlags, seal func(events.Manifest) ([]byte, error)) (*publish.Plan, error) {
+	o := publish.Options{Run: events.RunMode(f.run), Name: f.name, Version: f.version, Now: a.now, Seal: seal,
 		Expression: func(e string) error { return checkExpression("expression", e) }}
 	plan, err := publish.Read(cmd.Context(), path, o)
 	if !errors.Is(err, publish.ErrNoRun) {
@@ -101,6 +117,18 @@ func (a *app) readPackage(cmd *cobra.Command, path string, f publishFlags) (*pub
 	}
 	o.Run = events.RunMode(typed)
 	return publish.Read(cmd.Context(), path, o)
+}
+
+// web is the client for the fleet's HTTP servers, whose certificates come from the context's authority; nil
+// where it names none.
+func (c connection) web() (*http.Client, error) {
+	trusted, err := trustCertificate(c.CA)
+	if err != nil || trusted == nil {
+		return nil, err
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = trusted
+	return &http.Client{Transport: transport}, nil
 }
 
 // contentServer is the content service as publishing sees it.

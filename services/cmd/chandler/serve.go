@@ -17,7 +17,8 @@ import (
 // (CHANDLER_HTTP_LISTEN for http.listen) override it.
 type serveConfig struct {
 	Server      []string `yaml:"server"`
-	Credentials string   `yaml:"credentials"` // file of a NATS user
+	Identity    string   `yaml:"identity"`    // directory of the fleet's identities
+	Credentials string   `yaml:"credentials"` // file of a NATS user, for one service
 	CA          string   `yaml:"ca"`          // file of the authority that signed the broker's certificate
 	Data        string   `yaml:"data"`
 	HTTP        struct {
@@ -27,6 +28,11 @@ type serveConfig struct {
 	Metrics struct {
 		Listen string `yaml:"listen"`
 	} `yaml:"metrics"`
+	TLS struct {
+		Cert string `yaml:"cert"` // files; both, or neither
+		Key  string `yaml:"key"`
+		CA   string `yaml:"ca"`
+	} `yaml:"tls"`
 	Replicas int              `yaml:"replicas"`
 	Log      daemon.LogConfig `yaml:"log"`
 }
@@ -45,6 +51,12 @@ func newServe(a *app) *cobra.Command {
 processes may run scheduling or execution: they share the work. Content and credentials keep files that every
 request must find (blobs, the keyset of accounts): run each of them once.
 
+Each service speaks to the broker as its own user. --identity names a directory as ` + "`chandler up`" + ` makes it
+in DATA/identity: fleet.json, provisioner.creds, services/SERVICE.creds, and for credentials agent-signing.nk
+and enrolment.jwt; leave out what belongs to services that run elsewhere. A single service may be given no more
+than its user with --credentials (` + "`chandler user add --role service-scheduling`" + ` makes that); streams and
+buckets must be there then.
+
 What is not said by a flag is taken from the environment (CHANDLER_HTTP_LISTEN for --http-listen), then
 from the file of --config.`,
 		Example: `  chandler serve scheduling execution --server nats://broker.example:4222 --replicas 3`,
@@ -61,12 +73,16 @@ from the file of --config.`,
 	flags.StringVar(&file, "config", "", "configuration file (YAML)")
 	for _, f := range []struct{ name, value, usage string }{
 		{"server", strings.Join(d.Server, ","), "address of the broker, or several separated by commas"},
-		{"credentials", "", "file with the NATS user to connect as"},
+		{"identity", "", "directory of the fleet's identities: each service's user, and that which makes streams"},
+		{"credentials", "", "file with the NATS user to connect as, for a single service"},
 		{"ca", "", "file with the authority that signed the broker's certificate"},
 		{"data", "", "directory of what is kept here: content's bytes, the key of accounts"},
 		{"http-listen", d.HTTP.Listen, "where package content is served"},
 		{"http-advertise", "", "address of that as agents reach it, if another"},
 		{"metrics-listen", d.Metrics.Listen, "where /metrics and /healthz are served"},
+		{"tls-cert", "", "serve content and metrics with TLS, by this certificate (PEM, with its chain)"},
+		{"tls-key", "", "key of --tls-cert (PEM)"},
+		{"tls-ca", "", "authority of --tls-cert that agents pin (PEM), where not every machine knows it"},
 		{"replicas", strconv.Itoa(d.Replicas), "replicas of each stream when it is made: 1, 3 or 5"},
 		{"log-level", d.Log.Level, "debug, info, warn or error"},
 		{"log-format", d.Log.Format, "text or json"},
@@ -97,6 +113,16 @@ func (a *app) serve(cmd *cobra.Command, names []string, c serveConfig) error {
 	if len(c.Server) == 0 {
 		return errors.New("say where the broker is: --server")
 	}
+	if c.Identity != "" && c.Credentials != "" {
+		return errors.New("--identity has a user for each service: leave --credentials out")
+	}
+	if c.Credentials != "" && len(names) > 1 {
+		return errors.New("--credentials is one user, and each service is another: run them by themselves, or say --identity")
+	}
+	shown, err := tlsFlags{cert: c.TLS.Cert, key: c.TLS.Key, ca: c.TLS.CA}.certificate(place{}, "", serverNames{}, a.now())
+	if err != nil {
+		return err
+	}
 	data, err := a.dataDirectory(c.Data)
 	if err != nil {
 		return err
@@ -106,8 +132,8 @@ func (a *app) serve(cmd *cobra.Command, names []string, c serveConfig) error {
 		return err
 	}
 	s, err := startServer(cmd.Context(), serverOptions{
-		Data: data, Server: c.Server, Credentials: c.Credentials, CA: c.CA, HTTP: c.HTTP.Listen, Advertise: c.HTTP.Advertise,
-		Metrics: c.Metrics.Listen, Services: names, Replicas: c.Replicas, Log: log,
+		Data: data, Identity: c.Identity, Server: c.Server, Credentials: c.Credentials, CA: c.CA, HTTP: c.HTTP.Listen, Advertise: c.HTTP.Advertise,
+		Metrics: c.Metrics.Listen, TLS: shown.config, Services: names, Replicas: c.Replicas, Log: log,
 	})
 	if err != nil {
 		return err

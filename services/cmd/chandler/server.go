@@ -2,37 +2,37 @@ package main
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"path/filepath"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/micro"
-
-	"chandler/events"
 	"chandler/services/daemon"
 )
 
 // serverOptions say what one process runs.
 type serverOptions struct {
-	// Data is the directory of everything that is kept here: broker/, content/, keys/.
+	// Data is the directory of everything that is kept here: broker/, accounts/, content/, keys/.
 	Data string
+	// Identity is the directory of the fleet's identities, from which each service takes its own. Empty: all
+	// speak as the user in the file Credentials, or as nobody.
+	Identity string
 	// Listen is where the embedded broker listens, host:port (port 0: any free one). Empty: no broker is
 	// embedded, and Server says where one is.
 	Listen string
 	Server []string
 	// Credentials and CA are files for the connection to Server; both may be empty.
 	Credentials, CA string
+	// TLS is for every listener; nil: clear text.
+	TLS *tls.Config
 	// HTTP is where content listens, host:port; Advertise is the address that agents are told, if they reach
 	// it by another.
 	HTTP, Advertise string
 	Metrics         string   // where /metrics and /healthz listen
 	Services        []string // which to run
-	Fleet           string   // name in the agents' trust bundle: orders for another are refused early; empty: only agents look
+	Fleet           string   // name of the fleet: orders for another are refused early; empty: that of Identity, or only agents look
 	Replicas        int      // of every stream, when they are made
 	Log             *slog.Logger
 	Clock           func() time.Time // nil: time.Now
@@ -57,14 +57,19 @@ const readyTime = 60 * time.Second
 func startServer(ctx context.Context, o serverOptions) (*server, error) {
 	s := &server{done: make(chan struct{})}
 	if o.Listen != "" {
-		embedded, err := startBroker(ctx, filepath.Join(o.Data, "broker"), o.Listen, o.Log)
+		at := place{o.Data}
+		embedded, err := startBroker(ctx, brokerOptions{Dir: at.broker(), Listen: o.Listen, Identity: o.Identity, Accounts: at.accounts(), TLS: o.TLS, Log: o.Log})
 		if err != nil {
 			return nil, err
 		}
 		s.broker, s.URL = embedded, embedded.url()
 	}
 	a := &assembly{serverOptions: o, registry: daemon.NewRegistry(), checks: map[string]daemon.Check{}, broker: s.broker}
-	if err := a.build(ctx); err != nil {
+	err := a.build(ctx)
+	if err == nil {
+		err = a.noteListeners()
+	}
+	if err != nil {
 		a.closeAll()
 		s.broker.close()
 		return nil, err
@@ -80,6 +85,7 @@ func startServer(ctx context.Context, o serverOptions) (*server, error) {
 		s.err = daemon.Run(running, daemon.RunOptions{Log: o.Log}, a.parts...)
 		a.closeAll()
 		s.broker.close()
+		a.forgetListeners()
 	}()
 	if err := s.ready(ctx, a); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -87,7 +93,8 @@ func startServer(ctx context.Context, o serverOptions) (*server, error) {
 	return s, nil
 }
 
-// ready waits until each service takes all its requests.
+// ready waits until each service takes all its requests, or, where the broker is elsewhere, says that it can
+// do its work.
 func (s *server) ready(ctx context.Context, a *assembly) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
@@ -99,41 +106,17 @@ func (s *server) ready(ctx context.Context, a *assembly) error {
 		}
 	}()
 	for _, name := range a.Services {
-		if err := awaitService(ctx, a.conns[0], name, declaredCalls(name)); err != nil {
-			return err
+		check := a.checks[name]
+		if s.broker != nil {
+			check = func(context.Context) error { return s.broker.answered(a.fleetAccount(), name) }
+		}
+		for err := check(ctx); err != nil; err = check(ctx) {
+			if !pause(ctx, 10*time.Millisecond) {
+				return fmt.Errorf("service %s is not ready: %w", name, err)
+			}
 		}
 	}
 	return nil
-}
-
-func declaredCalls(service string) (n int) {
-	for _, c := range events.Calls() {
-		if c.Service == service {
-			n++
-		}
-	}
-	return n
-}
-
-// awaitService waits until a service answers on so many endpoints: it is there for pings before it has
-// them all.
-func awaitService(ctx context.Context, nc *nats.Conn, name string, endpoints int) error {
-	subject, err := micro.ControlSubject(micro.InfoVerb, name, "")
-	if err != nil {
-		return err
-	}
-	for {
-		asking, cancel := context.WithTimeout(ctx, pingTime)
-		answer, err := nc.RequestWithContext(asking, subject, nil)
-		cancel()
-		var info micro.Info
-		if err == nil && json.Unmarshal(answer.Data, &info) == nil && len(info.Endpoints) >= endpoints {
-			return nil
-		}
-		if !pause(ctx, 10*time.Millisecond) {
-			return fmt.Errorf("service %s does not answer: %w", name, ctx.Err())
-		}
-	}
 }
 
 // wait blocks until the server has stopped and says why; nil after close, or when ctx ended.

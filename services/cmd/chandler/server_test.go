@@ -23,16 +23,8 @@ import (
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func TestAServerTellsTheHealthOfEachServiceAndRefusesOrdersOfAnotherFleet(t *testing.T) {
-	const anyPort = "127.0.0.1:0"
-	s, err := startServer(t.Context(), serverOptions{Data: t.TempDir(), Listen: anyPort, HTTP: anyPort, Metrics: anyPort, Services: services(), Fleet: "here", Replicas: 1, Log: discard()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := s.close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	f := newRealFleet(t)
+	s := f.server
 	status, says := health(t, s)
 	for deadline := time.Now().Add(readyTime); status != http.StatusOK && time.Now().Before(deadline); status, says = health(t, s) {
 		pause(t.Context(), 20*time.Millisecond) // services answer before they have read their state
@@ -41,11 +33,7 @@ func TestAServerTellsTheHealthOfEachServiceAndRefusesOrdersOfAnotherFleet(t *tes
 		t.Errorf("status %d: %s", status, diff)
 	}
 
-	c, err := dial(connection{Server: s.URL, Caller: "admin"}, 10*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.bus.Conn().Close()
+	c := f.admin(t)
 	key, err := order.NewKey(make([]byte, 32))
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +45,7 @@ func TestAServerTellsTheHealthOfEachServiceAndRefusesOrdersOfAnotherFleet(t *tes
 		t.Fatal(err)
 	}
 	_, err = ask(t.Context(), c, events.DeploymentCreate, events.DeploymentRequest{Envelope: envelope})
-	if err == nil || !strings.Contains(err.Error(), "for fleet elsewhere, this is here") {
+	if err == nil || !strings.Contains(err.Error(), "for fleet elsewhere, this is "+c.Fleet) {
 		t.Errorf("an order for another fleet: %v", err)
 	}
 }
@@ -77,7 +65,7 @@ func health(t *testing.T, s *server) (status int, says map[string]string) {
 }
 
 func TestADeadLetterHoldsTheLargestMessageWhole(t *testing.T) {
-	b, err := startBroker(t.Context(), filepath.Join(t.TempDir(), "broker"), "127.0.0.1:0", discard())
+	b, err := startBroker(t.Context(), brokerOptions{Dir: filepath.Join(t.TempDir(), "broker"), Listen: "127.0.0.1:0", Log: discard()})
 	if err != nil {
 		t.Fatal(err)
 	}

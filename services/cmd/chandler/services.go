@@ -1,12 +1,14 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 
+	"chandler/events/access"
 	"chandler/events/bus"
 	"chandler/services/content"
 	"chandler/services/credentials"
@@ -21,16 +23,30 @@ func services() []string { return []string{"scheduling", "content", "credentials
 func (a *assembly) makers() map[string]func(*bus.Bus) (service, error) {
 	return map[string]func(*bus.Bus) (service, error){
 		"scheduling": func(b *bus.Bus) (service, error) {
-			return scheduling.New(scheduling.Options{Bus: b, Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version, Fleet: a.Fleet, Provision: a.provision(b)})
+			return scheduling.New(scheduling.Options{Bus: b, Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version, Fleet: a.Fleet, Provision: a.provision})
 		},
-		"content": a.content,
-		"credentials": func(b *bus.Bus) (service, error) {
-			return credentials.New(credentials.Options{Bus: b, Dir: filepath.Join(a.Data, "keys"), Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version, Provision: a.provision(b)})
-		},
+		"content":     a.content,
+		"credentials": a.credentials,
 		"execution": func(b *bus.Bus) (service, error) {
 			return execution.New(execution.Options{Bus: b, Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version})
 		},
 	}
+}
+
+// credentials is given what it takes to make agents' identities, where this fleet has any.
+func (a *assembly) credentials(b *bus.Bus) (service, error) {
+	o := credentials.Options{Bus: b, Dir: filepath.Join(a.Data, "keys"), Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version, Provision: a.provision}
+	if a.identities != nil {
+		var err error
+		if o.AgentSigner, err = a.identities.agentSigner(); err != nil {
+			return nil, err
+		}
+		if o.EnrolmentJWT, err = a.identities.enrolmentJWT(); err != nil {
+			return nil, err
+		}
+		o.AgentsAccount = a.identities.fleet.Accounts[access.Agents]
+	}
+	return credentials.New(o)
 }
 
 // content opens its listener here, so that an address in use is told at once.
@@ -41,12 +57,13 @@ func (a *assembly) content(b *bus.Bus) (service, error) {
 	}
 	public := a.Advertise
 	if public == "" {
-		if public, err = publicURL(l.Addr()); err != nil {
+		if public, err = publicURL(scheme("http", a.TLS), l.Addr()); err != nil {
 			return nil, errors.Join(err, l.Close())
 		}
 	}
 	a.public = public
-	s, err := content.New(content.Options{Bus: b, Dir: filepath.Join(a.Data, "content"), Listener: l, PublicURL: public, Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version, Provision: a.provision(b)})
+	a.listens("content", l.Addr().String())
+	s, err := content.New(content.Options{Bus: b, Dir: filepath.Join(a.Data, "content"), Listener: l, TLS: a.TLS.Clone(), PublicURL: public, Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version, Provision: a.provision})
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -55,7 +72,7 @@ func (a *assembly) content(b *bus.Bus) (service, error) {
 
 // publicURL is how agents reach a listener: by its own address, or by this machine's name where it listens
 // on every address.
-func publicURL(listening net.Addr) (string, error) {
+func publicURL(scheme string, listening net.Addr) (string, error) {
 	host, port, err := net.SplitHostPort(listening.String())
 	if err != nil {
 		return "", err
@@ -65,5 +82,13 @@ func publicURL(listening net.Addr) (string, error) {
 			return "", fmt.Errorf("find the name under which agents reach content: %w; say --advertise", err)
 		}
 	}
-	return "http://" + net.JoinHostPort(host, port), nil
+	return scheme + "://" + net.JoinHostPort(host, port), nil
+}
+
+// scheme of addresses, with or without TLS.
+func scheme(plain string, config *tls.Config) string {
+	if config == nil {
+		return plain
+	}
+	return plain + "s"
 }

@@ -7,97 +7,120 @@ import (
 	"strings"
 	"testing"
 
-	"chandler/events"
-	"chandler/events/order"
+	"github.com/google/go-cmp/cmp"
+
+	"chandler/events/trust"
 )
 
-func testOrder(fleet string) order.Order {
-	return order.Order{Fleet: fleet, Deployment: "hello", Revision: 1, Package: "hello", Version: "1", Manifest: events.DigestOf(nil), Program: "install",
-		Run: events.RunUser, Collection: "all", Expression: "true", Assignments: []order.Assignment{{ASAP: true}}, Rerun: order.RerunNever,
-		Issued: testNow, NotAfter: testNow.Add(order.DefaultValidity)}
+func TestWithoutTrustNothingIsSignedAndTheCommandIsGiven(t *testing.T) {
+	f := newFakeFleet(t)
+	file := filepath.Join(t.TempDir(), "setup.sh")
+	if err := os.WriteFile(file, []byte("#!/bin/sh\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{createHello, {"package", "publish", file, "--run", "user", "--version", "1"}, {"token", "create"}, {"deployment", "resign", "x"}, {"trust", "show"}} {
+		f.set(func() { f.deployment = liveAt(1) })
+		if code, _, stderr := command(t, f.app, "", args...); code != 1 || !strings.Contains(stderr, "chandler trust init") {
+			t.Errorf("%v: exit code %d, %s", args, code, stderr)
+		}
+	}
+	if f.sent() != nil {
+		t.Error("something was sent")
+	}
 }
 
-func TestKeysAreMadeOnceAndStayMovedAway(t *testing.T) {
-	at := place{t.TempDir()}
-	made, err := makeKeys(at.key(), at.trust())
-	if err != nil || !made {
-		t.Fatalf("first start: made %v, %v", made, err)
-	}
-	s, err := loadSigner(connection{SigningKey: at.key(), Trust: at.trust()})
+func TestAServiceThatHandsOutOtherKeysIsFoundOut(t *testing.T) {
+	f := helloFleet(t)
+	rogue := trustPlan{dir: t.TempDir(), fleet: "example", roots: 1, rootsNeeded: 1, deployersNeeded: 1, name: "admin", now: testNow}
+	envelope, _, err := rogue.make()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.sign(testOrder(s.trust.Fleet)); err != nil {
+	b, err := trust.Open(envelope)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if runtime.GOOS != "windows" {
-		for name, want := range map[string]os.FileMode{at.key(): 0o600, filepath.Dir(at.key()): 0o700} {
-			if info, err := os.Stat(name); err != nil || info.Mode().Perm() != want {
-				t.Errorf("%s: %v, %v; want mode %o", name, info.Mode(), err, want)
-			}
+	b.Version = 7
+	signers, err := openRoots([]string{filepath.Join(rogue.dir, "root-1.key")}, &asking{app: f.app}, b, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if envelope, err = trust.Sign(b, signers...); err != nil {
+		t.Fatal(err)
+	}
+	f.set(func() { f.bundles = append(f.bundles, envelope) })
+	for _, args := range [][]string{createHello, {"token", "create"}, {"trust", "show"}} {
+		if code, _, stderr := command(t, f.app, "", args...); code != 1 || !strings.Contains(stderr, "does not follow the one accepted here") {
+			t.Errorf("%v: exit code %d, %s", args, code, stderr)
 		}
 	}
-	before, _ := os.ReadFile(at.trust())
-	if err := os.Remove(at.key()); err != nil {
-		t.Fatal(err)
+	if f.sent() != nil {
+		t.Error("an order was sent")
 	}
-	if made, err := makeKeys(at.key(), at.trust()); err != nil || made {
-		t.Fatalf("a start after the key was moved away: made %v, %v", made, err)
-	}
-	if after, _ := os.ReadFile(at.trust()); string(after) != string(before) {
-		t.Fatal("the fleet's trust changed")
+	f.set(func() { f.bundles = nil }) // it withholds everything: what was accepted still counts
+	if code, _, stderr := command(t, f.app, "", createHello...); code != 0 {
+		t.Errorf("exit code %d: %s", code, stderr)
 	}
 }
 
 func TestAKeyThatAgentsDoNotTrustSignsNothing(t *testing.T) {
-	one, two := place{t.TempDir()}, place{t.TempDir()}
-	for _, at := range []place{one, two} {
-		if _, err := makeKeys(at.key(), at.trust()); err != nil {
-			t.Fatal(err)
-		}
+	f := helloFleet(t)
+	stranger := filepath.Join(t.TempDir(), "stranger.key")
+	if _, err := writeNewKey(stranger, nil); err != nil {
+		t.Fatal(err)
 	}
-	s, err := loadSigner(connection{SigningKey: one.key(), Trust: two.trust()})
+	if code, _, stderr := command(t, f.app, "", "context", "add", localName, "--signing-key", stranger); code != 0 {
+		t.Fatal(stderr)
+	}
+	if code, _, stderr := command(t, f.app, "", createHello...); code != 1 || !strings.Contains(stderr, "agents would refuse this") || !strings.Contains(stderr, "trust add") {
+		t.Fatalf("exit code %d, %s", code, stderr)
+	}
+	where, err := f.app.current()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.sign(testOrder(s.trust.Fleet)); err == nil || !strings.Contains(err.Error(), "agents would refuse") {
-		t.Fatalf("got %v", err)
-	}
-	found := examineKeys(connection{SigningKey: one.key(), Trust: two.trust()})
-	if len(found) != 1 || found[0].State != stateProblem {
+	if found := f.app.examineKeys(where); found[len(found)-1].State != stateProblem {
 		t.Fatalf("doctor says %+v", found)
 	}
 }
 
-func TestAKeyThatOthersCanReadIsRefused(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("mode bits say nothing on Windows")
-	}
-	at := place{t.TempDir()}
-	if _, err := makeKeys(at.key(), at.trust()); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(at.key(), 0o640); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := loadSigner(connection{SigningKey: at.key(), Trust: at.trust()}); err == nil || !strings.Contains(err.Error(), "chmod 600") {
-		t.Fatalf("got %v", err)
-	}
-}
-
-func TestTwoServersCannotShareADataDirectory(t *testing.T) {
-	dir := t.TempDir()
-	unlock, err := lockDirectory(dir)
+func TestDoctorLooksAtKeys(t *testing.T) {
+	f := helloFleet(t)
+	where, err := f.app.current()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockDirectory(dir); err == nil || !strings.Contains(err.Error(), "another chandler") {
-		t.Fatalf("got %v", err)
+	states := func() (all []string) {
+		for _, found := range f.app.examineKeys(where) {
+			all = append(all, string(found.State)+" "+found.About)
+		}
+		return all
 	}
-	unlock()
-	again, err := lockDirectory(dir)
-	if err != nil {
-		t.Fatal(err)
+	if diff := cmp.Diff([]string{"warning root keys", "ok signing key"}, states()); diff != "" {
+		t.Error(diff)
 	}
-	again()
+	if runtime.GOOS != "windows" {
+		if err := os.Chmod(where.SigningKey, 0o640); err != nil {
+			t.Fatal(err)
+		}
+		if code, _, stderr := command(t, f.app, "", createHello...); code != 1 || !strings.Contains(stderr, "chmod 600") {
+			t.Errorf("exit code %d, %s", code, stderr)
+		}
+		if diff := cmp.Diff([]string{"warning root keys", "problem signing key"}, states()); diff != "" {
+			t.Error(diff)
+		}
+	}
+	for i := range 3 {
+		if err := os.Remove(filepath.Join(where.TrustDir, "root-"+string(rune('1'+i))+".key")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	where.SigningKey = ""
+	if diff := cmp.Diff([]string{"warning signing key"}, states()); diff != "" {
+		t.Error(diff)
+	}
+	where.TrustDir = t.TempDir()
+	if diff := cmp.Diff([]string{"warning trust"}, states()); diff != "" {
+		t.Error(diff)
+	}
 }

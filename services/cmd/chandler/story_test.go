@@ -4,12 +4,12 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"regexp"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"chandler/events"
@@ -21,26 +21,29 @@ func TestMain(m *testing.M) {
 }
 
 // TestStories runs testdata/script/*.txtar: each against a broker and all services of its own, with the
-// real command as a process. Their own commands: "agent ID HOST SITE" lets an agent report, "failed DEPLOYMENT
-// ID" lets one say that its job failed, "eventually PATTERN COMMAND…" repeats a chandler command until
+// real command as a process. Their own commands: "agent ID HOST SITE" lets an agent report, "enrol HOST
+// TOKENFILE" lets a machine enrol, "failed DEPLOYMENT ID" lets an agent say that its job failed, "eventually PATTERN COMMAND…" repeats a chandler command until
 // its output matches.
 func TestStories(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Setup:               func(env *testscript.Env) error { return storyServer(env) },
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"agent": reportAgent, "failed": reportFailure, "eventually": eventually},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"agent": reportAgent, "enrol": enrolMachine, "failed": reportFailure, "eventually": eventually},
 	})
 }
 
 func storyServer(env *testscript.Env) error {
 	const anyPort = "127.0.0.1:0"
 	at := place{filepath.Join(env.WorkDir, ".server")}
-	if _, err := makeKeys(at.key(), at.trust()); err != nil {
+	if err := os.MkdirAll(at.data, 0o700); err != nil {
+		return err
+	}
+	if _, err := ensureIdentities(at, at.administrator()); err != nil {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	s, err := startServer(env.T().(testing.TB).Context(), serverOptions{Data: at.data, Listen: anyPort, HTTP: anyPort, Metrics: anyPort, Services: services(), Replicas: 1, Log: log})
+	s, err := startServer(env.T().(testing.TB).Context(), serverOptions{Data: at.data, Identity: at.identity(), Listen: anyPort, HTTP: anyPort, Metrics: anyPort, Services: services(), Replicas: 1, Log: log})
 	if err != nil {
 		return err
 	}
@@ -55,7 +58,7 @@ func storyServer(env *testscript.Env) error {
 	env.Setenv("TZ", "UTC")
 	a := newApp()
 	a.getenv = func(name string) string { return map[string]string{"XDG_CONFIG_HOME": home}[name] }
-	_, err = a.writeContext(s.URL, at)
+	_, err = a.writeContext(s.URL, "", at, at.administrator())
 	return err
 }
 
@@ -65,14 +68,11 @@ func reportAgent(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: agent ID HOST SITE")
 	}
 	id := args[0]
-	nc, err := nats.Connect(ts.Getenv("SERVER"))
-	ts.Check(err)
-	defer nc.Close()
-	b, err := bus.New(bus.Options{Conn: nc, Source: events.AgentSource(id)})
-	ts.Check(err)
+	b := asAgent(ts, id)
+	defer b.Conn().Close()
 	report := events.AgentReport{At: time.Now(), Facts: events.Facts{ID: id, Hostname: args[1], Site: args[2], OS: "linux", OSName: "debian", OSVersion: "12", Arch: "amd64",
 		Addresses: []string{}, Tags: []string{}, ClientKind: events.Advanced, Version: "0.1.0", OfferFormat: events.OfferFormat, Zone: "UTC"}}
-	_, err = bus.Publish(context.Background(), b, events.AgentReported, events.Event[events.AgentReport]{ID: events.DeriveID("report", id), Subject: id, Data: report})
+	_, err := bus.Publish(context.Background(), b, events.AgentReported, events.Event[events.AgentReport]{ID: events.DeriveID("report", id), Subject: id, Data: report})
 	ts.Check(err)
 }
 
@@ -82,13 +82,14 @@ func reportFailure(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: failed DEPLOYMENT ID")
 	}
 	deployment, id := args[0], args[1]
-	c, err := dial(connection{Server: ts.Getenv("SERVER"), Caller: defaultCaller}, readyTime)
+	at := place{filepath.Join(ts.Getenv("WORK"), ".server")}
+	c, err := dial(connection{Server: ts.Getenv("SERVER"), Credentials: filepath.Join(at.administrator(), adminCreds)}, readyTime)
 	ts.Check(err)
 	defer c.bus.Conn().Close()
 	view, err := ask(context.Background(), c, events.DeploymentShow, events.Named{Name: deployment})
 	ts.Check(err)
-	b, err := bus.New(bus.Options{Conn: c.bus.Conn(), Source: events.AgentSource(id)})
-	ts.Check(err)
+	b := asAgent(ts, id)
+	defer b.Conn().Close()
 	s := events.JobStatus{Job: events.JobID(deployment, view.Revision, id, 0, ""), Deployment: deployment, Revision: view.Revision, Order: view.Order, Agent: id,
 		Attempt: 1, Transition: 1, State: events.Failed, Reason: events.ExitCode, At: time.Now()}
 	_, err = bus.Publish(context.Background(), b, events.JobFailed, events.Event[events.JobStatus]{ID: s.StatusID(), Subject: id, Time: s.At, Data: s})

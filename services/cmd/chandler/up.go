@@ -2,16 +2,19 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"chandler/events"
 	"chandler/services/daemon"
 )
 
@@ -22,8 +25,9 @@ const (
 
 // upFlags are those of up, as typed.
 type upFlags struct {
-	data, listen, http, advertise, metrics string
-	log                                    daemon.LogConfig
+	data, administrator, listen, http, advertise, metrics string
+	tls                                                   tlsFlags
+	log                                                   daemon.LogConfig
 }
 
 func newUp(a *app) *cobra.Command {
@@ -31,16 +35,29 @@ func newUp(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "up", Short: "Run the broker and every service in this process", Args: cobra.NoArgs,
 		Long: `Runs an embedded broker and every service until interrupted, and writes a context, so that the next
-commands need no flags. At its first start it makes a key that signs orders, and the trust bundle that
-agents are given.`,
+commands need no flags.
+
+The first start makes the fleet's identities: an operator, its accounts, a user for each service and one for
+you. The broker lets nobody in without one. What services need of it is in DATA/identity; the keys that make
+and revoke users are in DATA/administrator, or where --administrator-dir says, and no later start needs them:
+move that directory to where you administer the fleet from.
+
+With --tls, broker, content and metrics show certificates of an authority that is made for this fleet; with
+--tls-cert and --tls-key those of yours.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.up(cmd, f) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.data, "data", "", "directory of everything that is kept (default: the user's state directory, or /var/lib/chandler for root)")
+	flags.StringVar(&f.administrator, "administrator-dir", "", "directory of the keys that make users (default: DATA/administrator)")
 	flags.StringVar(&f.listen, "listen", defaultBroker, "where the broker listens")
 	flags.StringVar(&f.http, "http", defaultHTTP, "where package content is served")
-	flags.StringVar(&f.advertise, "advertise", "", "address of --http as agents reach it, if another (http://files.example:4280)")
+	flags.StringVar(&f.advertise, "advertise", "", "address of --http as agents reach it, if another (https://files.example:4280)")
 	flags.StringVar(&f.metrics, "metrics", daemon.DefaultListen, "where /metrics and /healthz are served")
+	flags.BoolVar(&f.tls.on, "tls", false, "serve with TLS, by an authority made for this fleet")
+	flags.StringSliceVar(&f.tls.names, "tls-name", nil, "further name or address by which this machine is reached, for its certificate")
+	flags.StringVar(&f.tls.cert, "tls-cert", "", "serve with TLS by this certificate (PEM, with its chain)")
+	flags.StringVar(&f.tls.key, "tls-key", "", "key of --tls-cert (PEM)")
+	flags.StringVar(&f.tls.ca, "tls-ca", "", "authority of --tls-cert that agents pin (PEM), where not every machine knows it")
 	flags.StringVar(&f.log.Level, "log-level", "warn", "debug, info, warn or error")
 	flags.StringVar(&f.log.Format, "log-format", "text", "text or json")
 	return cmd
@@ -49,10 +66,16 @@ agents are given.`,
 // place is where a server keeps its files.
 type place struct{ data string }
 
-func (p place) key() string   { return filepath.Join(p.data, "keys", "order.key") }
-func (p place) trust() string { return filepath.Join(p.data, "trust.json") }
+func (p place) broker() string        { return filepath.Join(p.data, "broker") }
+func (p place) identity() string      { return filepath.Join(p.data, partIdentity) }
+func (p place) accounts() string      { return filepath.Join(p.data, partAccounts) }
+func (p place) administrator() string { return filepath.Join(p.data, administration) }
+func (p place) tls() string           { return filepath.Join(p.data, "tls") }
 
 func (a *app) up(cmd *cobra.Command, f upFlags) error {
+	if err := f.tls.validate(); err != nil {
+		return err
+	}
 	data, err := a.dataDirectory(f.data)
 	if err != nil {
 		return err
@@ -67,18 +90,19 @@ func (a *app) up(cmd *cobra.Command, f upFlags) error {
 	}
 	defer unlock()
 	at := place{data}
-	if err := refuseLostTrust(at); err != nil {
-		return err
-	}
-	if _, err := makeKeys(at.key(), at.trust()); err != nil {
-		return fmt.Errorf("make the fleet's keys: %w", err)
-	}
-	trust, err := readTrust(at.trust())
+	administrator, err := f.administratorDirectory(at)
 	if err != nil {
 		return err
 	}
-	warnOpen(cmd, f)
-	s, err := startServer(cmd.Context(), f.options(data, trust.Fleet, log))
+	made, err := ensureIdentities(at, administrator)
+	if err != nil {
+		return err
+	}
+	shown, err := f.tls.certificate(at, administrator, namesOf([]string{f.listen, f.http, f.metrics}, f.advertise), a.now())
+	if err != nil {
+		return err
+	}
+	s, err := startServer(cmd.Context(), f.options(data, shown.config, log))
 	if err != nil && errors.Is(cmd.Context().Err(), context.Canceled) {
 		note(cmd.ErrOrStderr(), "stopped before it was up")
 		return nil
@@ -86,27 +110,60 @@ func (a *app) up(cmd *cobra.Command, f upFlags) error {
 	if err != nil {
 		return err
 	}
-	written, err := a.writeContext(s.URL, at)
+	written, err := a.writeContext(shown.reached(s.URL), shown.ca, at, administrator)
 	if err != nil {
 		return fmt.Errorf("write a context: %w", joinClose(err, s))
 	}
-	a.tellUp(cmd, f, at, s, written)
+	if err := a.registerUsers(cmd.Context(), written.connection, at); err != nil {
+		note(cmd.ErrOrStderr(), "note: the first users were not entered into the list of users, which the next start does again: %v", err)
+	}
+	warnOpen(cmd, f, at, shown, s.Content)
+	a.tellUp(cmd, f, at, s, written, made)
 	return s.wait()
 }
 
-// refuseLostTrust keeps a start from making a second fleet out of the first one's data: agents obey only
-// the keys of the bundle that they were given.
-func refuseLostTrust(at place) error {
-	trusted, err := exists(at.trust())
-	if err != nil || trusted {
+// registerUsers enters the users that the first start made into the list of users, so that they can be
+// revoked like others. It needs the first administrator's credentials.
+func (a *app) registerUsers(ctx context.Context, where connection, at place) error {
+	if !present(where.Credentials) || filepath.Base(where.Credentials) != adminCreds {
+		return nil
+	}
+	c, err := dial(where, a.timeout)
+	if err != nil {
 		return err
 	}
-	stored, err := exists(filepath.Join(at.data, "broker", "jetstream"))
-	if err != nil || !stored {
+	defer c.bus.Conn().Close()
+	listed, err := ask(ctx, c, events.UserList, events.Nothing{})
+	if err != nil {
 		return err
 	}
-	return fmt.Errorf("%s holds what a fleet stored, but its trust bundle %s is missing: put it back (every agent was given a copy, and so was whoever holds the signing key); "+
-		"for a new fleet, say another --data", at.data, at.trust())
+	made := identities{dir: at.identity()}
+	files := []string{where.Credentials, made.provisioner()}
+	for _, name := range services() {
+		files = append(files, made.service(name))
+	}
+	for _, file := range files {
+		user, err := readUser(file)
+		if err != nil {
+			return err
+		}
+		clear(user.seed)
+		if slices.ContainsFunc(listed.Users, func(u events.UserNotice) bool { return u.User == user.name }) {
+			continue
+		}
+		if _, err := ask(ctx, c, events.UserAdd, events.UserNotice{User: user.name, Role: string(user.role), Key: user.key}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// administratorDirectory is where the keys that make users are.
+func (f upFlags) administratorDirectory(at place) (string, error) {
+	if f.administrator == "" {
+		return at.administrator(), nil
+	}
+	return filepath.Abs(f.administrator)
 }
 
 // joinClose stops the server after an error and adds what that says.
@@ -117,8 +174,9 @@ func joinClose(err error, s *server) error {
 	return err
 }
 
-func (f upFlags) options(data, fleet string, log *slog.Logger) serverOptions {
-	return serverOptions{Data: data, Listen: f.listen, HTTP: f.http, Advertise: f.advertise, Metrics: f.metrics, Services: services(), Fleet: fleet, Replicas: 1, Log: log}
+func (f upFlags) options(data string, config *tls.Config, log *slog.Logger) serverOptions {
+	return serverOptions{Data: data, Identity: place{data}.identity(), Listen: f.listen, HTTP: f.http, Advertise: f.advertise, Metrics: f.metrics,
+		TLS: config, Services: services(), Replicas: 1, Log: log}
 }
 
 // dataDirectory makes the directory, for this user alone.
@@ -145,35 +203,49 @@ func (a *app) dataDirectory(given string) (string, error) {
 	return data, nil
 }
 
-// warnOpen says what others on the network can do.
-func warnOpen(cmd *cobra.Command, f upFlags) {
-	if !loopback(f.listen) {
-		note(cmd.ErrOrStderr(), "WARNING: the broker listens on %s and has no authentication yet: whoever reaches it can speak as an administrator. "+
-			"They cannot make machines run anything (that takes the signing key), but they can stop and read everything.", f.listen)
+// warnOpen says what others on the network can read.
+func warnOpen(cmd *cobra.Command, f upFlags, at place, shown shownCertificate, content string) {
+	for _, n := range shown.notes {
+		note(cmd.ErrOrStderr(), "note: %s", n)
 	}
-	for _, address := range []string{f.http, f.metrics} {
-		if !loopback(address) {
-			note(cmd.ErrOrStderr(), "note: %s can be reached from other machines, without encryption", address)
+	if shown.config != nil {
+		if !shown.isFor(hostOf(content)) {
+			note(cmd.ErrOrStderr(), "WARNING: agents are told to fetch packages from %s, and the certificate is not for that name: say --advertise with one that it is for", content)
+		}
+		return
+	}
+	if there, err := exists(filepath.Join(at.tls(), caName)); err == nil && there {
+		note(cmd.ErrOrStderr(), "WARNING: this fleet has an authority for certificates, but --tls was not said: agents that were told to trust it do not connect")
+	}
+	for _, l := range []struct{ what, address string }{{"the broker", f.listen}, {"content", f.http}, {"metrics", f.metrics}} {
+		if !loopback(l.address) {
+			note(cmd.ErrOrStderr(), "WARNING: %s listens on %s without encryption: start with --tls", l.what, l.address)
 		}
 	}
 }
 
 // tellUp says where everything is, and what to do next.
-func (a *app) tellUp(cmd *cobra.Command, f upFlags, at place, s *server, c writtenContext) {
+func (a *app) tellUp(cmd *cobra.Command, f upFlags, at place, s *server, c writtenContext, made bool) {
 	out := cmd.OutOrStdout()
-	note(out, "chandler is up: broker %s, content %s, metrics http://%s/metrics, data %s", s.URL, s.Content, s.Metrics, at.data)
-	if there, err := exists(at.key()); err == nil && there {
-		note(out, "The key that signs orders: %s", at.key())
-		note(out, "The signing key lies beside the services only until it is moved away: whoever has this machine can install anything on every agent.")
-		note(out, "  Move it to where deployments are created, then: %s context add %s --server %s --trust %s --signing-key NEW-PLACE", a.self, c.Name, s.URL, at.trust())
+	web := "http"
+	if f.tls.on || f.tls.cert != "" {
+		web = "https"
+	}
+	note(out, "chandler is up: broker %s, content %s, metrics %s://%s/metrics, data %s", s.URL, s.Content, web, s.Metrics, at.data)
+	if made {
+		note(out, "This is a new fleet, %s. The keys that make and revoke its users are in %s: move that directory to where you administer it from, then: %s context add %s --administrator NEW-PLACE",
+			c.Fleet, c.Administrator, a.self, c.Name)
 	}
 	for _, n := range c.notes {
 		note(out, "%s", n)
 	}
 	note(out, "Context %q is selected. Next:", c.Name)
-	note(out, "  %s run --servers %s --trust %s", a.agentSelf, agentURL(s.URL, f.listen), at.trust())
+	if c.TrustDir == "" {
+		note(out, "  %s trust init           (once: makes the keys that sign what agents run)", a.self)
+	}
+	note(out, "  %s token create first   (prints the command that makes a machine an agent)", a.self)
 	if !loopback(f.listen) {
-		note(out, "    (on other machines with a copy of that file; say another address where they do not reach this machine by it)")
+		note(out, "    (other machines reach the broker at %s, if not by another address)", agentURL(s.URL, f.listen))
 		a.tellContent(cmd, f, s)
 	}
 	note(out, "  %s agent ls", a.self)
@@ -192,10 +264,9 @@ func (a *app) tellContent(cmd *cobra.Command, f upFlags, s *server) {
 
 // localURL is the address under which this machine reaches a broker that listens on every address.
 func localURL(url string) string {
-	for _, every := range []string{"0.0.0.0", "[::]"} {
-		if rest, found := strings.CutPrefix(url, "nats://"+every+":"); found {
-			return "nats://" + net.JoinHostPort("127.0.0.1", rest)
-		}
+	scheme, address, _ := strings.Cut(url, "://")
+	if _, port, err := net.SplitHostPort(address); err == nil && unspecified(address) {
+		return scheme + "://" + net.JoinHostPort("127.0.0.1", port)
 	}
 	return url
 }

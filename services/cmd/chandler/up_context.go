@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+)
 
 // writtenContext is the context that up wrote, and what it took the place of.
 type writtenContext struct {
@@ -12,27 +16,28 @@ type writtenContext struct {
 const localName = "local"
 
 // writeContext makes the context that was named, or "local", and selects it. A "local" that belongs to
-// another fleet stays: this one is then named after its fleet.
-func (a *app) writeContext(url string, at place) (writtenContext, error) {
+// another fleet stays: this one is then named after its fleet. A context of this fleet keeps what was
+// changed in it.
+func (a *app) writeContext(url, ca string, at place, administrator string) (writtenContext, error) {
 	store, err := a.contexts()
 	if err != nil {
 		return writtenContext{}, err
 	}
-	w := writtenContext{connection: connection{Name: a.context, Server: url, Caller: defaultCaller, SigningKey: at.key(), Trust: at.trust()}}
+	fleet, err := readFleet(at.identity())
+	if err != nil {
+		return writtenContext{}, err
+	}
+	w := writtenContext{connection: connection{Name: a.context, Server: url, Caller: defaultCaller, Fleet: fleet.Fleet, CA: ca, Data: at.data,
+		Administrator: administrator, Credentials: filepath.Join(administrator, adminCreds)}}
 	if w.Name == "" {
-		if w.Name, err = store.nameFor(at); err != nil {
-			return w, err
-		}
-		if w.Name != localName {
+		if w.Name = store.nameFor(fleet.Fleet); w.Name != localName {
 			w.note("Context %q belongs to another fleet and stays as it is.", localName)
 		}
 	}
-	if there, err := store.load(w.Name); err == nil {
-		if there.Trust == w.Trust {
-			w.Caller, w.SigningKey = there.Caller, there.SigningKey // the key may have been moved
-		} else {
-			w.note("Context %q led to %s with trust bundle %s before; that is replaced.", w.Name, there.Server, cellOr(there.Trust, "none"))
-		}
+	if there, err := store.load(w.Name); err == nil && there.Fleet == fleet.Fleet {
+		w.keep(there, a.self)
+	} else if err == nil {
+		w.note("Context %q led to %s (fleet %s) before; that is replaced.", w.Name, there.Server, cellOr(there.Fleet, "not known"))
 	}
 	before, err := store.selected()
 	if err != nil {
@@ -47,25 +52,44 @@ func (a *app) writeContext(url string, at place) (writtenContext, error) {
 	return w, store.choose(w.Name)
 }
 
+// keep takes over what a context of this fleet names: the administrator's directory and the keys may have
+// been moved.
+func (w *writtenContext) keep(there connection, self string) {
+	w.Caller, w.TrustDir, w.SigningKey = there.Caller, there.TrustDir, there.SigningKey
+	if w.CA == "" && strings.HasPrefix(w.Server, "tls:") {
+		w.CA = there.CA
+	}
+	if present(there.Credentials) || !present(w.Credentials) && there.Credentials != "" {
+		w.Credentials = there.Credentials
+	}
+	if present(there.Administrator) || !present(w.Administrator) && there.Administrator != "" {
+		w.Administrator = there.Administrator
+	}
+	if !present(w.Credentials) {
+		w.note("The credentials %s of context %q are not there: where you moved the administrator's directory, say %s context add %s --administrator NEW-PLACE.", w.Credentials, w.Name, self, w.Name)
+	}
+}
+
+// present says whether a file is there as far as can be seen.
+func present(name string) bool {
+	there, err := exists(name)
+	return name != "" && (there || err != nil)
+}
+
 func (w *writtenContext) note(format string, args ...any) {
 	w.notes = append(w.notes, fmt.Sprintf(format, args...))
 }
 
-// nameFor is "local", unless that leads to another fleet that still exists.
-func (s contextStore) nameFor(at place) (string, error) {
+// nameFor is "local", unless that leads to another fleet that somebody here can still speak to.
+func (s contextStore) nameFor(fleet string) string {
 	there, err := s.load(localName)
-	if err != nil || there.Trust == at.trust() {
-		return localName, nil // none, or one that nobody can use, or ours
+	if err != nil || there.Fleet == fleet || there.Fleet == "" {
+		return localName // none, or one that nobody can use, or ours
 	}
-	other, err := readTrust(there.Trust)
-	if err != nil {
-		return localName, nil // nothing can be deployed by it any more
+	if !present(there.Credentials) {
+		return localName
 	}
-	trust, err := readTrust(at.trust())
-	if err != nil || other.Fleet == trust.Fleet {
-		return localName, err
-	}
-	return localName + "-" + trust.Fleet[:min(fleetShown, len(trust.Fleet))], nil
+	return localName + "-" + fleet[:min(fleetShown, len(fleet))]
 }
 
 // fleetShown is how much of a fleet's name a context's name has.

@@ -8,13 +8,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
-// newPlace makes a data directory with keys of a fleet of its own.
+// newPlace makes a data directory with the identities of a fleet of its own.
 func newPlace(t *testing.T) place {
 	t.Helper()
 	at := place{t.TempDir()}
-	if _, err := makeKeys(at.key(), at.trust()); err != nil {
+	if _, err := ensureIdentities(at, at.administrator()); err != nil {
 		t.Fatal(err)
 	}
 	return at
@@ -25,7 +27,7 @@ func TestAnotherFleetsContextStaysAndTheNewOneIsNamedAfterItsFleet(t *testing.T)
 	one, two := newPlace(t), newPlace(t)
 	write := func(url string, at place) writtenContext {
 		t.Helper()
-		w, err := a.writeContext(url, at)
+		w, err := a.writeContext(url, "", at, at.administrator())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,45 +47,56 @@ func TestAnotherFleetsContextStaysAndTheNewOneIsNamedAfterItsFleet(t *testing.T)
 		t.Fatalf("the first fleet again: %+v", w)
 	}
 	a.context = "local"
-	if w := write("nats://127.0.0.1:5", two); w.Name != "local" || !strings.Contains(w.notes[0], "nats://127.0.0.1:4") || !strings.Contains(w.notes[0], one.trust()) {
+	if w := write("nats://127.0.0.1:5", two); w.Name != "local" || !strings.Contains(w.notes[0], "nats://127.0.0.1:4") || !strings.Contains(w.notes[0], "fleet f") {
 		t.Fatalf("a context that is named is replaced, and that is said: %+v", w)
 	}
 }
 
-func TestAContextOfAFleetThatIsGoneIsReplaced(t *testing.T) {
+func TestAContextThatNobodyCanUseAnyMoreIsReplaced(t *testing.T) {
 	a := testApp(map[string]string{"XDG_CONFIG_HOME": t.TempDir()})
 	gone := newPlace(t)
-	if _, err := a.writeContext("nats://127.0.0.1:1", gone); err != nil {
+	if _, err := a.writeContext("nats://127.0.0.1:1", "", gone, gone.administrator()); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(gone.trust()); err != nil {
+	if err := os.RemoveAll(gone.data); err != nil {
 		t.Fatal(err)
 	}
-	if w, err := a.writeContext("nats://127.0.0.1:2", newPlace(t)); err != nil || w.Name != "local" || !strings.Contains(w.notes[0], "nats://127.0.0.1:1") {
+	at := newPlace(t)
+	if w, err := a.writeContext("nats://127.0.0.1:2", "", at, at.administrator()); err != nil || w.Name != "local" || !strings.Contains(w.notes[0], "nats://127.0.0.1:1") {
 		t.Fatalf("got %+v, %v", w, err)
 	}
 }
 
-func TestAStoreWithoutItsTrustBundleIsNotGivenToANewFleet(t *testing.T) {
+func TestANewStartKeepsWhatWasChangedInItsContext(t *testing.T) {
+	a := testApp(map[string]string{"XDG_CONFIG_HOME": t.TempDir()})
 	at := newPlace(t)
-	if err := os.MkdirAll(filepath.Join(at.data, "broker", "jetstream"), 0o700); err != nil {
+	store, err := a.contexts()
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(refuseLostTrust(at), os.Remove(at.key())); err != nil {
-		t.Fatalf("with its bundle, and the key moved away: %v", err)
-	}
-	if err := os.Remove(at.trust()); err != nil {
+	w, err := a.writeContext("tls://127.0.0.1:1", "/ca.pem", at, at.administrator())
+	if err != nil {
 		t.Fatal(err)
 	}
-	code, _, stderr := command(t, testApp(map[string]string{"XDG_CONFIG_HOME": t.TempDir()}), "", "up", "--data", at.data, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
-	if code != 1 || !strings.Contains(stderr, at.trust()+" is missing") {
-		t.Fatalf("exit code %d: %s", code, stderr)
+	changed := w.connection
+	changed.TrustDir, changed.SigningKey = "/trust", "ssh-agent:ada"
+	changed.Administrator = filepath.Join(t.TempDir(), "safe")
+	changed.Credentials = filepath.Join(changed.Administrator, adminCreds)
+	if err := errors.Join(store.save(changed), os.Rename(at.administrator(), changed.Administrator)); err != nil {
+		t.Fatal(err)
 	}
-	if there, err := exists(at.trust()); there || err != nil {
-		t.Fatal("a bundle was made nevertheless")
+	want := changed
+	want.Server = "tls://127.0.0.1:2"
+	w, err = a.writeContext(want.Server, "", at, at.administrator())
+	if diff := cmp.Diff(want, w.connection); err != nil || diff != "" || len(w.notes) != 0 {
+		t.Errorf("%v, %v, %s", err, w.notes, diff)
 	}
-	if err := refuseLostTrust(place{t.TempDir()}); err != nil {
-		t.Fatalf("a first start: %v", err)
+	if err := os.RemoveAll(changed.Administrator); err != nil {
+		t.Fatal(err)
+	}
+	w, err = a.writeContext("nats://127.0.0.1:3", "", at, at.administrator())
+	if err != nil || w.CA != "" || w.Credentials != want.Credentials || !strings.Contains(strings.Join(w.notes, ""), "--administrator NEW-PLACE") {
+		t.Errorf("in clear text, without credentials: %+v, %v", w, err)
 	}
 }
 
@@ -99,7 +112,7 @@ func TestAnAddressThatCannotBeListenedOnIsToldAtOnce(t *testing.T) {
 		"127.0.0.1":             "not host:port",
 		"127.0.0.1:notaservice": "notaservice",
 	} {
-		if _, err := startBroker(t.Context(), t.TempDir(), address, discard()); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := startBroker(t.Context(), brokerOptions{Dir: t.TempDir(), Listen: address, Log: discard()}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", address, err, want)
 		}
 	}

@@ -59,7 +59,7 @@ func readFile(ctx context.Context, path string, o Options) (*Plan, error) {
 	if o.Version == "" {
 		i.notes = append(i.versionNotes, i.notes...)
 	}
-	return newPlan(m, dir, i.notes)
+	return newPlan(m, dir, i.notes, o.Seal)
 }
 
 // inferred is what a file says of itself.

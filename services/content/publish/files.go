@@ -239,10 +239,10 @@ func both(whole hash.Hash, block []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// open reads a blob for upload; the manifest comes from the plan.
+// open reads a blob for upload; the envelope comes from the plan.
 func (p *Plan) open(b Blob) (io.ReadCloser, error) {
 	if b.Path == "" {
-		return io.NopCloser(bytes.NewReader(p.ManifestBytes)), nil
+		return io.NopCloser(bytes.NewReader(p.Envelope)), nil
 	}
 	f, err := os.Open(b.Path)
 	if errors.Is(err, fs.ErrNotExist) {

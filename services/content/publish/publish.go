@@ -1,9 +1,9 @@
 // Package publish reads a package from the administrator's disk and sends it to the content service.
 //
 // Read takes a directory with a package.yaml, or one .deb, .rpm, .msi or script file whose programs it
-// infers, and returns a Plan: the manifest with the digest of every file, and what is to be uploaded. It
+// infers, and returns a Plan: the signed manifest with the digest of every file, and what is to be uploaded. It
 // finds every mistake that can be found without a server and names file and line. Reading changes nothing;
-// equal files and an equal time give an equal manifest.
+// equal files, an equal time and equal keys give an equal manifest.
 //
 // Upload sends what the server lacks and publishes. It may be cut off at any point and called again: blobs
 // that arrived are not sent twice, and until the last request nothing is published.
@@ -38,6 +38,9 @@ type Options struct {
 	Name, Version string
 	// Expression checks an applies-if (CEL); nil: unchecked.
 	Expression func(expression string) error
+	// Seal signs the manifest as a publisher and gives its envelope; it may ask for a passphrase. It is called
+	// last, when nothing else can fail. nil: an envelope that nobody signed, to look at what would be published.
+	Seal func(events.Manifest) ([]byte, error)
 	// Reading is told of the bytes read so far of each file; may be nil.
 	Reading func(path string, done, size int64)
 	// Now is the time of publication; nil: the clock.
@@ -46,17 +49,17 @@ type Options struct {
 
 // Plan is a package, read and checked.
 type Plan struct {
-	Manifest      events.Manifest
-	ManifestBytes []byte
-	Digest        string   // of ManifestBytes: the package's name in signed orders
-	Notes         []string // what the administrator should know and need not mend
-	Blobs         []Blob   // every file's bytes once, and the manifest as the last
+	Manifest events.Manifest
+	Envelope []byte   // of the manifest, as it was signed
+	Digest   string   // of Envelope: the package's name in signed orders
+	Notes    []string // what the administrator should know and need not mend
+	Blobs    []Blob   // every file's bytes once, and the envelope as the last
 }
 
 // Blob is something to upload.
 type Blob struct {
 	events.BlobRef
-	Path string // on this machine; empty: the manifest
+	Path string // on this machine; empty: the envelope
 }
 
 // Size of all blobs in bytes.
@@ -120,28 +123,34 @@ func readDirectory(ctx context.Context, dir string, o Options) (*Plan, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	return newPlan(m, dir, slices.Concat(notes, more, commandNotes(m)))
+	return newPlan(m, dir, slices.Concat(notes, more, commandNotes(m)), o.Seal)
 }
 
-// newPlan encodes the manifest and lists the blobs; the files' paths are below dir.
-func newPlan(m events.Manifest, dir string, notes []string) (*Plan, error) {
-	data, err := manifest.Encode(m)
+// newPlan seals the manifest and lists the blobs; the files' paths are below dir.
+func newPlan(m events.Manifest, dir string, notes []string, seal func(events.Manifest) ([]byte, error)) (*Plan, error) {
+	if seal == nil {
+		seal = func(m events.Manifest) ([]byte, error) { return manifest.Seal(m) }
+	}
+	envelope, err := seal(m)
+	if err != nil {
+		return nil, fmt.Errorf("sign manifest of %s %s: %w", m.Package, m.Version, err)
+	}
+	sealed, err := manifest.Open(envelope) // what the server will see, and that it will take it
 	if err != nil {
 		return nil, err
 	}
-	m, err = manifest.Decode(data) // what the server will see, and that it will take it
-	if err != nil {
-		return nil, err
+	if !manifest.Same(m, sealed) {
+		return nil, fmt.Errorf("what was signed is not the manifest of %s %s", m.Package, m.Version)
 	}
-	p := &Plan{Manifest: m, ManifestBytes: data, Digest: events.DigestOf(data), Notes: notes}
+	p := &Plan{Manifest: sealed, Envelope: envelope, Digest: events.DigestOf(envelope), Notes: notes}
 	paths := map[string]string{}
-	for _, f := range m.Files {
+	for _, f := range sealed.Files {
 		paths[f.SHA256] = filepath.Join(dir, filepath.FromSlash(f.Path))
 	}
-	for _, b := range manifest.Blobs(m) {
+	for _, b := range manifest.Blobs(sealed) {
 		p.Blobs = append(p.Blobs, Blob{BlobRef: b, Path: paths[b.SHA256]})
 	}
-	p.Blobs = append(p.Blobs, Blob{BlobRef: events.BlobRef{SHA256: p.Digest, Size: int64(len(data))}})
+	p.Blobs = append(p.Blobs, Blob{BlobRef: events.BlobRef{SHA256: p.Digest, Size: int64(len(envelope))}})
 	return p, nil
 }
 

@@ -18,6 +18,8 @@ import (
 
 	"chandler/events"
 	"chandler/events/manifest"
+	"chandler/events/sign"
+	"chandler/events/trust"
 )
 
 var published = time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC)
@@ -101,7 +103,7 @@ func TestADirectoryBecomesAManifestAndItsBlobs(t *testing.T) {
 	if len(p.Notes) != 0 {
 		t.Errorf("notes: %q", p.Notes)
 	}
-	if p.Digest != events.DigestOf(p.ManifestBytes) || len(p.Blobs) != 3 || p.Blobs[2].SHA256 != p.Digest || p.Size() != 19+int64(len(p.ManifestBytes)) {
+	if p.Digest != events.DigestOf(p.Envelope) || len(p.Blobs) != 3 || p.Blobs[2].SHA256 != p.Digest || p.Size() != 19+int64(len(p.Envelope)) {
 		t.Errorf("digest %s, blobs %+v", p.Digest, p.Blobs)
 	}
 	for _, b := range p.Blobs {
@@ -115,7 +117,7 @@ func TestADirectoryBecomesAManifestAndItsBlobs(t *testing.T) {
 			t.Errorf("blob %+v: %v", b, err)
 		}
 	}
-	if again := read(t, filepath.Join(dir, SpecName), options()); !bytes.Equal(again.ManifestBytes, p.ManifestBytes) {
+	if again := read(t, filepath.Join(dir, SpecName), options()); !bytes.Equal(again.Envelope, p.Envelope) {
 		t.Error("the same files make another manifest")
 	}
 }
@@ -351,4 +353,49 @@ func FuzzParseSpec(f *testing.F) {
 			t.Errorf("what was read cannot be read again: %v", err)
 		}
 	})
+}
+
+func TestAPlanHoldsWhatPublishersSigned(t *testing.T) {
+	key, err := sign.NewKey(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ada := key.Public().Named("ada")
+	refuse := errors.New("no passphrase")
+	for name, c := range map[string]struct {
+		seal    func(events.Manifest) ([]byte, error)
+		signers int
+		says    string // "" read
+	}{
+		"by nobody, to look at it": {},
+		"by a publisher":           {seal: func(m events.Manifest) ([]byte, error) { return manifest.Seal(m, key) }, signers: 1},
+		"at another time": {seal: func(m events.Manifest) ([]byte, error) {
+			m.Published = published.Add(-time.Hour)
+			return manifest.Seal(m, key)
+		}, signers: 1},
+		"by a key that cannot be opened": {seal: func(events.Manifest) ([]byte, error) { return nil, refuse },
+			says: "sign manifest of hello 2.10-3: no passphrase"},
+		"with something else signed": {seal: func(m events.Manifest) ([]byte, error) { m.Version = "3"; return manifest.Seal(m, key) },
+			says: "what was signed is not the manifest of hello 2.10-3"},
+		"with something that is no envelope": {seal: func(m events.Manifest) ([]byte, error) { return manifest.Encode(m) }, says: "not a manifest"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options()
+			o.Seal = c.seal
+			p, err := Read(t.Context(), directory(t), o)
+			if c.says != "" {
+				if err == nil || !strings.Contains(err.Error(), c.says) {
+					t.Errorf("error %v, want %q", err, c.says)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			signed, err := manifest.Verify(p.Envelope, trust.Bundle{Publishers: []sign.PublicKey{ada}})
+			if (err == nil) != (c.signers == 1) || err == nil && !cmp.Equal(signed, p.Manifest) || p.Digest != events.DigestOf(p.Envelope) {
+				t.Errorf("%+v, %v", signed, err)
+			}
+		})
+	}
 }

@@ -104,7 +104,7 @@ func TestUploadSendsWhatIsMissingAndCommits(t *testing.T) {
 	if most != p.Size() || total != p.Size() {
 		t.Errorf("progress ended at %d of %d, the package has %d", most, total, p.Size())
 	}
-	if !bytes.Equal(s.blobs[p.Digest], p.ManifestBytes) {
+	if !bytes.Equal(s.blobs[p.Digest], p.Envelope) {
 		t.Error("the manifest is not stored")
 	}
 }

@@ -1,0 +1,243 @@
+package enrol
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+
+	"chandler/events/bus"
+)
+
+// connectTime bounds one attempt to reach one broker.
+const connectTime = 5 * time.Second
+
+var errNoIdentity = errors.New("this agent has no identity yet")
+
+// NATSOptions are the identity's part of the options of the agent's connection. They stand behind all that
+// set handlers, because they listen in on errors.
+func (k *Keeper) NATSOptions() ([]nats.Option, error) {
+	options := []nats.Option{
+		nats.CustomInboxPrefix("_INBOX." + k.id),
+		k.present, k.listenIn,
+	}
+	k.mu.Lock()
+	pinned := k.identity != nil && k.identity.CA != ""
+	k.mu.Unlock()
+	if pinned {
+		config, err := k.pinnedTLS()
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, nats.Secure(config))
+	}
+	return options, nil
+}
+
+// present shows the identity of the moment. nats.UserJWT would want one at once.
+func (k *Keeper) present(o *nats.Options) error {
+	o.UserJWT, o.SignatureCB = k.presentJWT, k.signNonce
+	return nil
+}
+
+func (k *Keeper) presentJWT() (string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.jwt == "" {
+		return "", errNoIdentity
+	}
+	k.shown = k.jwt
+	return k.jwt, nil
+}
+
+func (k *Keeper) signNonce(nonce []byte) ([]byte, error) {
+	pair, err := nkeys.FromSeed(k.seed)
+	if err != nil {
+		return nil, err
+	}
+	defer pair.Wipe()
+	return pair.Sign(nonce)
+}
+
+// listenIn hears that the broker does not take the identity, beside the handlers that are there.
+func (k *Keeper) listenIn(o *nats.Options) error {
+	onError, onReconnect := o.AsyncErrorCB, o.ReconnectErrCB
+	o.AsyncErrorCB = func(c *nats.Conn, s *nats.Subscription, err error) {
+		k.hear(err)
+		if onError != nil {
+			onError(c, s, err)
+		}
+	}
+	o.ReconnectErrCB = func(c *nats.Conn, err error) {
+		k.hear(err)
+		if onReconnect != nil {
+			onReconnect(c, err)
+		}
+	}
+	return nil
+}
+
+// hear notes an error of the connection that is about the identity, unless it comes late and is about one that
+// was replaced meanwhile.
+func (k *Keeper) hear(err error) {
+	if !errors.Is(err, nats.ErrAuthorization) && !errors.Is(err, nats.ErrAuthExpired) && !errors.Is(err, nats.ErrAuthRevoked) {
+		return
+	}
+	k.mu.Lock()
+	first := !k.rejected && k.shown == k.jwt
+	if first {
+		k.rejected, k.hurry = true, true
+	}
+	k.mu.Unlock()
+	if first {
+		k.Wake()
+	}
+}
+
+// pinnedTLS is the configuration that takes certificates of the pinned CA alone.
+func (k *Keeper) pinnedTLS() (*tls.Config, error) {
+	data, err := readFile(k.Dir, caFile, maxSmall)
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	hash := k.identity.CA
+	k.mu.Unlock()
+	block, _ := pem.Decode(data)
+	if block == nil || digest(block.Bytes) != hash {
+		return nil, fmt.Errorf("%s is not the CA that the token named", filepath.Join(k.Dir, caFile))
+	}
+	ca, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("read pinned CA: %w", err)
+	}
+	return trusting(ca), nil
+}
+
+func trusting(ca *x509.Certificate) *tls.Config {
+	pool := x509.NewCertPool()
+	pool.AddCert(ca)
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
+}
+
+func digest(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
+
+// errSeen ends the handshakes of findCA.
+var errSeen = errors.New("the chain was looked at")
+
+// findCA asks the brokers for their chains and gives the certificate of the given digest. It believes
+// nobody: every handshake is broken off before anything is said, and whoever uses the certificate verifies
+// chain and host name against it, as always. A rogue broker can only present what it cannot use.
+func (k *Keeper) findCA(ctx context.Context, servers []string, hash string) (*x509.Certificate, error) {
+	var mu sync.Mutex
+	var found *x509.Certificate
+	chains := 0
+	look := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, VerifyConnection: func(s tls.ConnectionState) error {
+		mu.Lock()
+		defer mu.Unlock()
+		chains++
+		for _, c := range s.PeerCertificates {
+			if digest(c.Raw) == hash {
+				found = c
+			}
+		}
+		return errSeen
+	}}
+	conn, err := nats.Connect(strings.Join(servers, ","), k.own(ctx, nats.Secure(look))...)
+	if err == nil { // only if there was no handshake
+		conn.Close()
+		err = errors.New("the connection is not TLS")
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	switch {
+	case found != nil:
+		return found, nil
+	case chains > 0:
+		return nil, fmt.Errorf("the broker's certificate does not come from the CA that the token names (%.12s…): %s", hash, strings.Join(servers, ", "))
+	}
+	return nil, fmt.Errorf("look at the broker's certificate: %w", err)
+}
+
+// brokers are the URLs of an identity's brokers.
+func (k *Keeper) brokers(id identity) []string {
+	if len(k.Options.Servers) > 0 {
+		return k.Options.Servers
+	}
+	return id.Servers
+}
+
+// own are the options of a short connection that ends with ctx.
+func (k *Keeper) own(ctx context.Context, more ...nats.Option) []nats.Option {
+	options := []nats.Option{nats.Name("chandler-agent " + k.id), nats.NoReconnect(), nats.Timeout(connectTime), nats.SetCustomDialer(dialer{ctx})}
+	return append(append(options, more...), k.Connection...)
+}
+
+// dialer makes connections that end with the context.
+type dialer struct{ ctx context.Context }
+
+func (d dialer) Dial(network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: connectTime}).DialContext(d.ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(d.ctx, func() { conn.Close() })
+	return conn, nil
+}
+
+// whileConnected bounds one question on a connection: by time, and by the connection, since nobody answers what
+// was asked on one that is lost.
+func whileConnected(ctx context.Context, conn *nats.Conn) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	lost := conn.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED)
+	go func() {
+		defer conn.RemoveStatusListener(lost)
+		select {
+		case <-ctx.Done():
+		case <-lost:
+			cancel()
+		}
+	}()
+	return ctx, cancel
+}
+
+// speak connects as the enrolment user, for one question. The inbox is unguessable: everybody who has a
+// token is this user.
+func (k *Keeper) speak(ctx context.Context, id identity, config *tls.Config, ask func(*bus.Bus) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	options := []nats.Option{
+		nats.CustomInboxPrefix("_INBOX.enrol." + strings.ToLower(rand.Text())),
+		nats.UserJWT(func() (string, error) { return id.Enrolment, nil }, func([]byte) ([]byte, error) { return nil, nil }),
+	}
+	if config != nil {
+		options = append(options, nats.Secure(config))
+	}
+	servers := k.brokers(id)
+	conn, err := nats.Connect(strings.Join(servers, ","), k.own(ctx, options...)...)
+	if err != nil {
+		return fmt.Errorf("connect to %s as the enrolment user: %w", strings.Join(servers, ", "), err)
+	}
+	defer conn.Close()
+	b, err := bus.New(bus.Options{Conn: conn, Log: k.log})
+	if err != nil {
+		return err
+	}
+	return ask(b)
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/spf13/cobra"
+
+	"chandler/events"
+	"chandler/events/order"
+)
+
+func deploymentResign(a *app) *cobra.Command {
+	var valid string
+	var draft, yes bool
+	cmd := &cobra.Command{
+		Use: "resign NAME", Short: "Sign the next revision of a live deployment: its collection as it is now, and a new validity", Args: cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeArguments(completeDeployments),
+		Long: `Signs the same program for the collection as it is defined now. Needed after collection set, before the
+order's validity ends, and before a key that signed it is removed from the trust. Machines that ran the
+program are treated as its rerun behaviour says.`,
+	}
+	asked := a.asksPassphrase(cmd)
+	cmd.RunE = a.connected(func(cmd *cobra.Command, c *client, args []string) error {
+		span, err := parseSpan(valid)
+		if err == nil && span == 0 {
+			err = errors.New("an order without validity would reach nobody")
+		}
+		if err != nil {
+			return fmt.Errorf("--valid: %w", err)
+		}
+		return a.resign(cmd, c, args[0], span, asked, draft, yes)
+	})
+	cmd.Flags().StringVar(&valid, "valid", "90d", "how long the signature is valid")
+	cmd.Flags().BoolVar(&draft, "draft", false, "keep the order until others have signed it too: where one signature is not enough")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
+}
+
+func (a *app) resign(cmd *cobra.Command, c *client, name string, valid time.Duration, asked *asking, draft, yes bool) error {
+	ctx := cmd.Context()
+	view, err := ask(ctx, c, events.DeploymentShow, events.Named{Name: name})
+	if err != nil {
+		return err
+	}
+	if !slices.Contains([]events.Life{events.LifePending, events.LifeActive, events.LifePaused}, view.Life) {
+		return fmt.Errorf("deployment %s is %s: only a live one is signed again; create it anew with deployment create", name, view.Life)
+	}
+	s, err := a.signer(ctx, c, asked)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(s.mayDeploy(), a.checkDraft(s, name, draft)); err != nil {
+		return err
+	}
+	o, err := presentOrder(ctx, c, s, view)
+	if err != nil {
+		return err
+	}
+	collection, err := fillTarget(ctx, c, &o, o.Collection)
+	if err != nil {
+		return err
+	}
+	if o.Revision, err = a.nextRevision(ctx, c, s, name, true); err != nil {
+		return err
+	}
+	o.Issued = a.now().UTC().Truncate(time.Second)
+	o.NotAfter = o.Issued.Add(valid)
+	note(cmd.ErrOrStderr(), "deployment %s, revision %d becomes revision %d:", name, view.Revision, o.Revision)
+	if err := a.describe(ctx, cmd.ErrOrStderr(), c, s, o, collection.Include, collection.Exclude); err != nil {
+		return err
+	}
+	// The service chose which order is the present one: whoever signs it again looks at it.
+	if err := a.agree(cmd, "This signs the above.", yes); err != nil {
+		return err
+	}
+	sent, err := sendOrder(ctx, c, s, o, collection, draft)
+	if err != nil {
+		return err
+	}
+	return a.tellCreated(cmd, c, sent, false)
+}
+
+// presentOrder reads the order of a live deployment. It must be the one that its view names, of this fleet;
+// who signed it does not matter, since that key may be why it is signed again.
+func presentOrder(ctx context.Context, c *client, s signer, view events.DeploymentView) (order.Order, error) {
+	signed, err := signedOrder(ctx, c, view)
+	if err != nil {
+		return order.Order{}, err
+	}
+	o, _, err := order.Open(signed.Envelope)
+	if err == nil && (o.Deployment != view.Deployment || o.Fleet != s.trust.Fleet) {
+		err = fmt.Errorf("what was read is an order of deployment %s of fleet %s", o.Deployment, o.Fleet)
+	}
+	return o, err
+}
+
+var errNoOrder = errors.New("the signed order is not in EVENTS any more: create the deployment anew with deployment create --revise")
+
+// signedOrder reads what scheduling said when it accepted a deployment's present order.
+func signedOrder(ctx context.Context, c *client, view events.DeploymentView) (events.DeploymentOrder, error) {
+	var found *events.DeploymentOrder
+	err := c.read(ctx, reading{stream: events.StreamEvents, filters: []string{events.DeploymentCreated.Subject(view.Deployment)}}, func(m jetstream.Msg) error {
+		e, err := eventOf[events.DeploymentOrder](m)
+		if err != nil {
+			return err
+		}
+		if _, digest, err := order.Open(e.Data.Envelope); err == nil && digest == view.Order {
+			found = &e.Data
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return events.DeploymentOrder{}, fmt.Errorf("read the order of deployment %s: %w", view.Deployment, err)
+	case found == nil:
+		return events.DeploymentOrder{}, fmt.Errorf("deployment %s: %w", view.Deployment, errNoOrder)
+	}
+	return *found, nil
+}

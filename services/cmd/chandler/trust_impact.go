@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"chandler/events"
+	"chandler/events/bus"
+	"chandler/events/manifest"
+	"chandler/events/order"
+	"chandler/events/sign"
+	"chandler/events/trust"
+)
+
+// identityGrace is how long an agent may be away and still come back by itself.
+const identityGrace = 90 * 24 * time.Hour
+
+// impact is what a trust bundle would do.
+type impact struct {
+	Version    int                 `json:"version"`
+	Changes    trust.Changes       `json:"changes"`
+	LeftBehind []behindAgent       `json:"left_behind"` // agents that would not get it by themselves
+	Refused    []refusedDeployment `json:"refused"`     // live deployments that agents would no longer obey
+}
+
+// refusedDeployment is a live one that a bundle would make agents refuse.
+type refusedDeployment struct {
+	Deployment string `json:"deployment"`
+	Why        string `json:"why"`
+}
+
+func (i impact) harmless() bool { return len(i.LeftBehind) == 0 && len(i.Refused) == 0 }
+
+// weigh finds out what would follow if next took the place of present.
+func (a *app) weigh(ctx context.Context, c *client, present, next trust.Bundle) (impact, error) {
+	i := impact{Version: next.Version, Changes: trust.Difference(present, next), LeftBehind: []behindAgent{}, Refused: []refusedDeployment{}}
+	if i.Changes.None() {
+		return i, errors.New("nothing would change")
+	}
+	found, err := ask(ctx, c, events.AgentList, events.AgentQuery{})
+	if err != nil {
+		return i, err
+	}
+	i.LeftBehind = leftBehind(found.Agents, present, a.now())
+	if !takesAway(i.Changes) {
+		return i, nil
+	}
+	all, err := ask(ctx, c, events.DeploymentList, events.Nothing{})
+	if err != nil {
+		return i, err
+	}
+	for _, d := range all.Deployments {
+		if !slices.Contains([]events.Life{events.LifePending, events.LifeActive, events.LifePaused}, d.Life) {
+			continue
+		}
+		why, err := a.refusal(ctx, c, d, present, next)
+		if err != nil {
+			return i, err
+		}
+		if why != "" {
+			i.Refused = append(i.Refused, refusedDeployment{d.Deployment, why})
+		}
+	}
+	return i, nil
+}
+
+// takesAway says whether something that is signed rightly now might not be any more.
+func takesAway(c trust.Changes) bool {
+	return len(c.Keys.Removed)+len(c.Publishers.Removed)+len(c.Revoked) > 0 || c.Threshold.To > c.Threshold.From
+}
+
+// leftBehind lists the agents that will not get a bundle that follows the present one by themselves.
+func leftBehind(all []events.AgentView, present trust.Bundle, now time.Time) []behindAgent {
+	behind := []behindAgent{}
+	for _, v := range all {
+		why := ""
+		switch {
+		case v.Facts.Trust > present.Version:
+			why = fmt.Sprintf("it holds version %d, and the service has %d only: send it the newer ones first", v.Facts.Trust, present.Version)
+		case v.Facts.Trust < present.Version && now.Sub(v.LastSeen) > identityGrace:
+			why = "it was away for longer than its identity can be renewed: approve it when it is back"
+		default:
+			continue
+		}
+		behind = append(behind, behindAgent{Agent: v.Facts.ID, Hostname: v.Facts.Hostname, Trust: v.Facts.Trust, LastSeen: v.LastSeen, Why: why})
+	}
+	return behind
+}
+
+// refusal says why agents with the next bundle would refuse a live deployment that they obey now; "" if they
+// would not.
+func (a *app) refusal(ctx context.Context, c *client, d events.DeploymentView, present, next trust.Bundle) (string, error) {
+	signed, err := signedOrder(ctx, c, d)
+	if errors.Is(err, errNoOrder) {
+		return err.Error(), nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if why := loses(func(b trust.Bundle) error { _, _, err := order.Verify(signed.Envelope, b, a.now()); return err }, present, next); why != "" {
+		return why, nil
+	}
+	found, err := ask(ctx, c, events.ContentShow, events.Named{Name: d.Package, Version: d.Version})
+	if errors.Is(err, bus.ErrNotFound) {
+		return "", nil // refused or not, there is nothing to run
+	}
+	if err != nil {
+		return "", err
+	}
+	return loses(func(b trust.Bundle) error { _, err := manifest.Verify(found.Envelope, b); return err }, present, next), nil
+}
+
+// loses says why something verifies with the present bundle and not with the next.
+func loses(verify func(trust.Bundle) error, present, next trust.Bundle) string {
+	if err := verify(present); err != nil {
+		return ""
+	}
+	if _, refused := errors.AsType[*sign.Refusal](verify(next)); refused {
+		return verify(next).Error()
+	}
+	return ""
+}
+
+func (a *app) tellImpact(w io.Writer, i impact) error {
+	note(w, "trust bundle version %d:", i.Version)
+	for _, line := range i.Changes.Lines() {
+		note(w, "  %s", line)
+	}
+	if len(i.LeftBehind) > 0 {
+		note(w, "%s would not get it by themselves:", plural(len(i.LeftBehind), "agent", "agents"))
+		if err := a.behindColumns().write(w, formTable, i.LeftBehind); err != nil {
+			return err
+		}
+	}
+	for _, d := range i.Refused {
+		note(w, "agents would refuse deployment %s: %s; sign it anew before: %s deployment resign %s", d.Deployment, d.Why, a.self, d.Deployment)
+	}
+	if i.harmless() {
+		note(w, "No agent and no live deployment is left behind.")
+	}
+	return nil
+}
+
+// completeTrusted offers the names of deployers and publishers.
+func completeTrusted(ctx context.Context, c *client) ([]string, error) {
+	all, err := trustBundles(ctx, c, 0)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	b, err := trust.Open(all[len(all)-1])
+	return collect(slices.Concat(b.Keys, b.Publishers), func(k sign.PublicKey) string { return k.Name + "\t" + k.ID()[:shownKey] }), err
+}
