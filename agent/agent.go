@@ -1,8 +1,8 @@
 // Package agent is the part of Chandler on each machine: it receives offers, verifies the signed orders
 // behind them, and carries them out.
 //
-// A job goes through the stages of pipeline.go, in order: verify, decide, prepare (content), wait, run,
-// detect. Each stage lets the job pass, ends it with a state and a reason, or is interrupted.
+// A job goes through the stages of pipeline.go, in order: verify, decide, prepare (content), wait, verify again,
+// run, detect. Each stage lets the job pass, ends it with a state and a reason, or is interrupted.
 //
 // Under failure: every transition is journalled and synced before it is published, and a program's start
 // before the program. A killed agent goes on where it was: jobs that had not started begin again at
@@ -35,7 +35,7 @@ import (
 	"chandler/agent/report"
 	"chandler/events"
 	"chandler/events/bus"
-	"chandler/events/order"
+	"chandler/events/trust"
 )
 
 // Version of the agent, as facts and heartbeats name it.
@@ -49,7 +49,7 @@ type Options struct {
 	Enrolment *enrol.Keeper
 	Servers   []string // broker URLs; with Enrolment: instead of those that the token named
 	Domain    string   // JetStream domain, behind a leaf node
-	Trust     order.Trust
+	Trust     trust.Bundle
 
 	Hostname    string // instead of the machine's own
 	Site        string
@@ -148,6 +148,11 @@ type Agent struct {
 	factsOld    chan struct{} // asks tellFacts to read the facts again
 	factsWanted chan struct{} // asks tellFacts to publish though nothing changed
 
+	// askTrust asks for trust bundles that this machine lacks; nil: there is no enrolment.
+	askTrust func(context.Context) error
+	heeding  sync.Mutex // guards heeded
+	heeded   uint64     // the connection on which bundles were asked for before a start, counted from 1
+
 	freezes []events.Freeze
 	thawed  chan struct{} // closed and replaced when freezes change
 	running sync.WaitGroup
@@ -182,6 +187,11 @@ func New(o Options) (a *Agent, err error) {
 			made.close()
 		}
 	}(a)
+	if o.Enrolment != nil {
+		a.askTrust = func(ctx context.Context) error {
+			return a.ask(ctx, func(ctx context.Context) error { return o.Enrolment.AskTrust(ctx, a.bus) })
+		}
+	}
 	if a.store, err = journal.Open(filepath.Join(o.StateDir, "journal.db")); err != nil {
 		return nil, err
 	}
@@ -213,14 +223,6 @@ func identify(o *Options) (id string, err error) {
 		o.Servers = o.Enrolment.Servers()
 	}
 	return o.Enrolment.ID(), nil
-}
-
-// trust says whose orders the agent obeys now.
-func (a *Agent) trust() order.Trust {
-	if a.Enrolment == nil {
-		return a.Trust
-	}
-	return a.Enrolment.Trust()
 }
 
 // identityChanged is called by whoever changed it.

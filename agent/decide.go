@@ -9,6 +9,7 @@ import (
 	"chandler/events/manifest"
 	"chandler/events/target"
 	"chandler/events/timing"
+	"chandler/events/trust"
 )
 
 // decide reads the signed manifest and finds out whether the program is to run here at all.
@@ -18,6 +19,9 @@ func (t *task) decide(ctx context.Context) error {
 	}
 	if err := t.supported(); err != nil {
 		return err
+	}
+	if t.program.InstallationAccount != "" {
+		t.say(info, "Installation account %s is ignored: this client is an advanced one and runs the program itself", t.program.InstallationAccount)
 	}
 	if err := t.applies(); err != nil {
 		return err
@@ -66,7 +70,11 @@ func (t *task) readManifest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if t.manifest, err = manifest.Verify(envelope, t.a.trust()); err != nil {
+	err = t.a.byTrust(ctx, func(b trust.Bundle) (err error) {
+		t.manifest, err = manifest.Verify(envelope, b)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	if events.DigestOf(envelope) != t.order.Manifest {
@@ -97,9 +105,6 @@ func (t *task) supported() error {
 		return end(events.Rejected, events.ContextUnsupported, "this agent does not show programs to users yet")
 	case p.After != "" && p.After != "none":
 		return end(events.Rejected, events.ContextUnsupported, "this agent does nothing after a program yet, and the program asks for after: %s", p.After)
-	}
-	if p.InstallationAccount != "" {
-		t.say(info, "Installation account %s is ignored: this client is an advanced one and runs the program itself", p.InstallationAccount)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"chandler/agent/fetch"
 	"chandler/events"
 	"chandler/events/order"
+	"chandler/events/sign"
 )
 
 // stage is one step of a job. nil lets the job pass to the next; an *ending ends the attempt; any other
@@ -128,19 +129,11 @@ func (t *task) untilWithdrawn(ctx context.Context) (context.Context, context.Can
 	return ctx, cancel
 }
 
-func asOrderError(err error) *order.Error {
-	var e *order.Error
-	if errors.As(err, &e) {
-		return e
-	}
-	return nil
-}
-
 // asEnding makes an ending of any error: those of the other packages carry their reason.
 func asEnding(err error) *ending {
 	var e *ending
 	var f *fetch.Error
-	var o *order.Error
+	var o *sign.Refusal
 	switch {
 	case errors.As(err, &e):
 		return e

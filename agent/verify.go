@@ -2,12 +2,15 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"chandler/events"
 	"chandler/events/bus"
 	"chandler/events/order"
+	"chandler/events/sign"
+	"chandler/events/trust"
 )
 
 // verify fetches the signed order and makes sure that it is one this machine obeys: signed, of this
@@ -28,6 +31,27 @@ func (t *task) verify(ctx context.Context) error {
 	if err := t.verifyOrder(ctx, answer); err != nil {
 		return err
 	}
+	// A newer revision counts also where it is not meant for this machine: that may be why there is one.
+	if err := t.a.journal.RaiseSerial(o.Deployment, t.order.Revision, 0); err != nil {
+		return err
+	}
+	if err := t.meantForHere(answer); err != nil {
+		return err
+	}
+	if err := t.a.journal.KeepOrder(o.Order, answer); err != nil {
+		return err
+	}
+	t.pass(ctx, events.Accepted, status{})
+	t.say(info, "Order of deployment %s revision %d verified: program %s of %s %s", o.Deployment, o.Revision, t.order.Program, t.order.Package, t.order.Version)
+	return nil
+}
+
+// meantForHere makes sure that no newer revision was seen, and that the machine's facts satisfy the target.
+func (t *task) meantForHere(answer events.OrderAnswer) error {
+	serial, err := t.a.journal.Serial(t.deployment)
+	if err != nil {
+		return err
+	}
 	if serial.Revision > t.order.Revision {
 		return end(events.Rejected, events.OrderSerialOld, "the order is revision %d, revision %d was seen before", t.order.Revision, serial.Revision)
 	}
@@ -42,14 +66,6 @@ func (t *task) verify(ctx context.Context) error {
 	if !meant {
 		return end(events.Rejected, events.NotTargeted, "%s", target.Explain(t.facts))
 	}
-	if err := t.a.journal.KeepOrder(o.Order, answer); err != nil {
-		return err
-	}
-	if err := t.a.journal.RaiseSerial(o.Deployment, t.order.Revision, 0); err != nil {
-		return err
-	}
-	t.pass(ctx, events.Accepted, status{})
-	t.say(info, "Order of deployment %s revision %d verified: program %s of %s %s", o.Deployment, o.Revision, t.order.Program, t.order.Package, t.order.Version)
 	return nil
 }
 
@@ -65,8 +81,13 @@ func (t *task) verifyOrder(ctx context.Context, answer events.OrderAnswer) error
 			}
 			continue
 		}
-		verified, digest, err := order.Verify(answer.Envelope, t.a.trust(), t.a.Clock())
-		if e := asOrderError(err); e != nil && e.Reason == events.OrderNotYetValid {
+		var verified order.Order
+		var digest string
+		err := t.a.byTrust(ctx, func(b trust.Bundle) (err error) {
+			verified, digest, err = order.Verify(answer.Envelope, b, t.a.Clock())
+			return err
+		})
+		if e, ok := errors.AsType[*sign.Refusal](err); ok && e.Reason == events.OrderNotYetValid {
 			if err := t.awaitClock(ctx, e.Text); err != nil {
 				return err
 			}
@@ -117,8 +138,8 @@ func (t *task) awaitClock(ctx context.Context, why string) error {
 	return nil
 }
 
-// verifyAgain is the last look before the start: since the order and the manifest were verified a key may have
-// been revoked, or the clock set back.
+// verifyAgain is the last look before the start, which may come weeks after the first: since then a key may have
+// been revoked, the clock set back, a newer revision seen, or the machine become another one than was meant.
 func (t *task) verifyAgain(ctx context.Context) error {
 	why, err := t.clockBehind()
 	if err != nil {
@@ -141,7 +162,14 @@ func (t *task) verifyAgain(ctx context.Context) error {
 	if _, _, err := order.Verify(answer.Envelope, t.a.trust(), t.a.Clock()); err != nil {
 		return err
 	}
-	return t.readManifest(ctx)
+	t.facts = t.a.Facts()
+	if err := t.meantForHere(answer); err != nil {
+		return err
+	}
+	if err := t.readManifest(ctx); err != nil {
+		return err
+	}
+	return t.supported()
 }
 
 // patience is how often a question to a service is asked while the broker is there.

@@ -40,7 +40,8 @@ func newMachine(t *testing.T) *machine {
 	t.Helper()
 	m := &machine{t: t, blobs: map[string][]byte{}}
 	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
-	a := &Agent{id: machineID, log: log, metrics: newMetrics(prometheus.NewRegistry()), slots: newSlots(1), tasks: map[string]*task{}}
+	a := &Agent{id: machineID, log: log, metrics: newMetrics(prometheus.NewRegistry()), slots: newSlots(1), tasks: map[string]*task{},
+		facts: events.Facts{ID: machineID, OS: "linux", ClientKind: events.Advanced}}
 	a.Options = Options{StateDir: dir, ClientKind: events.Advanced, Clock: func() time.Time { return time.Now().Add(m.ahead) }, Trust: trusting()}
 	store, err := journal.Open(filepath.Join(dir, "journal.db"))
 	if err != nil {
@@ -138,7 +139,7 @@ func (m *machine) offer(change ...func(*given)) *task {
 		m.t.Fatal(err)
 	}
 	t := m.newTask(journal.Job{Offer: events.JobOffer{Job: events.JobID("hello", 1, m.id, 0, ""), Deployment: "hello", Revision: 1, Order: digest, Attempt: 1}})
-	t.facts = events.Facts{ID: m.id, OS: "linux"}
+	t.facts = m.Facts()
 	return t
 }
 
@@ -147,6 +148,18 @@ func signers(names []string) (all []sign.Signer) {
 		all = append(all, signer(name))
 	}
 	return all
+}
+
+// seen is the arrival of another revision, for whomever it is meant.
+func (m *machine) seen(revision uint64, target string) {
+	m.t.Helper()
+	t := m.offer(func(g *given) {
+		g.order.Revision, g.order.Expression, g.deployer, g.publishers = revision, target, []string{"bob"}, []string{"pat"}
+	})
+	t.job.Offer.Revision = revision
+	if err := t.verify(m.t.Context()); (err == nil) != (target == "true") {
+		m.t.Fatalf("revision %d for %s: %v", revision, target, err)
+	}
 }
 
 // until takes a task through the stages up to one of them, and says how that ended; "": it passed.
@@ -231,9 +244,73 @@ func transplanted(t *testing.T, of events.Manifest, change func(*given)) func([]
 	}
 }
 
-func TestWhatIsRevokedBeforeTheStartStopsTheJob(t *testing.T) {
+func TestWhatANewKeySignedIsNotRefusedBecauseItCameBeforeTheBundle(t *testing.T) {
+	newer := func(b *trust.Bundle) {
+		b.Version++
+		b.Keys, b.Publishers = append(b.Keys, public("zoe")), append(b.Publishers, public("zoe"))
+	}
+	away := errors.New("nobody answers")
 	for name, c := range map[string]struct {
 		deployers, publishers []string
+		change                func(*given)
+		had, there            func(*trust.Bundle) // what the machine has, and what there is; nil: the first
+		failing               error
+		asked                 int
+		state                 events.State
+		reason                events.Reason
+		says                  string
+	}{
+		"old keys":                               {there: newer},
+		"a new deployer's order":                 {deployers: []string{"zoe"}, there: newer, asked: 1},
+		"a new publisher's manifest":             {publishers: []string{"zoe"}, there: newer, asked: 1},
+		"both":                                   {deployers: []string{"zoe"}, publishers: []string{"zoe"}, there: newer, asked: 1},
+		"fewer signatures are needed by now":     {had: func(b *trust.Bundle) { b.Threshold = 2 }, there: newer, asked: 1},
+		"a stranger's, and nothing is newer":     {deployers: []string{"mallory"}, asked: 1, state: events.Rejected, reason: events.OrderUnknownKey},
+		"a stranger's, and something is newer":   {deployers: []string{"mallory"}, there: newer, asked: 1, state: events.Rejected, reason: events.OrderUnknownKey},
+		"nobody says whether something is newer": {deployers: []string{"zoe"}, failing: away, asked: 1, state: events.Rejected, reason: events.OrderUnknownKey, says: "by trust bundle version 1; whether there is a newer one could not be asked"},
+		"no keys would mend it":                  {change: func(g *given) { g.order.Fleet = "other" }, there: newer, state: events.Rejected, reason: events.OrderOtherFleet},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, asked := newMachine(t), 0
+			if c.had != nil {
+				m.Trust = trusting(c.had)
+			}
+			m.askTrust = func(context.Context) error {
+				if asked++; c.there != nil {
+					m.Trust = trusting(c.there)
+				}
+				return c.failing
+			}
+			job := m.offer(func(g *given) {
+				if c.deployers != nil {
+					g.deployer = c.deployers
+				}
+				if c.publishers != nil {
+					g.publishers = c.publishers
+				}
+				if c.change != nil {
+					c.change(g)
+				}
+			})
+			err := job.verify(t.Context())
+			if err == nil {
+				err = job.decide(t.Context())
+			}
+			var e ending
+			if err != nil {
+				e = *asEnding(err)
+			}
+			if e.state != c.state || e.reason != c.reason || !strings.Contains(e.detail.explanation, c.says) || asked != c.asked {
+				t.Errorf("ended %s (%s): %s, asked %d times; want %s (%s), %d", e.state, e.reason, e.detail.explanation, asked, c.state, c.reason, c.asked)
+			}
+		})
+	}
+}
+
+func TestWhatChangesBeforeTheStartStopsTheJob(t *testing.T) {
+	for name, c := range map[string]struct {
+		deployers, publishers []string
+		target                string
 		meanwhile             func(*machine, *task)
 		state                 events.State
 		reason                events.Reason
@@ -245,6 +322,11 @@ func TestWhatIsRevokedBeforeTheStartStopsTheJob(t *testing.T) {
 		"the publisher's key":          {deployers: []string{"bob"}, meanwhile: func(m *machine, _ *task) { m.Trust = trusting(revoked("pam")) }, state: events.Rejected, reason: events.ManifestUnsigned},
 		"more signatures are needed":   {meanwhile: func(m *machine, _ *task) { m.Trust.Threshold = 2 }, state: events.Rejected, reason: events.OrderUnsigned},
 		"the order's validity is over": {meanwhile: func(m *machine, _ *task) { m.ahead = 25 * time.Hour }, state: events.Rejected, reason: events.OrderExpired},
+		"a newer revision was seen":    {meanwhile: func(m *machine, _ *task) { m.seen(2, "true") }, state: events.Rejected, reason: events.OrderSerialOld},
+		"a newer revision was seen that is not meant for this machine": {meanwhile: func(m *machine, _ *task) { m.seen(2, "false") }, state: events.Rejected, reason: events.OrderSerialOld},
+		"other facts that are in the target too":                       {target: `agent.os == "linux"`, meanwhile: func(m *machine, _ *task) { m.facts.Site = "oslo" }},
+		"facts that are not in the target":                             {target: `agent.os == "linux"`, meanwhile: func(m *machine, _ *task) { m.facts.OS = "windows" }, state: events.Rejected, reason: events.NotTargeted},
+		"another client kind":                                          {meanwhile: func(m *machine, _ *task) { m.facts.ClientKind = events.Legacy }, state: events.Rejected, reason: events.ContextUnsupported},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
@@ -254,6 +336,9 @@ func TestWhatIsRevokedBeforeTheStartStopsTheJob(t *testing.T) {
 				}
 				if c.publishers != nil {
 					g.publishers = c.publishers
+				}
+				if c.target != "" {
+					g.order.Expression = c.target
 				}
 			})
 			if state, reason := m.until(job, "decide"); state != "" {

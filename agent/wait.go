@@ -53,6 +53,7 @@ const contactPatience = 30 * time.Second
 func (t *task) wait(ctx context.Context) error {
 	for {
 		t.a.inbox.WaitCurrent(ctx, contactPatience)
+		t.a.heedTrust(ctx)
 		if hindered, err := t.hindered(ctx, true); err != nil {
 			return err
 		} else if hindered {

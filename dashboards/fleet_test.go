@@ -3,6 +3,7 @@ package dashboards
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,11 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+
+	"chandler/events"
+	"chandler/events/access"
+	"chandler/events/enrolment"
 )
 
 // fleet is a real server and real agents on this machine.
@@ -39,10 +45,12 @@ func startFleet(t *testing.T, agents int) *fleet {
 	server := f.start("chandler", "up", "--data", filepath.Join(f.dir, "server"), "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--log-level", "info")
 	up := server.await(t, `broker (nats://[0-9.:]+), .*metrics http://([0-9.:]+)/metrics`)
 	f.broker, f.metrics = up[1], []string{up[2]}
+	f.mustExit(0, "trust", "init")
+	token := filepath.Join(f.dir, "token")
+	f.mustExit(0, "token", "create", "dashboards", "--uses", fmt.Sprint(agents), "--out", token)
 	for i := range agents {
 		name := fmt.Sprintf("agent%d", i)
-		agent := f.start("chandler-agent", "run", "--config", os.DevNull, "--servers", f.broker, "--trust", filepath.Join(f.dir, "server", "trust.json"),
-			"--state-dir", filepath.Join(f.dir, name), "--hostname", name, "--metrics", "127.0.0.1:0")
+		agent := f.start("chandler-agent", "run", "--config", os.DevNull, "--token-file", token, "--state-dir", filepath.Join(f.dir, name), "--hostname", name, "--metrics", "127.0.0.1:0")
 		f.metrics = append(f.metrics, agent.await(t, `serving /metrics and /healthz.* address="?(127[0-9.:]+)`)[1])
 	}
 	eventually(t, "every agent has reported", func() error {
@@ -82,15 +90,41 @@ func (f *fleet) deploy() {
 	f.mustExit(2, "deployment", "create", "bad", "--package", "sample", "--program", "bad", "--to", "everybody", "--yes", "--watch")
 }
 
-// spoil publishes what is no event, where statuses of jobs belong.
+// spoil publishes what is no event, where statuses of jobs belong, as an agent can that was taken over.
 func (f *fleet) spoil() {
 	f.t.Helper()
-	nc, err := nats.Connect(f.broker)
+	identity := filepath.Join(f.dir, "server", "identity")
+	seed, err := os.ReadFile(filepath.Join(identity, "agent-signing.nk"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	signing, err := nkeys.FromSeed(bytes.TrimSpace(seed))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(identity, "fleet.json"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var public struct{ Accounts map[access.Account]string }
+	if err := json.Unmarshal(text, &public); err != nil {
+		f.t.Fatal(err)
+	}
+	own, key, err := enrolment.NewKey()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	agent := events.AgentID([]byte(key))
+	jwt, err := access.Mint(access.Agent, signing, public.Accounts[access.Agents], access.User{Name: agent, Key: key, Expires: time.Now().Add(time.Hour)})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	nc, err := nats.Connect(f.broker, nats.UserJWTAndSeed(jwt, string(own)), nats.CustomInboxPrefix("_INBOX."+agent))
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	defer nc.Close()
-	if _, err := nc.Request("chandler.job.succeeded.nobody", []byte("no event"), 10*time.Second); err != nil {
+	if _, err := nc.Request("chandler.job.succeeded."+agent, []byte("no event"), 10*time.Second); err != nil {
 		f.t.Fatalf("store what is no event: %v", err)
 	}
 }

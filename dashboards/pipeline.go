@@ -6,7 +6,7 @@ import "fmt"
 func Pipeline() Board {
 	return Board{
 		UID: "pipeline", Title: "Chandler: pipeline", Description: "Whether events flow through broker, services and agents, and what holds them up. Also: chandler doctor.",
-		Rows: []Row{pipelineHealth(), pipelineBus(), pipelineExecution(), pipelineScheduling(), pipelineContent(), pipelineAgents(), pipelineProcesses()},
+		Rows: []Row{pipelineHealth(), pipelineBus(), pipelineExecution(), pipelineScheduling(), pipelineContent(), pipelineTrust(), pipelineAgents(), pipelineProcesses()},
 	}
 }
 
@@ -96,6 +96,28 @@ func pipelineContent() Row {
 			Queries: []Query{{Expr: "chandler_content_stored_bytes", Legend: "{{instance}}"}}},
 	}}
 }
+
+func pipelineTrust() Row {
+	return Row{Title: "Trust", Panels: []Panel{
+		{Title: "Identities", Kind: TimeSeries, Unit: Count, Width: 8, Stacked: true, Description: "Agents that have enrolled. Pending ones wait for chandler agent approve; lapsed ones were away for more than 90 days and need it too.",
+			Queries: []Query{{Expr: "max by (state) (chandler_credentials_identities)", Legend: "{{state}}"}}},
+		{Title: "Identities asked for", Kind: TimeSeries, Unit: PerSecond, Width: 8, Description: "Machines that enrol with a token, return after their identity has expired, or renew it, by answer.",
+			Queries: []Query{{Expr: perSecond("chandler_credentials_enrolments_total", "call, result"), Legend: "{{call}} {{result}}"}}},
+		{Title: "Machines refused", Kind: TimeSeries, Unit: Count, Width: 8, Description: "Answers that leave a machine without an identity, since the services started. The events agent.refused say which machines.",
+			Queries: []Query{{Expr: `sum by (result) (chandler_credentials_enrolments_total{result!~"ok|error|later"})`, Legend: "{{result}}", Quiet: true}}},
+		{Title: "Trust bundle", Kind: Stat, Unit: Count, Width: 6, Steps: []Step{{Color: "red"}, {From: 1, Color: "green"}}, Description: "Version of the newest. 0: there is none, and agents obey nobody: chandler trust init.",
+			Queries: []Query{{Expr: "max(chandler_credentials_trust_version)"}}},
+		{Title: "Tokens", Kind: Stat, Unit: Count, Width: 6, Description: "With which machines can enrol now: chandler token ls. Remove those that are not needed.",
+			Queries: []Query{{Expr: "max(chandler_credentials_tokens)"}}},
+		{Title: "Orders and content that agents refused", Kind: TimeSeries, Unit: Count, Width: 6, Description: "Since the services started. Somebody who may not deploy tried to, or a key is missing from the trust bundle.",
+			Queries: []Query{{Expr: `sum by (reason) (chandler_execution_failures_total{reason=~"` + untrusted + `"})`, Legend: "{{reason}}", Quiet: true}}},
+		{Title: "Audit records not stored", Kind: TimeSeries, Unit: Count, Width: 6, Description: "Late ones are tried again; dropped ones are in the service's log alone.",
+			Queries: []Query{{Expr: "sum by (service, fate) (chandler_bus_audit_lost_total)", Legend: "{{service}} {{fate}}", Quiet: true}}},
+	}}
+}
+
+// untrusted are the reasons for which an agent refuses what was not signed for it by those whom it trusts.
+const untrusted = "order_unsigned|order_unknown_key|order_revoked_key|order_altered|order_malformed|order_serial_old|order_other_fleet|manifest_unsigned|manifest_mismatch|content_mismatch"
 
 func pipelineAgents() Row {
 	return Row{Title: "Agents that are scraped", Panels: []Panel{

@@ -3,11 +3,13 @@ package deploy_test
 import (
 	"bufio"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,12 +18,12 @@ import (
 	"chandler/services/integration/machinetest"
 )
 
-// brokerVariable turns the test's program into a broker with the deployed configuration, at an address.
+// brokerVariable turns the test's program into a broker with a configuration file.
 const brokerVariable = "CHANDLER_DEPLOY_BROKER"
 
 func TestMain(m *testing.M) {
-	if host := os.Getenv(brokerVariable); host != "" {
-		if err := runBroker(host, os.Getenv(brokerVariable+"_STORE")); err != nil {
+	if config := os.Getenv(brokerVariable); config != "" {
+		if err := runBroker(config); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -30,20 +32,19 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runBroker differs from the deployed configuration in where it listens and what it keeps.
-func runBroker(host, store string) error {
-	o, err := natsserver.ProcessConfigFile("nats/nats-server.conf")
+func runBroker(config string) error {
+	o, err := natsserver.ProcessConfigFile(config)
 	if err != nil {
 		return err
 	}
-	o.Host, o.HTTPPort, o.StoreDir, o.NoSigs = host, 0, store, true
+	o.NoSigs = true
 	s, err := natsserver.NewServer(o)
 	if err != nil {
 		return err
 	}
 	s.Start()
 	if !s.ReadyForConnections(30 * time.Second) {
-		return fmt.Errorf("the broker does not listen on %s", host)
+		return fmt.Errorf("the broker does not listen on %s", o.Host)
 	}
 	fmt.Println("ready")
 	interrupted := make(chan os.Signal, 1)
@@ -53,17 +54,25 @@ func runBroker(host, store string) error {
 	return nil
 }
 
-// serverWithAgent boots a machine whose server and agent are started by their units.
+// serverWithAgent boots a machine whose server is started by its unit, does what README.md says of a new fleet,
+// and makes the machine an agent.
 func serverWithAgent(t *testing.T) *machinetest.Machine {
 	t.Helper()
 	m := machinetest.NewLab(t).Start("oslo")
-	install(t, m)
+	install(t, m, programs(t))
+	m.WriteFile("/etc/hosts", []byte("127.0.0.1 localhost\n"+m.Address+" oslo\n"), 0o644) // as the names of a real network
 	m.Exec("systemctl", "start", "chandler")
-	eventually(t, "the server answers", func() error { return run(m, chandler("doctor", "-o", "json")...) })
-	m.Exec("cp", "/var/lib/chandler/trust.json", "/etc/chandler/trust.json")
-	m.WriteFile("/etc/systemd/system/chandler-agent.service.d/test.conf", []byte("[Service]\nEnvironment=CHANDLER_SERVERS=nats://127.0.0.1:4222\n"), 0o644)
-	m.Exec("systemctl", "daemon-reload")
-	m.Exec("systemctl", "start", "chandler-agent")
+	const administrator = "/var/lib/chandler/administrator"
+	eventually(t, "the server answers", func() error {
+		return run(m, append([]string{"env", "XDG_CONFIG_HOME=/var/lib/chandler/config"}, chandler("doctor", "-o", "json")...)...)
+	})
+	m.Exec("cp", "--recursive", administrator, "/var/lib/chandler/tls/ca.pem", "/root/")
+	m.Exec("rm", "--recursive", administrator)
+	m.Exec(chandler("context", "add", "oslo", "--server", "tls://oslo:4222", "--ca", "/root/ca.pem", "--data", "/var/lib/chandler",
+		"--administrator", "/root/administrator", "--credentials", "/root/administrator/admin.creds")...)
+	m.Exec(chandler("trust", "init")...)
+	m.Exec(chandler("token", "create", "--out", "/root/chandler.token")...)
+	installAgent(t, m)
 	eventually(t, "the agent has reported", func() error {
 		out, err := m.Command(chandler("agent", "ls", "-o", "name")...).CombinedOutput()
 		if err != nil || len(strings.TrimSpace(string(out))) == 0 {
@@ -73,6 +82,60 @@ func serverWithAgent(t *testing.T) *machinetest.Machine {
 	})
 	m.Exec(chandler("collection", "set", "everybody", "--where", "true")...)
 	return m
+}
+
+// installAgent makes the machine an agent by the command that token create shows, from a copy of the program
+// that was carried there.
+func installAgent(t *testing.T, m *machinetest.Machine) string {
+	t.Helper()
+	return m.Exec("/root/chandler-agent", "install", "--token-file", "/root/chandler.token")
+}
+
+func TestAMachineThatIsInstalledAgainIsLeftAlone(t *testing.T) {
+	m := serverWithAgent(t)
+	show := []string{"systemctl", "show", "--property=MainPID,ActiveState,UnitFileState", "chandler-agent"}
+	before, agents := m.Exec(show...), m.Exec(chandler("agent", "ls", "-o", "name")...)
+	if !strings.Contains(before, "ActiveState=active") || !strings.Contains(before, "UnitFileState=enabled") {
+		t.Errorf("the agent's unit is %s", before)
+	}
+	if said := installAgent(t, m); !strings.Contains(said, "installed before: nothing changed") { // the token is used up
+		t.Errorf("it says %s", said)
+	}
+	if after := m.Exec(show...); after != before {
+		t.Errorf("the agent's unit was %s and is %s", before, after)
+	}
+	if after := m.Exec(chandler("agent", "ls", "-o", "name")...); after != agents {
+		t.Errorf("agents were %s and are %s", agents, after)
+	}
+	if got := m.Exec("cat", "/etc/systemd/system/chandler-agent.service"); got != strings.TrimSuffix(readText(t, "systemd/chandler-agent.service"), "\n") {
+		t.Errorf("the unit that was installed is not the one here:\n%s", got)
+	}
+}
+
+func TestAServerGoesOnWithoutTheKeysThatWereTakenAway(t *testing.T) {
+	m := serverWithAgent(t)
+	well := func() error { return run(m, chandler("doctor", "-o", "json")...) }
+	m.Exec("systemctl", "restart", "chandler")
+	eventually(t, "the server answers", well)
+	m.Exec("sh", "-c", "rm /root/.config/chandler/trust/oslo/root-*.key") // as if they were in safes
+	if out := m.Exec(chandler("doctor")...); strings.Contains(out, "problem") || strings.Contains(out, "warning") || !strings.Contains(out, "none takes clear text") {
+		t.Errorf("doctor says\n%s", out)
+	}
+	m.Exec(chandler("user", "add", "vera", "--role", "viewer", "--out", "/root/vera.creds")...)
+
+	// A further name needs the authority's key for one start.
+	_, start, _ := strings.Cut(readText(t, "systemd/chandler.service"), "\nExecStart=")
+	start, _, _ = strings.Cut(start, "\n")
+	m.WriteFile("/etc/systemd/system/chandler.service.d/name.conf", []byte("[Service]\nExecStart=\nExecStart="+start+" --tls-name files.example\n"), 0o644)
+	m.Exec("systemctl", "daemon-reload")
+	m.Exec("sh", "-euc", `cd /var/lib/chandler; own=$(stat -Lc %u .)
+		install -d -m 700 -o $own administrator; install -m 600 -o $own /root/administrator/ca.key administrator/
+		systemctl restart chandler`)
+	eventually(t, "the server answers", well)
+	m.Exec("rm", "--recursive", "/var/lib/chandler/administrator")
+	m.Exec("sh", "-euc", "echo "+m.Address+" files.example >> /etc/hosts")
+	m.Exec(chandler("context", "add", "oslo", "--server", "tls://files.example:4222")...)
+	m.Exec(chandler("agent", "ls")...)
 }
 
 func TestTheServersUnitRunsItWithoutRoot(t *testing.T) {
@@ -145,39 +208,131 @@ func TestARestartOfTheAgentDoesNotDisturbAnInstaller(t *testing.T) {
 
 func TestTheServicesRunAgainstABrokerOfItsOwn(t *testing.T) {
 	lab := machinetest.NewLab(t)
+	built := programs(t)
 	m := lab.Start("oslo")
-	install(t, m)
-	broker := lab.Command(os.Args[0])
-	broker.Env = append(os.Environ(), brokerVariable+"="+lab.Address(), brokerVariable+"_STORE="+t.TempDir())
-	broker.Stderr = os.Stderr
-	stdout, err := broker.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
+	install(t, m, built)
+
+	// The fleet is made here, where the broker runs and the administrator is.
+	home, data := t.TempDir(), filepath.Join(t.TempDir(), "fleet")
+	cli := func(args ...string) *exec.Cmd {
+		cmd := lab.Command(filepath.Join(built, "chandler"), args...)
+		cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+home)
+		return cmd
 	}
-	if err := broker.Start(); err != nil {
-		t.Fatal(err)
+	made := cli("up", "--tls", "--tls-name", lab.Address()+","+m.Address, "--data", data)
+	startAwaiting(t, made, "chandler is up")()
+	startBroker(t, lab, data)
+
+	// What the services need goes to their machine.
+	for _, part := range []string{"identity", "tls"} {
+		copyTree(t, m, filepath.Join(data, part), "/var/lib/chandler/"+part)
 	}
-	t.Cleanup(func() {
-		_ = broker.Process.Signal(os.Interrupt) // it may have ended with the test's context
-		_ = broker.Wait()
-	})
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
-		t.Fatalf("the broker does not start: %q, %v", line, err)
-	}
-	m.WriteFile("/etc/systemd/system/chandler-services.service.d/test.conf", []byte("[Service]\nEnvironment=CHANDLER_SERVER=nats://"+lab.Address()+":4222\n"), 0o644)
+	m.WriteFile("/etc/systemd/system/chandler-services.service.d/test.conf", []byte("[Service]\nEnvironment=CHANDLER_SERVER=tls://"+lab.Address()+":4222 CHANDLER_HTTP_ADVERTISE=https://"+m.Address+":4280\n"), 0o644)
 	m.Exec("systemctl", "daemon-reload")
 	m.Exec("systemctl", "start", "chandler-services")
+
+	administrator := filepath.Join(data, "administrator")
+	if out, err := cli("context", "add", "oslo", "--server", "tls://"+lab.Address()+":4222", "--ca", filepath.Join(data, "tls", "ca.pem"),
+		"--administrator", administrator, "--credentials", filepath.Join(administrator, "admin.creds")).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 	eventually(t, "the services are well", func() error {
-		out, err := m.Command("bash", "-c", `exec 3<>/dev/tcp/127.0.0.1/9650; printf 'GET /healthz HTTP/1.0\r\n\r\n' >&3; cat <&3`).CombinedOutput()
-		if err != nil || !strings.HasPrefix(string(out), "HTTP/1.0 200") {
-			return fmt.Errorf("%w: %s", err, out)
+		out, err := cli("--context", "oslo", "doctor").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w\n%s\n%s", err, out, m.Exec("journalctl", "--unit", "chandler-services", "--lines", "20"))
 		}
 		return nil
 	})
+	if out, err := cli("--context", "oslo", "trust", "init").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 }
 
-// install does on the machine what README.md says, without starting anything.
-func install(t *testing.T, m *machinetest.Machine) {
+// startBroker runs the deployed configuration with what "chandler up" made of a fleet, put where it belongs.
+func startBroker(t *testing.T, lab *machinetest.Lab, data string) {
+	t.Helper()
+	etc, store := t.TempDir(), filepath.Join(data, "broker")
+	for from, to := range map[string]string{"identity/operator.jwt": "operator.jwt", "tls/server.pem": "server.pem", "tls/server.key": "server.key"} {
+		if err := os.Link(filepath.Join(data, from), filepath.Join(etc, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Rename(filepath.Join(data, "accounts"), filepath.Join(store, "accounts")); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(etc, "nats-server.conf")
+	text := strings.NewReplacer("/etc/nats/", etc+"/", "/var/lib/nats", store, "0.0.0.0:4222", lab.Address()+":4222").Replace(readText(t, "nats/nats-server.conf"))
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	broker := lab.Command(os.Args[0])
+	broker.Env = append(os.Environ(), brokerVariable+"="+config)
+	startAwaiting(t, broker, "ready")
+}
+
+// startAwaiting starts a program and waits until it prints a line that begins like this. What it gives ends the
+// program.
+func startAwaiting(t *testing.T, cmd *exec.Cmd, line string) (stop func()) {
+	t.Helper()
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	limit := func() *time.Timer { return time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() }) }
+	stop = sync.OnceFunc(func() {
+		defer limit().Stop()
+		_ = cmd.Process.Signal(os.Interrupt) // it may have ended with the test's context
+		_ = cmd.Wait()
+	})
+	t.Cleanup(stop)
+	defer limit().Stop()
+	for lines := bufio.NewScanner(stdout); ; {
+		if !lines.Scan() {
+			t.Fatalf("%s ended before it printed %q (%v)", cmd.Path, line, lines.Err())
+		}
+		if strings.HasPrefix(lines.Text(), line) {
+			go func() {
+				for lines.Scan() { // until it ends
+				}
+			}()
+			return stop
+		}
+	}
+}
+
+// copyTree copies a directory's files into the machine, for root alone.
+func copyTree(t *testing.T, m *machinetest.Machine, from, to string) {
+	t.Helper()
+	err := filepath.WalkDir(from, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		below, err := filepath.Rel(from, name)
+		if err == nil {
+			m.CopyIn(name, filepath.Join(to, below), 0o600)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func readText(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// programs builds both and gives their directory.
+func programs(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", dir+string(filepath.Separator), "./services/cmd/chandler", "./agent/cmd/chandler-agent")
@@ -186,10 +341,15 @@ func install(t *testing.T, m *machinetest.Machine) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the programs: %v\n%s", err, out)
 	}
-	for _, program := range []string{"chandler", "chandler-agent"} {
-		m.CopyIn(filepath.Join(dir, program), "/usr/local/bin/"+program, 0o755)
-	}
-	for _, unit := range []string{"chandler.service", "chandler-services.service", "chandler-agent.service"} {
+	return dir
+}
+
+// install does on the machine what README.md says, without starting anything.
+func install(t *testing.T, m *machinetest.Machine, built string) {
+	t.Helper()
+	m.CopyIn(filepath.Join(built, "chandler"), "/usr/local/bin/chandler", 0o755)
+	m.CopyIn(filepath.Join(built, "chandler-agent"), "/root/chandler-agent", 0o755)
+	for _, unit := range []string{"chandler.service", "chandler-services.service"} {
 		m.CopyIn(filepath.Join("systemd", unit), "/etc/systemd/system/"+unit, 0o644)
 	}
 	for _, config := range []string{"agent.yaml", "server.yaml"} {
@@ -198,9 +358,10 @@ func install(t *testing.T, m *machinetest.Machine) {
 	m.Exec("systemctl", "daemon-reload")
 }
 
-// chandler is a command line of the CLI with the context that the unit's server wrote.
+// chandler is a command line of the CLI of root, who is the administrator. It ends, also when what it waits for
+// does not come.
 func chandler(args ...string) []string {
-	return append([]string{"env", "XDG_CONFIG_HOME=/var/lib/chandler/config", "chandler"}, args...)
+	return append([]string{"timeout", "180", "chandler"}, args...)
 }
 
 func run(m *machinetest.Machine, args ...string) error {

@@ -14,7 +14,9 @@
 //	DeploymentProgressed  execution    the counts of a deployment changed
 //
 // Beside it: [AgentReported] (facts), [PackageRemoved], [DeploymentPaused] and its kin, [FreezeSet],
-// [AccountSet], [LeaseDenied]; and, on core NATS and never stored, [Beacon] and [Heartbeat].
+// [AccountSet], [LeaseDenied]; who belongs to the fleet ([AgentEnrolled] and its kin, [TokenCreated],
+// [UserAdded]), whose orders agents obey ([TrustChanged]) and what administrators did ([AuditRecorded]);
+// and, on core NATS and never stored, [Beacon], [Heartbeat] and [TrustAnnounced].
 //
 // One declaration (declare in this package) gives an event its type name, subject, stream, schema, example
 // and AsyncAPI entry. To add an event: one struct and one declare line in the file of its noun, then

@@ -11,6 +11,7 @@ type TokenNotice struct {
 	Approval  bool      `json:"approval,omitempty"`
 	Conferred Conferred `json:"conferred"`
 	By        string    `json:"by"`
+	Why       string    `json:"why,omitempty"` // it was removed
 	At        time.Time `json:"at"`
 }
 
@@ -45,6 +46,7 @@ type UserNotice struct {
 	Expires time.Time `json:"expires,omitzero"`
 	Revoked bool      `json:"revoked,omitempty"`
 	By      string    `json:"by"`
+	Why     string    `json:"why,omitempty"` // it was revoked
 	At      time.Time `json:"at"`
 }
 

@@ -88,12 +88,9 @@ func (k *Keeper) Return(ctx context.Context) error {
 	}
 	id, held := *k.identity, k.chain
 	k.mu.Unlock()
-	var config *tls.Config
-	if id.CA != "" {
-		var err error
-		if config, err = k.pinnedTLS(); err != nil {
-			return err
-		}
+	config, err := k.TLS()
+	if err != nil {
+		return err
 	}
 	answer, err := k.state(ctx, id, config, events.AgentReturn, "", nil)
 	if err != nil {

@@ -34,17 +34,26 @@ func (k *Keeper) NATSOptions() ([]nats.Option, error) {
 		nats.CustomInboxPrefix("_INBOX." + k.id),
 		k.present, k.listenIn,
 	}
-	k.mu.Lock()
-	pinned := k.identity != nil && k.identity.CA != ""
-	k.mu.Unlock()
-	if pinned {
-		config, err := k.pinnedTLS()
-		if err != nil {
-			return nil, err
-		}
+	config, err := k.TLS()
+	if err != nil {
+		return nil, err
+	}
+	if config != nil {
 		options = append(options, nats.Secure(config))
 	}
 	return options, nil
+}
+
+// TLS is how every server of the fleet proves who it is, the broker and those of content alike: by the CA that
+// the token named, and no other. It is nil where none is pinned: then the system's authorities are asked.
+func (k *Keeper) TLS() (*tls.Config, error) {
+	k.mu.Lock()
+	pinned := k.identity != nil && k.identity.CA != ""
+	k.mu.Unlock()
+	if !pinned {
+		return nil, nil
+	}
+	return k.pinnedTLS()
 }
 
 // present shows the identity of the moment. nats.UserJWT would want one at once.
@@ -144,7 +153,11 @@ var errSeen = errors.New("the chain was looked at")
 // findCA asks the brokers for their chains and gives the certificate of the given digest. It believes
 // nobody: every handshake is broken off before anything is said, and whoever uses the certificate verifies
 // chain and host name against it, as always. A rogue broker can only present what it cannot use.
+//
+// It hangs up without a word: an alert would tell the broker that its certificate is bad, which is what its
+// log is to say of agents that do refuse it.
 func (k *Keeper) findCA(ctx context.Context, servers []string, hash string) (*x509.Certificate, error) {
+	line := &lastLine{dialer: dialer{ctx}}
 	var mu sync.Mutex
 	var found *x509.Certificate
 	chains := 0
@@ -157,9 +170,10 @@ func (k *Keeper) findCA(ctx context.Context, servers []string, hash string) (*x5
 				found = c
 			}
 		}
+		line.hangUp()
 		return errSeen
 	}}
-	conn, err := nats.Connect(strings.Join(servers, ","), k.own(ctx, nats.Secure(look))...)
+	conn, err := nats.Connect(strings.Join(servers, ","), k.own(ctx, nats.Secure(look), nats.SetCustomDialer(line))...)
 	if err == nil { // only if there was no handshake
 		conn.Close()
 		err = errors.New("the connection is not TLS")
@@ -199,6 +213,29 @@ func (d dialer) Dial(network, address string) (net.Conn, error) {
 	}
 	context.AfterFunc(d.ctx, func() { conn.Close() })
 	return conn, nil
+}
+
+// lastLine remembers the connection that it made last.
+type lastLine struct {
+	dialer
+	mu   sync.Mutex
+	conn net.Conn
+}
+
+func (l *lastLine) Dial(network, address string) (net.Conn, error) {
+	conn, err := l.dialer.Dial(network, address)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conn = conn
+	return conn, err
+}
+
+func (l *lastLine) hangUp() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn != nil {
+		l.conn.Close()
+	}
 }
 
 // whileConnected bounds one question on a connection: by time, and by the connection, since nobody answers what

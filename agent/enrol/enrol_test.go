@@ -3,6 +3,9 @@ package enrol_test
 import (
 	"encoding/json"
 	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -204,6 +207,44 @@ func TestTheCAOfTheTokenIsTheOnlyOne(t *testing.T) {
 				t.Errorf("return over TLS: %v", err)
 			}
 		})
+	}
+}
+
+func TestThePinnedCAHoldsForContentToo(t *testing.T) {
+	ours, other := newAuthority(t), newAuthority(t)
+	f := newFleet(t, ours.serves(t, "127.0.0.1", ours))
+	f.token.CA = ours.hash()
+	pinned := f.enrolled(t)
+	for name, c := range map[string]struct {
+		server func(*server.Options)
+		taken  bool
+	}{
+		"a certificate of the pinned CA": {ours.serves(t, "127.0.0.1"), true},
+		"one of another CA":              {other.serves(t, "127.0.0.1", other), false},
+		"one for another address":        {ours.serves(t, "192.0.2.1"), false},
+	} {
+		var o server.Options
+		c.server(&o)
+		web := httptest.NewUnstartedServer(http.NotFoundHandler())
+		web.TLS, web.Config.ErrorLog = o.TLSConfig, slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+		web.StartTLS()
+		config, err := pinned.TLS()
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: config}}
+		answer, err := client.Get(web.URL)
+		if (err == nil) != c.taken {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err == nil {
+			answer.Body.Close()
+		}
+		client.CloseIdleConnections()
+		web.Close()
+	}
+	if config, err := newFleet(t).enrolled(t).TLS(); config != nil || err != nil {
+		t.Errorf("without a pinned CA: %v (%v)", config, err)
 	}
 }
 

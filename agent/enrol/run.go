@@ -175,7 +175,7 @@ func (r *rounds) keepTrust(ctx context.Context) time.Duration {
 	case !r.trust.over(now):
 		return r.trust.until.Sub(now)
 	}
-	if err := r.askTrust(ctx); err != nil {
+	if err := r.AskTrust(ctx, r.bus); err != nil {
 		if ctx.Err() == nil {
 			now = time.Now()
 			r.trust.grow(now, r.Rand(), pauseMost)
@@ -187,18 +187,18 @@ func (r *rounds) keepTrust(ctx context.Context) time.Duration {
 	return r.LookEvery
 }
 
-// askTrust asks for newer bundles until there are none, or one is refused: that one is not asked for again
-// unless a newer one is announced or the agent connects anew.
-func (r *rounds) askTrust(ctx context.Context) error {
+// AskTrust asks for newer bundles at once, until there are none, or one is refused: that one Run does not ask for
+// again unless a newer one is announced or the agent connects anew.
+func (k *Keeper) AskTrust(ctx context.Context, b *bus.Bus) error {
 	for {
-		have := r.Trust().Version
-		limit, cancel := whileConnected(ctx, r.conn)
-		answer, err := bus.Request(limit, r.bus, r.id, events.AgentTrust, events.TrustQuery{Have: have})
+		have := k.Trust().Version
+		limit, cancel := whileConnected(ctx, b.Conn())
+		answer, err := bus.Request(limit, b, k.id, events.AgentTrust, events.TrustQuery{Have: have})
 		cancel()
 		if err != nil {
 			return err
 		}
-		now, err := r.followBundles(answer.Bundles)
+		now, err := k.followBundles(answer.Bundles)
 		if err != nil {
 			return err
 		}

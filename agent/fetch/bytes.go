@@ -8,9 +8,6 @@ import (
 	"chandler/events"
 )
 
-// MaxManifest is the most bytes that FetchBytes is meant for: those of a manifest.
-const MaxManifest = 8 << 20
-
 // FetchBytes returns a small blob of unknown size, at most limit bytes, from the cache or from where content
 // says it is, verified, and holds it for owner until Release. The error is an *[Error], or the context's.
 func (f *Fetcher) FetchBytes(ctx context.Context, owner, sha256 string, limit int64) ([]byte, error) {

@@ -366,7 +366,7 @@ func TestSmallBlobsAreFetchedAsBytes(t *testing.T) {
 	b := newBench(t, nil)
 	f := b.file("manifest", 5000)
 	for range 2 {
-		data, err := b.FetchBytes(t.Context(), "job", f.SHA256, MaxManifest)
+		data, err := b.FetchBytes(t.Context(), "job", f.SHA256, 1<<20)
 		if err != nil || !bytes.Equal(data, random("manifest", 5000)) {
 			t.Fatal(len(data), err)
 		}
@@ -378,7 +378,7 @@ func TestSmallBlobsAreFetchedAsBytes(t *testing.T) {
 		if err := os.WriteFile(b.cache.blobPath(f.SHA256), make([]byte, 5000), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if data, err := b.FetchBytes(t.Context(), "job", f.SHA256, MaxManifest); err != nil || events.DigestOf(data) != f.SHA256 || len(b.opened) != 2 {
+		if data, err := b.FetchBytes(t.Context(), "job", f.SHA256, 1<<20); err != nil || events.DigestOf(data) != f.SHA256 || len(b.opened) != 2 {
 			t.Error(len(data), err)
 		}
 		b.cached(t)

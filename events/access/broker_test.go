@@ -89,9 +89,9 @@ func table() []rights {
 		},
 		{
 			role: access.Viewer, name: "vera",
-			publish: `chandler.rpc.scheduling.deployment_list.{key}.{me} chandler.rpc.credentials.enrolment_list.{key}.{me} $JS.API.DIRECT.GET.EVENTS $JS.API.STREAM.INFO.STATUS $SRV.PING $SRV.STATS.scheduling`,
+			publish: `chandler.rpc.scheduling.deployment_list.{key}.{me} chandler.rpc.credentials.enrolment_list.{key}.{me} $JS.API.DIRECT.GET.EVENTS $SRV.PING $SRV.STATS.scheduling`,
 			mayNotPublish: neverPublish + ` chandler.rpc.scheduling.deployment_list.{key}.{other} chandler.rpc.scheduling.deployment_list.nokey.{me} chandler.rpc.scheduling.deployment_create.{key}.{me} chandler.rpc.execution.stop.{key}.{me}
-				chandler.rpc.credentials.token_create.{key}.{me} chandler.rpc.execution.sync.{other} $JS.API.DIRECT.GET.FOLD $JS.API.DIRECT.GET.TIMERS $JS.API.CONSUMER.CREATE.EVENTS $JS.API.STREAM.LIST $JS.API.INFO chandler.job.succeeded.{other}`,
+				chandler.rpc.credentials.token_create.{key}.{me} chandler.rpc.execution.sync.{other} $JS.API.DIRECT.GET.FOLD $JS.API.DIRECT.GET.TIMERS $JS.API.CONSUMER.CREATE.EVENTS $JS.API.STREAM.LIST $JS.API.STREAM.INFO.STATUS $JS.API.INFO chandler.job.succeeded.{other}`,
 			hear:       `chandler.event.> chandler.event.package.published.* chandler.job.*.* chandler.job.failed.* chandler.log.* chandler.beacon _INBOX.{me}.x.*`,
 			mayNotHear: neverHear,
 		},
@@ -106,9 +106,10 @@ func table() []rights {
 		{
 			role: access.Administrator, name: "ada",
 			publish: `chandler.rpc.scheduling.deployment_list.{key}.{me} chandler.rpc.scheduling.deployment_create.{key}.{me} chandler.rpc.credentials.token_create.{key}.{me} $JS.API.INFO $JS.API.STREAM.LIST $JS.API.STREAM.INFO.KV_chandler_accounts
-				$JS.API.CONSUMER.LIST.EVENTS $JS.API.CONSUMER.INFO.EVENTS.execution $JS.API.CONSUMER.CREATE.EVENTS.x.y $JS.API.CONSUMER.MSG.NEXT.EVENTS.x $JS.API.DIRECT.GET.FOLD $SRV.PING`,
+				$JS.API.CONSUMER.LIST.EVENTS $JS.API.CONSUMER.INFO.EVENTS.execution $JS.API.DIRECT.GET.FOLD $SRV.PING`,
 			mayNotPublish: neverPublish + ` chandler.rpc.credentials.token_create.{key}.{other} chandler.rpc.credentials.token_create.nokey.{me} chandler.rpc.execution.sync.{other} chandler.job.succeeded.{other} chandler.event.agent.reported.{other}
-				$JS.API.STREAM.CREATE.x $JS.API.STREAM.PURGE.KV_chandler_agents`,
+				$JS.API.STREAM.CREATE.x $JS.API.STREAM.PURGE.KV_chandler_agents
+				$JS.API.CONSUMER.CREATE.EVENTS $JS.API.CONSUMER.CREATE.EVENTS.x.y $JS.API.CONSUMER.DELETE.EVENTS.execution $JS.API.CONSUMER.MSG.NEXT.EVENTS.execution`,
 			hear:       `chandler.event.> chandler.job.*.* _INBOX.{me}.x.*`,
 			mayNotHear: neverHear,
 		},

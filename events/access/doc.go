@@ -17,8 +17,9 @@
 // service has) is the table in service.go. The outcome is written down in deploy/nats/permissions.json.
 //
 // What the broker does not keep apart: services and administrators share an account, so one of them that is
-// taken over can reach what the others store. What agents obey is signed, and accounts are encrypted; that
-// is why. Whoever holds a token's enrolment identity can hear the answers to other enrolling machines, which
+// taken over can reach what the others store, by naming a subject of the broker's or of a bucket for its
+// answers: also to empty the stream that holds the audit. What agents obey is signed, and accounts are
+// encrypted; that is why. Whoever holds a token's enrolment identity can hear the answers to other enrolling machines, which
 // hold nothing that is of use without the machine's own key. An answer of the broker can be sent to any
 // subject within the asker's account; it has no event in it that a reader would take (package bus).
 package access

@@ -168,10 +168,14 @@ func tag(tags jwt.TagList, prefix string) string {
 	return ""
 }
 
+// clocksDiffer is how far the clock of whoever revokes may be behind that of whoever issues JWTs: the broker
+// compares when the one said that it revoked with when the other said that it issued.
+const clocksDiffer = 24 * time.Hour
+
 // Revoke is the account without these users, by their public keys: whatever JWT they hold that was issued
-// until now is worth nothing any more, and the broker ends their connections when it learns of it. The
-// operator must be the one that signed the account. Revocations of agents are forgotten once every JWT that
-// they could be about has expired; others are kept.
+// until now, by whatever clock, is worth nothing any more, and the broker ends their connections when it learns
+// of it. A key that was revoked is not used again. The operator must be the one that signed the account.
+// Revocations of agents are forgotten once every JWT that they could be about has expired; others are kept.
 func Revoke(accountJWT string, operator nkeys.KeyPair, now time.Time, users ...string) (string, error) {
 	c, err := jwt.DecodeAccountClaims(accountJWT)
 	if err != nil {
@@ -188,11 +192,11 @@ func Revoke(accountJWT string, operator nkeys.KeyPair, now time.Time, users ...s
 		if err := validKey(user); err != nil {
 			return "", fmt.Errorf("revoke: %w", err)
 		}
-		c.RevokeAt(user, now)
+		c.RevokeAt(user, now.Add(clocksDiffer))
 	}
 	if tag(c.Tags, accountTag) == string(Agents) {
 		for user, at := range c.Revocations {
-			if now.Sub(time.Unix(at, 0)) > MaxAgentLife+time.Hour { // clocks differ
+			if now.Sub(time.Unix(at, 0)) > MaxAgentLife+clocksDiffer {
 				c.ClearRevocation(user)
 			}
 		}

@@ -13,7 +13,7 @@ import (
 	"chandler/events"
 )
 
-// MaxAgentLife is the longest that an agent's JWT may be valid. Revocations are kept for as long.
+// MaxAgentLife is the longest that an agent's JWT may be valid. Revocations are kept for longer.
 const MaxAgentLife = 7 * 24 * time.Hour
 
 // User is whom a JWT is for.

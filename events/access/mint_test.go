@@ -187,7 +187,7 @@ func TestRevocationsAreKeptForAsLongAsTheyMatter(t *testing.T) {
 		access.People: users,                // theirs need not expire
 	} {
 		text := all[account]
-		for i, at := range []time.Time{now.Add(-access.MaxAgentLife - 2*time.Hour), now.Add(-access.MaxAgentLife + time.Hour), now} {
+		for i, at := range []time.Time{now.Add(-access.MaxAgentLife - 49*time.Hour), now.Add(-access.MaxAgentLife + time.Hour), now} {
 			if text, err = access.Revoke(text, keys.Operator, at, users[i]); err != nil {
 				t.Fatal(err)
 			}

@@ -146,14 +146,15 @@ func reading() []string {
 	var subjects []string
 	for _, s := range events.Streams() {
 		if s.Direct && !slices.Contains(unread(), s.Name) {
-			subjects = append(subjects, jsAPI+"DIRECT.GET."+s.Name, jsAPI+"STREAM.INFO."+s.Name)
+			subjects = append(subjects, jsAPI+"DIRECT.GET."+s.Name)
 		}
 	}
 	return subjects
 }
 
 // grantDoctor lets an administrator look at everything that the broker keeps for the services, but for what
-// is in the buckets.
+// is in the buckets, and without readers of its own: it can neither take away the services' nor have messages
+// delivered anywhere.
 func grantDoctor(g *grant) {
 	g.pub(jsInfo)
 	for _, what := range []string{"STREAM.NAMES", "STREAM.LIST", "STREAM.INFO.*", "CONSUMER.NAMES.*", "CONSUMER.LIST.*", "CONSUMER.INFO.*.*"} {
@@ -161,7 +162,6 @@ func grantDoctor(g *grant) {
 	}
 	for _, s := range events.Streams() {
 		g.pub(jsAPI+"DIRECT.GET."+s.Name, jsAPI+"DIRECT.GET."+s.Name+".>", jsAPI+"STREAM.MSG.GET."+s.Name)
-		grantFollow(g, s.Name)
 	}
 }
 

@@ -214,6 +214,23 @@ func (s *SecureBroker) Bus(t testing.TB, role access.Role, name string) *bus.Bus
 	return b
 }
 
+// Owner opens a bus that may do everything in the fleet's account, for tests that look at what others did.
+func (s *SecureBroker) Owner(t testing.TB) *bus.Bus {
+	t.Helper()
+	seed, public := newKey(t)
+	claims := jwt.NewUserClaims(public)
+	claims.Name = "owner"
+	token, err := claims.Encode(s.Keys.Accounts[access.Fleet])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bus.New(bus.Options{Conn: Connect(t, s.Server, nats.UserJWTAndSeed(token, string(seed))), Key: public, CheckPublished: true})
+	if err != nil {
+		t.Fatalf("open bus: %v", err)
+	}
+	return b
+}
+
 // Revoke takes the users' identities away, as the administrator would: through the system account of the
 // running broker. It returns when the broker has taken the change.
 func (s *SecureBroker) Revoke(t testing.TB, users ...User) {

@@ -3,6 +3,7 @@ package manifest
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"chandler/events"
 	"chandler/events/sign"
@@ -43,18 +44,37 @@ func Open(envelope []byte) (events.Manifest, error) {
 // Every error is a [sign.Refusal]: ManifestUnsigned (no publisher signed), ManifestMismatch (altered, or no
 // envelope), UnsupportedFormat (signed, but not to be understood here), or AgentFault (a bundle that makes no sense).
 func Verify(envelope []byte, bundle trust.Bundle) (events.Manifest, error) {
-	if len(bundle.Publishers) == 0 {
-		return events.Manifest{}, sign.Refuse(events.ManifestUnsigned, "the trust bundle (version %d) names no publishers, so that nobody's packages are accepted", bundle.Version)
-	}
-	payload, _, err := sign.Check(envelope, PayloadType, MaxEnvelope, bundle.Publishers, 1)
+	payload, _, err := check(envelope, bundle)
 	if err != nil {
-		return events.Manifest{}, refusal(err, envelope, bundle)
+		return events.Manifest{}, err
 	}
 	m, err := Decode(payload)
 	if err != nil {
 		return events.Manifest{}, sign.Refuse(events.UnsupportedFormat, "the signed manifest cannot be read: %v", err)
 	}
 	return m, nil
+}
+
+// Signed gives the names of the bundle's publishers who signed an envelope, sorted, at least one; the errors are
+// those of [Verify].
+func Signed(envelope []byte, bundle trust.Bundle) (names []string, err error) {
+	_, signed, err := check(envelope, bundle)
+	for _, k := range signed {
+		names = append(names, k.Name)
+	}
+	slices.Sort(names)
+	return names, err
+}
+
+func check(envelope []byte, bundle trust.Bundle) (payload []byte, signed []sign.PublicKey, err error) {
+	if len(bundle.Publishers) == 0 {
+		return nil, nil, sign.Refuse(events.ManifestUnsigned, "the trust bundle (version %d) names no publishers, so that nobody's packages are accepted", bundle.Version)
+	}
+	payload, signed, err = sign.Check(envelope, PayloadType, MaxEnvelope, bundle.Publishers, 1)
+	if err != nil {
+		return nil, nil, refusal(err, envelope, bundle)
+	}
+	return payload, signed, nil
 }
 
 // refusal gives what is said of orders the reasons that are there for manifests.

@@ -81,11 +81,12 @@ func TestAnAgentAcceptsOnlyWhatAPublisherSigned(t *testing.T) {
 		envelope []byte
 		bundle   trust.Bundle
 		reason   events.Reason
-		text     string
+		text     string // of the refusal; else who signed
 	}{
-		"a publisher's":                       {good, bundle, "", ""},
-		"a publisher's beside a stranger's":   {sealed(t, valid(), stranger, publisher), bundle, "", ""},
-		"a publisher's beside a revoked one":  {sealed(t, valid(), lost, publisher), bundle, "", ""},
+		"a publisher's":                       {good, bundle, "", "builds"},
+		"two publishers'":                     {sealed(t, valid(), key(t, 9), publisher), bundle, "", "builds, other"},
+		"a publisher's beside a stranger's":   {sealed(t, valid(), stranger, publisher), bundle, "", "builds"},
+		"a publisher's beside a revoked one":  {sealed(t, valid(), lost, publisher), bundle, "", "builds"},
 		"nobody's":                            {sealed(t, valid()), bundle, events.ManifestUnsigned, "no publisher signed"},
 		"a stranger's":                        {sealed(t, valid(), stranger), bundle, events.ManifestUnsigned, "none of them trusted"},
 		"a deployer's":                        {sealed(t, valid(), deployer), bundle, events.ManifestUnsigned, "none of them trusted"},
@@ -107,6 +108,9 @@ func TestAnAgentAcceptsOnlyWhatAPublisherSigned(t *testing.T) {
 			case c.reason == "":
 				if diff := cmp.Diff(valid(), m); diff != "" || err != nil {
 					t.Fatal(err, diff)
+				}
+				if names, err := Signed(c.envelope, c.bundle); err != nil || strings.Join(names, ", ") != c.text {
+					t.Fatalf("signed by %q, %v; want %s", names, err, c.text)
 				}
 			case !errors.As(err, &refused) || refused.Reason != c.reason || !strings.Contains(refused.Text, c.text):
 				t.Fatalf("got %v, want %s with %q", err, c.reason, c.text)

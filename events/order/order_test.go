@@ -18,9 +18,9 @@ import (
 
 var issued = time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC)
 
-func key(t testing.TB, fill byte) Key {
+func key(t testing.TB, fill byte) sign.Key {
 	t.Helper()
-	k, err := NewKey(bytes.Repeat([]byte{fill}, 32))
+	k, err := sign.NewKey(bytes.Repeat([]byte{fill}, 32))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,19 +62,19 @@ func altered(t *testing.T, envelope []byte, edit func(string) string) []byte {
 
 func TestAnAgentObeysOnlyWhatWasSignedForIt(t *testing.T) {
 	a, b, stranger := key(t, 1), key(t, 2), key(t, 3)
-	one := Trust{Fleet: "testfleet", Threshold: 1, Keys: []PublicKey{a.Public().Named("a"), b.Public().Named("b")}}
-	two := Trust{Fleet: "testfleet", Threshold: 2, Keys: one.Keys}
+	one := trust.Bundle{Fleet: "testfleet", Threshold: 1, Keys: []sign.PublicKey{a.Public().Named("a"), b.Public().Named("b")}}
+	two := trust.Bundle{Fleet: "testfleet", Threshold: 2, Keys: one.Keys}
 	other := sample()
 	other.Fleet = "elsewhere"
 	lost := one
-	lost.Keys = []PublicKey{b.Public().Named("b")}
+	lost.Keys = []sign.PublicKey{b.Public().Named("b")}
 	lost.Revoked = []trust.RevokedKey{{PublicKey: a.Public().Named("a"), At: issued, Why: "laptop stolen"}}
 	lostOfTwo := lost
-	lostOfTwo.Threshold, lostOfTwo.Keys = 2, []PublicKey{b.Public().Named("b"), stranger.Public().Named("c")}
+	lostOfTwo.Threshold, lostOfTwo.Keys = 2, []sign.PublicKey{b.Public().Named("b"), stranger.Public().Named("c")}
 
 	for name, c := range map[string]struct {
 		envelope []byte
-		trust    Trust
+		trust    trust.Bundle
 		at       time.Time
 		want     events.Reason
 	}{
@@ -96,11 +96,11 @@ func TestAnAgentObeysOnlyWhatWasSignedForIt(t *testing.T) {
 		"just after its validity by a clock ahead": {signed(t, sample(), a), one, issued.Add(DefaultValidity + time.Minute), ""},
 		"before it was issued":                     {signed(t, sample(), a), one, issued.Add(-time.Hour), events.OrderNotYetValid},
 		"a truncated envelope":                     {signed(t, sample(), a)[:100], one, issued, events.OrderMalformed},
-		"an empty trust bundle":                    {signed(t, sample(), a), Trust{Fleet: "testfleet"}, issued, events.AgentFault},
+		"an empty trust bundle":                    {signed(t, sample(), a), trust.Bundle{Fleet: "testfleet"}, issued, events.AgentFault},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, digest, err := Verify(c.envelope, c.trust, c.at)
-			var refused *Error
+			var refused *sign.Refusal
 			switch {
 			case c.want == "" && (err != nil || events.ValidDigest(digest) != nil):
 				t.Fatalf("got %v, want it accepted", err)
@@ -113,14 +113,14 @@ func TestAnAgentObeysOnlyWhatWasSignedForIt(t *testing.T) {
 
 func TestAnOrderOfANewerFormatIsNotHalfUnderstood(t *testing.T) {
 	a := key(t, 1)
-	bundle := Trust{Fleet: "testfleet", Threshold: 1, Keys: []PublicKey{a.Public().Named("a")}}
+	bundle := trust.Bundle{Fleet: "testfleet", Threshold: 1, Keys: []sign.PublicKey{a.Public().Named("a")}}
 	for name, payload := range map[string]string{
 		"a newer format number": `{"format":2}`,
 		"an unknown condition":  `{"format":1,"only-on-sundays":true}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := decode([]byte(payload))
-			var refused *Error
+			var refused *sign.Refusal
 			if !errors.As(err, &refused) || refused.Reason != events.UnsupportedFormat {
 				t.Fatalf("got %v", err)
 			}
@@ -173,7 +173,7 @@ func TestContradictoryOrdersAreNotSigned(t *testing.T) {
 
 func TestSignedTellsWhoSignedADraftSoFar(t *testing.T) {
 	a, b, stranger := key(t, 1), key(t, 2), key(t, 3)
-	bundle := Trust{Fleet: "testfleet", Threshold: 2, Keys: []PublicKey{b.Public().Named("zoe"), a.Public().Named("ada")}}
+	bundle := trust.Bundle{Fleet: "testfleet", Threshold: 2, Keys: []sign.PublicKey{b.Public().Named("zoe"), a.Public().Named("ada")}}
 	forged := altered(t, signed(t, sample(), a), func(s string) string { return strings.Replace(s, `"install"`, `"remove"`, 1) })
 	for name, c := range map[string]struct {
 		envelope []byte
@@ -190,7 +190,7 @@ func TestSignedTellsWhoSignedADraftSoFar(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			names, complete, err := Signed(c.envelope, bundle)
-			var refused *Error
+			var refused *sign.Refusal
 			if errors.As(err, &refused) != (c.reason != "") || refused != nil && refused.Reason != c.reason {
 				t.Fatalf("got %v, want %q", err, c.reason)
 			}
@@ -204,7 +204,7 @@ func TestSignedTellsWhoSignedADraftSoFar(t *testing.T) {
 // Two deployers sign the same draft on their own machines; what they send is united.
 func TestSignaturesMadeApartMakeAnOrderTogether(t *testing.T) {
 	a, b := key(t, 1), key(t, 2)
-	bundle := Trust{Fleet: "testfleet", Threshold: 2, Keys: []PublicKey{a.Public().Named("a"), b.Public().Named("b")}}
+	bundle := trust.Bundle{Fleet: "testfleet", Threshold: 2, Keys: []sign.PublicKey{a.Public().Named("a"), b.Public().Named("b")}}
 	draft := signed(t, sample())
 	byA, err := sign.Add(draft, a)
 	if err != nil {
@@ -229,7 +229,7 @@ func TestSignaturesMadeApartMakeAnOrderTogether(t *testing.T) {
 
 func FuzzVerify(f *testing.F) {
 	k := key(f, 1)
-	bundle := Trust{Fleet: "testfleet", Threshold: 1, Keys: []PublicKey{k.Public().Named("a")}}
+	bundle := trust.Bundle{Fleet: "testfleet", Threshold: 1, Keys: []sign.PublicKey{k.Public().Named("a")}}
 	f.Add(signed(f, sample(), k))
 	f.Add([]byte(`{"payloadType":"application/vnd.chandler.order+json","payload":"e30=","signatures":[]}`))
 	good := signed(f, sample(), k)

@@ -14,23 +14,6 @@ import (
 // PayloadType of the DSSE envelope.
 const PayloadType = "application/vnd.chandler.order+json"
 
-// What signs orders, and who is trusted to, by the names that they have where only orders matter.
-type (
-	Key       = sign.Key
-	PublicKey = sign.PublicKey
-	Trust     = trust.Bundle
-	Error     = sign.Refusal
-)
-
-// NewKey is [sign.NewKey].
-func NewKey(seed []byte) (Key, error) { return sign.NewKey(seed) }
-
-// ParseKey is [sign.ParseKey].
-func ParseKey(pem []byte) (Key, error) { return sign.ParseKey(pem) }
-
-// ParseTrust is [trust.Plain].
-func ParseTrust(data []byte) (Trust, error) { return trust.Plain(data) }
-
 // Sign makes the DSSE envelope of an order, as JSON. Without signers it is a draft that nobody signed yet;
 // [sign.Add] and [sign.Merge] add signatures.
 func Sign(o Order, signers ...sign.Signer) ([]byte, error) {

@@ -48,8 +48,8 @@ type Bundle struct {
 	Keys       []sign.PublicKey `json:"keys"`                 // of deployers, who sign orders
 	Publishers []sign.PublicKey `json:"publishers,omitempty"` // one of them signs every package
 	Revoked    []RevokedKey     `json:"revoked,omitempty"`    // trusted for nothing; kept so that agents can say why
-	Roots      Roots            `json:"roots,omitzero"`
-	Issued     time.Time        `json:"issued,omitzero"`
+	Roots      Roots            `json:"roots"`
+	Issued     time.Time        `json:"issued"`
 }
 
 // Roots are the keys that sign bundles.
@@ -85,14 +85,6 @@ func (b Bundle) Validate() error {
 	if b.Version < 1 {
 		return fmt.Errorf("version is %d: it counts from 1", b.Version)
 	}
-	if err := b.validateKeys(); err != nil {
-		return err
-	}
-	return list("root key", b.Roots.Keys, b.Roots.Threshold)
-}
-
-// validateKeys checks all but version and roots.
-func (b Bundle) validateKeys() error {
 	if b.Format > Format {
 		return fmt.Errorf("format is %d, this version knows up to %d", b.Format, Format)
 	}
@@ -108,7 +100,10 @@ func (b Bundle) validateKeys() error {
 	if err := distinct("publisher's key", b.Publishers); err != nil {
 		return err
 	}
-	return b.validateRevoked()
+	if err := b.validateRevoked(); err != nil {
+		return err
+	}
+	return list("root key", b.Roots.Keys, b.Roots.Threshold)
 }
 
 func (b Bundle) validateRevoked() error {
@@ -202,28 +197,6 @@ func Open(envelope []byte) (Bundle, error) {
 	}
 	if err := b.Validate(); err != nil {
 		return Bundle{}, sign.Refuse(events.OrderMalformed, "trust bundle: %v", err)
-	}
-	return b, nil
-}
-
-// Plain reads a bundle that nobody signed, from a file that its reader trusts. It may lack format, version,
-// and roots; without these it follows no other bundle.
-func Plain(data []byte) (Bundle, error) {
-	if len(data) > MaxSize {
-		return Bundle{}, fmt.Errorf("a trust bundle of %d bytes is larger than %d", len(data), MaxSize)
-	}
-	b, err := decode(data)
-	if err != nil {
-		return Bundle{}, err
-	}
-	if err := b.validateKeys(); err != nil {
-		return Bundle{}, fmt.Errorf("trust bundle: %w", err)
-	}
-	if len(b.Roots.Keys) == 0 && b.Roots.Threshold == 0 {
-		return b, nil
-	}
-	if err := b.Validate(); err != nil {
-		return Bundle{}, fmt.Errorf("trust bundle: %w", err)
 	}
 	return b, nil
 }

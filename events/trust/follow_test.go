@@ -271,22 +271,5 @@ func FuzzOpen(f *testing.F) {
 		if back, err := Open(again); err != nil || !Difference(b, back).None() {
 			t.Fatalf("%+v became %+v: %v", b, back, err)
 		}
-		if _, err := Plain(payload); err != nil {
-			t.Fatalf("a signed bundle is no plain one: %v", err)
-		}
-	})
-}
-
-func FuzzPlain(f *testing.F) {
-	f.Add([]byte(`{"fleet":"f","threshold":1,"keys":[{"name":"a","key":"` + public(f, 1).Key + `"}]}`))
-	f.Add([]byte(`{"fleet":"f","threshold":-1,"keys":[{}]}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		b, err := Plain(data)
-		if err != nil {
-			return
-		}
-		if b.Threshold < 1 || b.Threshold > len(b.Keys) {
-			t.Fatalf("%d of %d keys", b.Threshold, len(b.Keys))
-		}
 	})
 }

@@ -220,29 +220,6 @@ func TestABundleOfANewerFormatIsNotHalfUnderstood(t *testing.T) {
 	}
 }
 
-func TestAPlainBundleNeedsNoRoots(t *testing.T) {
-	k := public(t, 1).Key
-	for name, x := range map[string]struct {
-		data string
-		ok   bool
-	}{
-		"as a test writes it":       {`{"fleet":"f","version":1,"threshold":1,"keys":[{"name":"a","key":"` + k + `"}]}`, true},
-		"a whole one":               {`{"format":1,"fleet":"f","version":1,"threshold":1,"keys":[{"name":"a","key":"` + k + `"}],"roots":{"threshold":1,"keys":[{"name":"r","key":"` + k + `"}]}}`, true},
-		"half of roots":             {`{"fleet":"f","version":1,"threshold":1,"keys":[{"name":"a","key":"` + k + `"}],"roots":{"threshold":1,"keys":[]}}`, false},
-		"a newer format":            {`{"format":2,"fleet":"f","threshold":1,"keys":[{"name":"a","key":"` + k + `"}]}`, false},
-		"an unknown field":          {`{"fleets":"f","threshold":1,"keys":[{"name":"a","key":"` + k + `"}]}`, false},
-		"more signatures than keys": {`{"fleet":"f","threshold":2,"keys":[]}`, false},
-		"no threshold":              {`{"fleet":"f","keys":[]}`, false},
-		"a short key":               {`{"fleet":"f","threshold":1,"keys":[{"name":"a","key":"aaaa"}]}`, false},
-		"nothing":                   {``, false},
-		"too much":                  {strings.Repeat(" ", MaxSize+1), false},
-	} {
-		if b, err := Plain([]byte(x.data)); (err == nil) != x.ok {
-			t.Errorf("%s: %+v, %v", name, b, err)
-		}
-	}
-}
-
 func TestAFingerprintNamesKeysAndThreshold(t *testing.T) {
 	want := roots(t, 2, 1, 2, 3).Fingerprint()
 	renamed := roots(t, 2, 1, 2, 3)

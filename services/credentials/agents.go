@@ -155,7 +155,11 @@ func checkAgents(r events.AgentsRequest) error {
 			return err
 		}
 	}
-	if len(r.Why) > maxWhy || strings.ContainsFunc(r.Why, unicode.IsControl) {
+	return checkWhy(r.Why)
+}
+
+func checkWhy(why string) error {
+	if len(why) > maxWhy || strings.ContainsFunc(why, unicode.IsControl) {
 		return fmt.Errorf("why must be one line of at most %d bytes", maxWhy)
 	}
 	return nil

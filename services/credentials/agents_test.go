@@ -177,9 +177,12 @@ func TestUsersAreNotedAndRevoked(t *testing.T) {
 		})
 	}
 	for range 2 { // again completes what was cut off
-		if gone, err := ask(f.story, "bob", events.UserRevoke, events.Named{Name: "ada"}); err != nil || !gone.Revoked || gone.By != "bob" {
+		if gone, err := ask(f.story, "bob", events.UserRevoke, events.Named{Name: "ada", Why: "she left"}); err != nil || !gone.Revoked || gone.By != "bob" || gone.Why != "she left" {
 			t.Fatalf("revoked %+v, %v", gone, err)
 		}
+	}
+	if _, err := ask(f.story, "bob", events.UserRevoke, events.Named{Name: "siem", Why: "two\nlines"}); !errors.Is(err, bus.ErrBadRequest) {
+		t.Errorf("a reason of two lines: %v", err)
 	}
 	if _, err := ask(f.story, "bob", events.UserRevoke, events.Named{Name: "nobody"}); !errors.Is(err, bus.ErrNotFound) {
 		t.Errorf("revoked nobody: %v", err)
@@ -192,7 +195,7 @@ func TestUsersAreNotedAndRevoked(t *testing.T) {
 		t.Errorf("a name that is free again: %v", err)
 	}
 	all, err := ask(f.story, "root", events.UserList, events.Nothing{})
-	if err != nil || len(all.Users) != 2 || all.Users[0].Key != ada.Key || all.Users[0].Revoked || all.Users[1].User != "siem" {
+	if err != nil || len(all.Users) != 2 || all.Users[0].Key != ada.Key || all.Users[0].Revoked || all.Users[0].Why != "" || all.Users[1].User != "siem" {
 		t.Errorf("listed %+v, %v", all, err)
 	}
 	eventstest.ExpectExactly(t, f.admin, events.UserAdded, nil, 3)

@@ -68,6 +68,7 @@ func TestTheServiceWorksWithTheRightsOfItsRole(t *testing.T) {
 	change1(f, events.AgentRevoke, m)
 	a, err = bus.Request(t.Context(), enrolling, m.id, events.AgentEnrol, m.sign(k))
 	m.want(m.answer(a, err), events.RefusedRevoked)
+	f.admin = broker.Owner(t)
 	for _, e := range []events.Type[events.EnrolmentNotice]{events.AgentEnrolled, events.AgentRevoked} {
 		told(m, e, 1)
 	}

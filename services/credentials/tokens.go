@@ -68,6 +68,9 @@ func (s *Service) tokenRemove(ctx context.Context, caller string, req events.Nam
 	if err := events.ValidToken(req.Name); err != nil {
 		return events.TokenView{}, bus.BadRequest(fmt.Errorf("token: %w", err))
 	}
+	if err := checkWhy(req.Why); err != nil {
+		return events.TokenView{}, bus.BadRequest(err)
+	}
 	var before events.TokenNotice
 	t, err := change(ctx, s.enrolments, tokenKeys+req.Name, func(old tokenRecord, found bool) (tokenRecord, error) {
 		if !found || old.Removed {
@@ -75,7 +78,7 @@ func (s *Service) tokenRemove(ctx context.Context, caller string, req events.Nam
 		}
 		before = old.TokenNotice
 		old.Removed, old.Pending = true, nil
-		old.By, old.At = caller, s.now().UTC()
+		old.By, old.Why, old.At = caller, req.Why, s.now().UTC()
 		old.owe()
 		return old, nil
 	})

@@ -29,11 +29,14 @@ func TestTokensAreMadeListedRemovedAndForgotten(t *testing.T) {
 	if _, err := ask(f.story, "bob", events.TokenCreate, f.request(k, "other", 1)); !errors.Is(err, bus.ErrConflict) {
 		t.Errorf("a key in use: %v", err)
 	}
-	v, err := ask(f.story, "bob", events.TokenRemove, events.Named{Name: "office"})
+	if _, err := ask(f.story, "bob", events.TokenRemove, events.Named{Name: "office", Why: "two\nlines"}); !errors.Is(err, bus.ErrBadRequest) {
+		t.Errorf("a reason of two lines: %v", err)
+	}
+	v, err := ask(f.story, "bob", events.TokenRemove, events.Named{Name: "office", Why: "found on a desk"})
 	if err != nil || v.By != "bob" || v.Token != k.key {
 		t.Fatalf("removed %+v, %v", v, err)
 	}
-	eventstest.ExpectExactly(t, f.admin, events.TokenRemoved, nil, 1)
+	eventstest.ExpectExactly(t, f.admin, events.TokenRemoved, func(e events.Event[events.TokenNotice]) bool { return e.Data.Why == "found on a desk" }, 1)
 	if _, err := ask(f.story, "bob", events.TokenRemove, events.Named{Name: "office"}); !errors.Is(err, bus.ErrNotFound) {
 		t.Errorf("removed twice: %v", err)
 	}

@@ -34,7 +34,7 @@ func (s *Service) userAdd(ctx context.Context, caller string, req events.UserNot
 			return old, bus.Conflict(fmt.Errorf("there is a user %s with role %s: choose another name, or revoke that one with `chandler user revoke %s`", req.User, old.Role, req.User))
 		}
 		r := userRecord{UserNotice: req, outbox: old.outbox}
-		r.Revoked, r.By, r.At = false, caller, s.now().UTC()
+		r.Revoked, r.By, r.Why, r.At = false, caller, "", s.now().UTC()
 		r.owe()
 		return r, nil
 	})
@@ -64,6 +64,9 @@ func (s *Service) userRevoke(ctx context.Context, caller string, req events.Name
 	if err := events.ValidToken(req.Name); err != nil {
 		return events.UserNotice{}, bus.BadRequest(fmt.Errorf("user: %w", err))
 	}
+	if err := checkWhy(req.Why); err != nil {
+		return events.UserNotice{}, bus.BadRequest(err)
+	}
 	var before events.UserNotice
 	r, err := change(ctx, s.enrolments, userKeys+req.Name, func(old userRecord, found bool) (userRecord, error) {
 		if !found {
@@ -73,7 +76,7 @@ func (s *Service) userRevoke(ctx context.Context, caller string, req events.Name
 		if old.Revoked {
 			return old, errKeep
 		}
-		old.Revoked, old.By, old.At = true, caller, s.now().UTC()
+		old.Revoked, old.By, old.Why, old.At = true, caller, req.Why, s.now().UTC()
 		old.owe()
 		return old, nil
 	})

@@ -18,6 +18,7 @@ import (
 	"chandler/events/bus"
 	"chandler/events/eventstest"
 	"chandler/events/order"
+	"chandler/events/sign"
 )
 
 // world is a broker with execution on it, and everybody who speaks to it.
@@ -124,7 +125,7 @@ func (w *world) orderOf(name string, revision uint64, change ...func(*order.Orde
 	for _, c := range change {
 		c(&o)
 	}
-	key, err := order.NewKey(make([]byte, 32))
+	key, err := sign.NewKey(make([]byte, 32))
 	if err != nil {
 		w.t.Fatal(err)
 	}

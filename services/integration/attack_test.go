@@ -157,7 +157,6 @@ func TestAnswersNeverLeaveTheAskersAccount(t *testing.T) {
 		"the newest offer, read directly": {a, "$JS.API.DIRECT.GET.JOBS." + events.OfferStored(own), nil},
 		"the answer of a service":         {a, events.ExecutionSync.Subject("", own), []byte("{}")},
 		"an event that a viewer reads":    {viewer, "$JS.API.DIRECT.GET.EVENTS", []byte(`{"seq":1,"next_by_subj":"chandler.event.>","batch":10}`)},
-		"a stream that a viewer looks at": {viewer, "$JS.API.STREAM.INFO.EVENTS", nil},
 		"a list that a viewer asks for":   {viewer, events.CollectionList.Subject(viewer.key, "vic"), []byte("{}")},
 	}
 	targets := map[string]string{
@@ -254,7 +253,7 @@ func TestWhatPeopleMayNotDo(t *testing.T) {
 			"deploys": events.DeploymentCreate.CallDeclaration, "signs": events.DeploymentSign.CallDeclaration, "stops": events.ExecutionStop.CallDeclaration,
 			"freezes": events.ExecutionFreeze.CallDeclaration, "publishes": events.ContentCommit.CallDeclaration, "changes a collection": events.CollectionSet.CallDeclaration,
 			"makes a token": events.TokenCreate.CallDeclaration,
-		}, []string{events.DeploymentReleased.Subject("x"), "chandler.job.succeeded.aaaaaaaa", "$JS.API.CONSUMER.CREATE.EVENTS.x", "$JS.API.STREAM.DELETE.EVENTS", "$KV." + events.BucketTrust + ".1"},
+		}, []string{events.DeploymentReleased.Subject("x"), "chandler.job.succeeded.aaaaaaaa", "$JS.API.CONSUMER.CREATE.EVENTS.x", "$JS.API.STREAM.INFO.EVENTS", "$JS.API.STREAM.DELETE.EVENTS", "$KV." + events.BucketTrust + ".1"},
 			[]string{"_INBOX.>", "_INBOX.admin.>", "chandler.rpc.>", "chandler.agent.>", ">"}},
 		{access.Deployer, "dora", map[string]events.CallDeclaration{
 			"sets an account": events.AccountSetCall.CallDeclaration, "removes an account": events.AccountRemove.CallDeclaration, "changes trust": events.TrustSet.CallDeclaration,

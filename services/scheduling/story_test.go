@@ -17,6 +17,7 @@ import (
 	"chandler/events/bus"
 	"chandler/events/eventstest"
 	"chandler/events/order"
+	"chandler/events/sign"
 )
 
 // story is a broker with scheduling and everybody who talks to it.
@@ -25,7 +26,7 @@ type story struct {
 	broker *eventstest.Server
 	conn   *nats.Conn
 	admin  *bus.Bus
-	key    order.Key
+	key    sign.Key
 	clock  *clock
 }
 
@@ -53,7 +54,7 @@ func newStory(t *testing.T) *story {
 	s.conn = eventstest.Connect(t, s.broker)
 	s.admin = s.bus("")
 	eventstest.Provision(t, s.admin)
-	key, err := order.NewKey([]byte("0123456789abcdef0123456789abcdef"))
+	key, err := sign.NewKey([]byte("0123456789abcdef0123456789abcdef"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,8 +57,11 @@ func readConfig(file string, flags map[string]string) (config, error) {
 	return c, c.validate()
 }
 
-// validate checks what a machine says of itself when it enrols.
+// validate checks everything, so that a mistake is told before anything is done.
 func (c config) validate() error {
+	if _, err := c.sizes(); err != nil {
+		return err
+	}
 	if c.Site != "" {
 		if err := events.ValidToken(c.Site); err != nil {
 			return fmt.Errorf("site: %w", err)
@@ -70,30 +73,44 @@ func (c config) validate() error {
 	return nil
 }
 
-// options turns the configuration into the agent's options, with the tables of everything it can do.
-func (c config) options() (agent.Options, error) {
-	cache, err := parseSize(c.CacheSize)
-	if err != nil {
-		return agent.Options{}, fmt.Errorf("cache-size: %w", err)
+// sizes are what the configuration says in words, in bytes; 0: not said.
+type sizes struct{ cache, bandwidth int64 }
+
+func (c config) sizes() (s sizes, err error) {
+	if s.cache, err = parseSize(c.CacheSize); err != nil {
+		return s, fmt.Errorf("cache-size: %w", err)
 	}
-	bandwidth, err := parseSize(c.Bandwidth)
+	if s.bandwidth, err = parseSize(c.Bandwidth); err != nil {
+		return s, fmt.Errorf("bandwidth: %w", err)
+	}
+	return s, nil
+}
+
+// options turns the configuration and the machine's identity into the agent's options, with the tables of
+// everything it can do.
+func (c config) options(identity *enrol.Keeper) (agent.Options, error) {
+	limits, err := c.sizes()
 	if err != nil {
-		return agent.Options{}, fmt.Errorf("bandwidth: %w", err)
+		return agent.Options{}, err
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return agent.Options{}, fmt.Errorf("find own program: %w", err)
 	}
+	secure, err := identity.TLS()
+	if err != nil {
+		return agent.Options{}, err
+	}
 	scripts := filepath.Join(c.StateDir, "scripts")
-	if err := errors.Join(enrol.MakeDir(c.StateDir), os.MkdirAll(scripts, 0o700)); err != nil {
-		return agent.Options{}, fmt.Errorf("make state directory: %w", err)
+	if err := os.MkdirAll(scripts, 0o700); err != nil {
+		return agent.Options{}, fmt.Errorf("make directory of scripts: %w", err)
 	}
 	return agent.Options{
-		StateDir: c.StateDir, Servers: c.Servers, Domain: c.Domain, Hostname: c.Hostname, Site: c.Site, Tags: c.Tags,
-		ClientKind: events.ClientKind(c.ClientKind), Environment: c.Environment, CacheSize: cache, Bandwidth: bandwidth,
+		Enrolment: identity, StateDir: c.StateDir, Servers: c.Servers, Domain: c.Domain, Hostname: c.Hostname, Site: c.Site, Tags: c.Tags,
+		ClientKind: events.ClientKind(c.ClientKind), Environment: c.Environment, CacheSize: limits.cache, Bandwidth: limits.bandwidth,
 		Supervisor: []string{self, "supervise"},
 		Runner:     systemrunner.New(),
-		Sources:    sources(),
+		Sources:    sources(secure),
 		Kinds:      kinds(c.Environment, scripts),
 	}, nil
 }

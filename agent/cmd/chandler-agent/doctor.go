@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"chandler/agent"
 	"chandler/agent/enrol"
 	"chandler/agent/host"
+	"chandler/services/daemon"
 )
 
 // finding is the outcome of one check: nil err is well; advice says what to do else.
@@ -69,13 +71,15 @@ func examine(ctx context.Context, c config) []finding {
 		check("broker", server+" answers", reach(ctx, server))
 		check("encryption", server, clearText(server, id.CA != ""))
 	}
+	metrics := cmp.Or(c.Metrics, daemon.DefaultListen)
+	check("metrics", metrics+" is for this machine alone", openMetrics(metrics))
 	return all
 }
 
 // identityFault says what keeps the machine from its fleet.
 func identityFault(c config, id enrol.State) error {
-	// The running agent knows what the service said last.
-	if s, err := agent.ReadStatus(c.StateDir); err == nil && s.Identity != nil && s.Identity.Agent == id.Agent && s.Identity.Refused != "" && id.Phase != enrol.Enrolled {
+	// An agent that runs knows what the service said last; one that ran knew it then.
+	if s, err := agent.ReadStatus(c.StateDir); err == nil && s.Identity != nil && s.Identity.Agent == id.Agent && s.Identity.Refused != "" && (s.PID != 0 || id.Phase != enrol.Enrolled) {
 		id.Phase, id.Refused, id.Why = s.Identity.Phase, s.Identity.Refused, s.Identity.Why
 	}
 	switch id.Phase {
@@ -126,11 +130,27 @@ func clearText(server string, pinned bool) error {
 	if err != nil {
 		return fmt.Errorf("broker URL: %w", err)
 	}
-	ip := net.ParseIP(u.Hostname())
-	if pinned || u.Scheme == "tls" || u.Scheme == "wss" || u.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
+	if pinned || u.Scheme == "tls" || u.Scheme == "wss" || loopback(u.Hostname()) {
 		return nil
 	}
 	return fmt.Errorf("%s is clear text beyond this machine: who sits on the way sees what is installed (and cannot change it: orders are signed); `chandler up --tls` serves TLS, and its tokens pin the CA", server)
+}
+
+// openMetrics says whether others may ask where the agent listens: it answers everybody, in clear text.
+func openMetrics(listen string) error {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return fmt.Errorf("address of metrics: %w", err)
+	}
+	if !loopback(host) {
+		return fmt.Errorf("%s is clear text beyond this machine, and answers everybody: let metrics listen on 127.0.0.1, and what collects them read them there", listen)
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // private says whether a path is closed to group and others; a path that is not there yet is fine.
@@ -163,7 +183,13 @@ func reach(ctx context.Context, server string) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	port := u.Port()
-	if port == "" {
+	switch {
+	case port != "":
+	case u.Scheme == "ws":
+		port = "80"
+	case u.Scheme == "wss":
+		port = "443"
+	default:
 		port = "4222"
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))

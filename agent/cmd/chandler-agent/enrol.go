@@ -14,9 +14,6 @@ import (
 	"chandler/events/enrolment"
 )
 
-// tokenSource reads the token, only when it is needed.
-type tokenSource func() (enrolment.Token, error)
-
 func enrolCommand(file *string) *cobra.Command {
 	var from string
 	var anew bool
@@ -24,11 +21,14 @@ func enrolCommand(file *string) *cobra.Command {
 	c.Flags().StringVar(&from, "token-file", "", "file with the token, - for standard input (else $"+tokenVariable+", else standard input)")
 	c.Flags().BoolVar(&anew, "anew", false, "forget the identity that is here first: this machine becomes another agent, with a new key")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		source, err := tokenFrom(from, c.InOrStdin(), true)
+		if err != nil {
+			return err
+		}
 		conf, err := readConfig(*file, nil)
 		if err != nil {
 			return err
 		}
-		source := func() (enrolment.Token, error) { return readToken(from, c.InOrStdin(), true) }
 		if anew {
 			token, err := source() // nothing is forgotten for want of a token
 			if err != nil {

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"chandler/agent"
 	"chandler/agent/enrol"
+	"chandler/agent/journal"
 	"chandler/events"
 )
 
@@ -94,10 +97,24 @@ func TestTheTokenComesByFileEnvironmentOrStandardInput(t *testing.T) {
 			if err != nil && len(c.args) != 1 && strings.Contains(err.Error(), "secret-of-mine") {
 				t.Errorf("tells the secret: %v", err)
 			}
-			if c.env != "" && c.refusedWith == "" && os.Getenv(tokenVariable) != "" {
+			if os.Getenv(tokenVariable) != "" {
 				t.Error("programs would inherit the token")
 			}
 		})
+	}
+}
+
+func TestATokenThatIsNotNeededIsTakenOutOfTheEnvironmentToo(t *testing.T) {
+	f := newFleet(t)
+	file, _ := configure(t, "")
+	for range 2 {
+		t.Setenv(tokenVariable, f.token)
+		if out, err := said(t, "enrol", "-c", file); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if os.Getenv(tokenVariable) != "" {
+			t.Error("programs would inherit the token")
+		}
 	}
 }
 
@@ -203,6 +220,40 @@ func TestDoctorNamesClearTextBeyondThisMachine(t *testing.T) {
 		if err := clearText(server, true); err != nil {
 			t.Errorf("%s with a pinned CA: %v", server, err)
 		}
+	}
+}
+
+func TestDoctorNamesMetricsThatOthersMayRead(t *testing.T) {
+	for listen, bad := range map[string]bool{"0.0.0.0:9651": true, ":9651": true, "192.0.2.1:9651": true, "nothing": true, "127.0.0.1:9651": false, "[::1]:9651": false, "localhost:0": false} {
+		if err := openMetrics(listen); (err != nil) != bad {
+			t.Errorf("%s: %v", listen, err)
+		}
+	}
+}
+
+func TestDoctorBelievesARunningAgentThatItIsRefused(t *testing.T) {
+	status := agent.Status{ID: "a1", PID: os.Getpid(), Identity: &enrol.State{Agent: "a1", Phase: enrol.Refused, Refused: events.RefusedRevoked, Why: "for good"}}
+	data, err := json.Marshal(status)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "status.json"), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	held := enrol.State{Agent: "a1", Phase: enrol.Enrolled}      // what the identity on the disk says until it expires
+	store, err := journal.Open(filepath.Join(dir, "journal.db")) // as a running agent does
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := identityFault(config{StateDir: dir}, held); err == nil || !strings.Contains(err.Error(), "revoked") {
+		t.Errorf("while it runs doctor says %v", err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := identityFault(config{StateDir: dir}, held); err != nil {
+		t.Errorf("what it said before it ended is told of an identity that was replaced: %v", err)
 	}
 }
 

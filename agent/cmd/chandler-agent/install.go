@@ -12,8 +12,6 @@ import (
 	"runtime"
 
 	"github.com/spf13/cobra"
-
-	"chandler/events/enrolment"
 )
 
 func programName() string {
@@ -48,6 +46,10 @@ func installCommand(file *string) *cobra.Command {
 	c.Flags().StringVar(&prefix, "prefix", defaultPrefix(), "directory for the program")
 	c.Flags().StringVar(&root, "root", "", "install into the image of a system below this directory: nothing is started and nobody enrols, because two machines must not have one identity")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		token, err := tokenFrom(from, c.InOrStdin(), true)
+		if err != nil {
+			return err
+		}
 		if root == "" && os.Geteuid() > 0 {
 			return errors.New("only root may install: run this with sudo")
 		}
@@ -68,8 +70,7 @@ func installCommand(file *string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		i := installation{conf: conf, self: self, program: filepath.Join(root, program), image: root != "", service: service, out: c.OutOrStdout(),
-			token: func() (enrolment.Token, error) { return readToken(from, c.InOrStdin(), true) }}
+		i := installation{conf: conf, self: self, program: filepath.Join(root, program), image: root != "", service: service, token: token, out: c.OutOrStdout()}
 		return i.run(c.Context())
 	}
 	return c

@@ -57,11 +57,12 @@ func made(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	options, err := conf.options()
+	keeper, err := identity(t.Context(), conf, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if options.Enrolment, err = identity(t.Context(), conf, nil, slog.New(slog.DiscardHandler)); err != nil {
+	options, err := conf.options(keeper)
+	if err != nil {
 		t.Fatal(err)
 	}
 	a, err := agent.New(options)

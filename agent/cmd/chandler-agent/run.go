@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"chandler/agent"
 	"chandler/agent/enrol"
-	"chandler/events/enrolment"
 	"chandler/services/daemon"
 )
 
@@ -27,6 +25,10 @@ func runCommand(file *string) *cobra.Command {
 	}
 	c.Flags().StringVar(&from, "token-file", "", "file with the token to enrol with, if this machine has not enrolled (else $"+tokenVariable+")")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		source, err := tokenFrom(from, c.InOrStdin(), false)
+		if err != nil {
+			return err
+		}
 		given := map[string]string{}
 		for name, value := range flags {
 			if c.Flags().Changed(name) {
@@ -37,7 +39,6 @@ func runCommand(file *string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		source := func() (enrolment.Token, error) { return readToken(from, c.InOrStdin(), false) }
 		return underManager(c.Context(), conf, func(ctx context.Context, log io.Writer) error { return run(ctx, conf, source, log) })
 	}
 	return c
@@ -50,11 +51,12 @@ func run(ctx context.Context, conf config, source tokenSource, output io.Writer)
 	if err != nil {
 		return err
 	}
-	options, err := conf.options()
+	keeper, err := identity(ctx, conf, source, log)
 	if err != nil {
 		return err
 	}
-	if options.Enrolment, err = identity(ctx, conf, source, log); err != nil {
+	options, err := conf.options(keeper)
+	if err != nil {
 		return err
 	}
 	registry := daemon.NewRegistry()
@@ -79,7 +81,7 @@ func identity(ctx context.Context, conf config, source tokenSource, log *slog.Lo
 		return nil, err
 	}
 	if k.Enrolled() {
-		return k, os.Unsetenv(tokenVariable) // not for the programs that the agent starts
+		return k, nil
 	}
 	err = enrolWith(ctx, k, source, facts)
 	if errors.Is(err, errNoToken) {

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"crypto/tls"
+
 	"chandler/agent/detect"
 	"chandler/agent/fetch"
 	"chandler/agent/fetch/dpsource"
 )
 
-// sources is the table of where content can be read from, by the scheme of an address.
-func sources() map[string]fetch.Source {
-	dp := dpsource.New(dpsource.Options{})
+// sources is the table of where content can be read from, by the scheme of an address. secure says whose
+// certificates are believed; nil: those of the system's authorities.
+func sources(secure *tls.Config) map[string]fetch.Source {
+	dp := dpsource.New(dpsource.Options{TLS: secure})
 	return map[string]fetch.Source{"http": dp, "https": dp}
 }
 

@@ -20,21 +20,30 @@ const maxTokenFile = 64 << 10
 var errNoToken = errors.New("no token: give it as --token-file FILE (- is standard input), in the environment variable CHANDLER_TOKEN, or on standard input; " +
 	"`chandler token create` makes one")
 
-// readToken reads the token from a file ("-": standard input), else from the environment, else, if piped says
-// so, from a standard input that is not a terminal. It is a secret, so that it is never an argument.
-func readToken(file string, stdin io.Reader, piped bool) (enrolment.Token, error) {
-	text, err := tokenText(file, stdin, piped)
-	if err != nil {
-		return enrolment.Token{}, err
+// tokenSource reads the token, only when it is needed.
+type tokenSource func() (enrolment.Token, error)
+
+// tokenFrom reads the token from a file ("-": standard input), else from the environment, else, if piped says
+// so, from a standard input that is not a terminal. It is a secret, so that it is never an argument; what the
+// environment holds is taken out of it now, whether it will be needed or not.
+func tokenFrom(file string, stdin io.Reader, piped bool) (tokenSource, error) {
+	variable := os.Getenv(tokenVariable)
+	if err := os.Unsetenv(tokenVariable); err != nil {
+		return nil, err
 	}
-	return enrolment.ParseToken(text)
+	return func() (enrolment.Token, error) {
+		text := variable
+		if file != "" || variable == "" {
+			var err error
+			if text, err = tokenText(file, stdin, piped); err != nil {
+				return enrolment.Token{}, err
+			}
+		}
+		return enrolment.ParseToken(text)
+	}, nil
 }
 
 func tokenText(file string, stdin io.Reader, piped bool) (string, error) {
-	variable := os.Getenv(tokenVariable)
-	if err := os.Unsetenv(tokenVariable); err != nil {
-		return "", err
-	}
 	switch {
 	case file != "" && file != "-":
 		f, err := os.Open(file)
@@ -43,8 +52,6 @@ func tokenText(file string, stdin io.Reader, piped bool) (string, error) {
 		}
 		defer f.Close()
 		stdin = f
-	case file == "" && variable != "":
-		return variable, nil
 	case file == "" && !(piped && !terminal(stdin)):
 		return "", errNoToken
 	}

@@ -113,27 +113,6 @@ func (a *app) listEnrolments(cmd *cobra.Command, c *client, f agentFlags) error 
 	return a.enrolmentColumns().show(cmd, a.output, kept)
 }
 
-func agentShow(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use: "show AGENT", Short: "Show one agent's facts", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeAgents),
-		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
-			found, err := resolveAgent(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
-			f := found.Facts
-			return writeDetail(cmd.OutOrStdout(), a.output, found, f.ID, []field{
-				{"ID", f.ID}, {"Host", f.Hostname}, {"Domain", f.Domain}, {"Site", f.Site}, {"Tags", f.Tags},
-				{"System", strings.TrimSpace(f.OSName + " " + f.OSVersion)}, {"OS", f.OS}, {"Architecture", f.Arch}, {"Kernel", f.Kernel},
-				{"Addresses", f.Addresses}, {"Memory", byteSize(f.MemoryBytes)}, {"Zone", f.Zone}, {"Client kind", f.ClientKind},
-				{"Domain controller", mark(f.DomainController, "yes")}, {"Privileged", mark(f.Privileged, "yes")}, {"Agent version", f.Version},
-				{"Facts not read", f.Incomplete}, {"Facts of", a.longTime(found.Reported)},
-				{"Last seen", fmt.Sprintf("%s (%s)", a.longTime(found.LastSeen), a.ago(found.LastSeen))},
-			})
-		}),
-	}
-}
-
 func (a *app) historyColumns() listing[events.JobEnd] {
 	type v = events.JobEnd
 	return listing[v]{

@@ -5,11 +5,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/jwt/v2"
@@ -220,7 +222,24 @@ func (l brokerLog) Fatalf(format string, v ...any) {
 	l.log.Error("broker fails", "text", fmt.Sprintf(format, v...))
 }
 func (l brokerLog) Errorf(format string, v ...any) {
+	if hungUp(format, v) {
+		l.Noticef(format, v...)
+		return
+	}
 	l.log.Error("broker reports an error", "text", fmt.Sprintf(format, v...))
 }
 func (l brokerLog) Debugf(string, ...any) {}
 func (l brokerLog) Tracef(string, ...any) {}
+
+// hungUp says whether the broker tells that a client was gone in the middle of a TLS handshake. That is no
+// error of the broker: whoever looks whether it listens does so, and each machine that enrols, to see which CA
+// it has. A client that does not believe its certificate says so before it goes, and that is an error. The
+// broker's own words stand at the end: what a client says of itself comes before them.
+func hungUp(format string, v []any) bool {
+	if !strings.HasSuffix(format, " - TLS handshake error: %v%s") || len(v) == 0 {
+		return false
+	}
+	err, _ := v[0].(error)
+	gone, ok := errors.AsType[*net.OpError](err)
+	return errors.Is(err, io.EOF) || ok && !gone.Timeout() && (gone.Op == "read" || gone.Op == "write")
+}

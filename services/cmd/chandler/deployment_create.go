@@ -112,6 +112,11 @@ func (a *app) create(cmd *cobra.Command, c *client, o order.Order, f createFlags
 	}
 	note(cmd.ErrOrStderr(), "%s@%s/%s (run %s) to %s: %s now", o.Package, o.Version, o.Program, o.Run, o.Collection, plural(len(collection.Members), "machine", "machines"))
 	note(cmd.ErrOrStderr(), "manifest %s; target %s", o.Manifest, cellOr(o.Expression, "the included agents only"))
+	for _, list := range []field{{"included besides", listText(collection.Include)}, {"excluded", listText(collection.Exclude)}} {
+		if list.value != "" {
+			note(cmd.ErrOrStderr(), "%s: %s", list.name, list.value)
+		}
+	}
 	tellFaults(cmd.ErrOrStderr(), collection)
 	if o.Run == events.RunUser {
 		note(cmd.ErrOrStderr(), "WARNING: agents of this version refuse programs with run: user (%s): they run administrative ones only", events.ContextUnsupported)
@@ -240,15 +245,34 @@ func (a *app) fillOrder(ctx context.Context, c *client, s signer, o *order.Order
 	return collection, err
 }
 
-// fillTarget takes over a collection's present definition.
+// fillTarget takes over a collection's present definition. No more can be known of it here than what scheduling
+// says, so that whoever signs is shown all of it.
 func fillTarget(ctx context.Context, c *client, o *order.Order, name string) (events.CollectionView, error) {
 	collection, err := ask(ctx, c, events.CollectionShow, events.Named{Name: name})
 	if err != nil {
 		return collection, err
 	}
+	if collection.Name != name {
+		return collection, fmt.Errorf("asked for collection %s, the scheduling service answered with %s: nothing was signed", name, collection.Name)
+	}
 	o.Collection, o.Expression = collection.Name, collection.Expression
 	o.IncludeDigest, o.ExcludeDigest = order.ListDigest(collection.Include), order.ListDigest(collection.Exclude)
 	return collection, nil
+}
+
+// shownAgents is how many agents of a list are named before it is signed.
+const shownAgents = 5
+
+// listText shows a list of agents that an order binds: how many, the digest that is signed, and the first ones.
+func listText(agents []string) string {
+	if len(agents) == 0 {
+		return ""
+	}
+	names, more := agents, ""
+	if len(agents) > shownAgents {
+		names, more = agents[:shownAgents], " …"
+	}
+	return fmt.Sprintf("%s (list %s): %s%s", plural(len(agents), "agent", "agents"), order.ListDigest(agents), strings.Join(names, ", "), more)
 }
 
 // checkFound makes sure that what is about to be signed is what was asked for, and what a publisher signed:

@@ -85,8 +85,8 @@ func (a *app) resign(cmd *cobra.Command, c *client, name string, valid time.Dura
 	return a.tellCreated(cmd, c, sent, false)
 }
 
-// presentOrder reads the order of a live deployment. It must be the one that its view names, of this fleet;
-// who signed it does not matter, since that key may be why it is signed again.
+// presentOrder reads the order of a live deployment. It must be the one that its view names, of this fleet, and
+// signed by a deployer: with a key that may be revoked by now, since that may be why it is signed again.
 func presentOrder(ctx context.Context, c *client, s signer, view events.DeploymentView) (order.Order, error) {
 	signed, err := signedOrder(ctx, c, view)
 	if err != nil {
@@ -96,7 +96,21 @@ func presentOrder(ctx context.Context, c *client, s signer, view events.Deployme
 	if err == nil && (o.Deployment != view.Deployment || o.Fleet != s.trust.Fleet) {
 		err = fmt.Errorf("what was read is an order of deployment %s of fleet %s", o.Deployment, o.Fleet)
 	}
+	if err == nil && !s.signedBefore(signed.Envelope) {
+		err = fmt.Errorf("what was read as the order of deployment %s was never signed by a deployer: nothing was signed", o.Deployment)
+	}
 	return o, err
+}
+
+// signedBefore says whether a deployer signed an envelope, be his key revoked or not.
+func (s signer) signedBefore(envelope []byte) bool {
+	anybody := s.trust
+	anybody.Threshold, anybody.Keys = 1, slices.Clone(s.trust.Keys)
+	for _, k := range s.trust.Revoked {
+		anybody.Keys = append(anybody.Keys, k.PublicKey)
+	}
+	_, signed, err := order.Signed(envelope, anybody)
+	return err == nil && signed
 }
 
 var errNoOrder = errors.New("the signed order is not in EVENTS any more: create the deployment anew with deployment create --revise")

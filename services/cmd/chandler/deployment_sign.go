@@ -127,7 +127,7 @@ func (a *app) describe(ctx context.Context, w io.Writer, c *client, s signer, o 
 	return writeDetail(w, formTable, nil, "", []field{
 		{"Runs", commandLine(program.Command)}, {"Program", fmt.Sprintf("%s@%s/%s", o.Package, o.Version, o.Program)}, {"Manifest", o.Manifest}, {"With the rights of", rights(o.Run)},
 		{"On", plural(meant, "machine now", "machines now")}, {"Target", cellOr(o.Expression, "the included agents only")},
-		{"Included, excluded", fmt.Sprintf("%s, %s", count(len(include)), count(len(exclude)))}, {"Collection", o.Collection},
+		{"Included besides", listText(include)}, {"Excluded", listText(exclude)}, {"Collection", o.Collection},
 		{"Available", a.optionalTime(o.Available)}, {"Starts", starts}, {"Expires", a.optionalTime(o.Expires)}, {"Rerun", o.Rerun}, {"Valid until", a.longTime(o.NotAfter)},
 	})
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -8,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chandler/events"
+	"chandler/events/manifest"
 )
 
 func newPackage(a *app) *cobra.Command {
@@ -61,21 +64,46 @@ func packageShow(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			m := found.Manifest
-			fields := []field{
-				{"Package", m.Package}, {"Version", m.Version}, {"Publisher", m.Publisher}, {"Comment", m.Comment}, {"Digest", found.Digest},
-				{"Published", a.longTime(m.Published)}, {"By", found.By}, {"Deployments", found.Deployments},
-			}
-			for _, program := range programNames(m) {
-				p := m.Programs[program]
-				fields = append(fields, field{"Program " + program, "run " + string(p.Run) + ": " + commandLine(p.Command)})
-			}
-			for _, f := range m.Files {
-				fields = append(fields, field{"File " + f.Path, byteSize(f.Size) + "  " + f.SHA256})
-			}
-			return writeDetail(cmd.OutOrStdout(), a.output, found, packageName(found), fields)
+			return a.writePackage(cmd, c, found)
 		}),
 	}
+}
+
+// packageView is what package show tells.
+type packageView struct {
+	events.PackageInfo
+	Signers []string `json:"signers"` // publishers who signed it and are trusted now, as this machine can vouch for
+	Refused string   `json:"refused,omitempty"`
+}
+
+// writePackage shows what was signed, and by whom.
+func (a *app) writePackage(cmd *cobra.Command, c *client, found events.PackageInfo) error {
+	m, err := manifest.Open(found.Envelope)
+	if err != nil {
+		return fmt.Errorf("read the manifest of %s: %w", packageName(found), err)
+	}
+	found.Manifest, found.Digest = m, events.DigestOf(found.Envelope)
+	view := packageView{PackageInfo: found, Signers: []string{}}
+	if bundle, err := a.followTrust(cmd.Context(), c); err != nil {
+		view.Refused = "not known here: " + err.Error()
+	} else if names, err := manifest.Signed(found.Envelope, bundle); err != nil {
+		view.Refused = "agents refuse it: " + err.Error()
+	} else {
+		view.Signers = names
+	}
+	fields := []field{
+		{"Package", m.Package}, {"Version", m.Version}, {"Publisher", m.Publisher}, {"Comment", m.Comment}, {"Digest", found.Digest},
+		{"Signed by", cmp.Or(view.Refused, strings.Join(view.Signers, ", "))},
+		{"Published", a.longTime(m.Published)}, {"By", found.By}, {"Deployments", found.Deployments},
+	}
+	for _, program := range programNames(m) {
+		p := m.Programs[program]
+		fields = append(fields, field{"Program " + program, "run " + string(p.Run) + ": " + commandLine(p.Command)})
+	}
+	for _, f := range m.Files {
+		fields = append(fields, field{"File " + f.Path, byteSize(f.Size) + "  " + f.SHA256})
+	}
+	return writeDetail(cmd.OutOrStdout(), a.output, view, packageName(found), fields)
 }
 
 func packageRemove(a *app) *cobra.Command {

@@ -18,6 +18,7 @@ import (
 	"chandler/events"
 	"chandler/events/bus"
 	"chandler/events/order"
+	"chandler/events/sign"
 )
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -34,7 +35,7 @@ func TestAServerTellsTheHealthOfEachServiceAndRefusesOrdersOfAnotherFleet(t *tes
 	}
 
 	c := f.admin(t)
-	key, err := order.NewKey(make([]byte, 32))
+	key, err := sign.NewKey(make([]byte, 32))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -296,15 +296,18 @@ func openRoots(refs []string, asked *asking, b trust.Bundle, named bool) ([]sign
 		if err != nil {
 			return nil, err
 		}
-		public := signer.Public()
-		switch {
-		case slices.ContainsFunc(b.Roots.Keys, func(k sign.PublicKey) bool { return k.ID() == public.ID() }):
+		switch key := signer.Public(); {
+		case isRoot(b, key):
 			opened = append(opened, signer)
 		case named:
-			return nil, fmt.Errorf("--root-key %s: key %.12s is no root of trust bundle version %d", ref, public.ID(), b.Version)
+			return nil, fmt.Errorf("--root-key %s: key %.12s is no root of trust bundle version %d", ref, key.ID(), b.Version)
 		}
 	}
 	return opened, nil
+}
+
+func isRoot(b trust.Bundle, key sign.PublicKey) bool {
+	return slices.ContainsFunc(b.Roots.Keys, func(k sign.PublicKey) bool { return k.ID() == key.ID() })
 }
 
 // handOver sends a bundle that is signed by enough roots. One that others must sign first, or that could not

@@ -31,6 +31,7 @@ type impact struct {
 type refusedDeployment struct {
 	Deployment string `json:"deployment"`
 	Why        string `json:"why"`
+	Mend       string `json:"mend"` // what is to be done before
 }
 
 func (i impact) harmless() bool { return len(i.LeftBehind) == 0 && len(i.Refused) == 0 }
@@ -57,13 +58,11 @@ func (a *app) weigh(ctx context.Context, c *client, present, next trust.Bundle) 
 		if !slices.Contains([]events.Life{events.LifePending, events.LifeActive, events.LifePaused}, d.Life) {
 			continue
 		}
-		why, err := a.refusal(ctx, c, d, present, next)
+		refused, err := a.refusals(ctx, c, d, present, next)
 		if err != nil {
 			return i, err
 		}
-		if why != "" {
-			i.Refused = append(i.Refused, refusedDeployment{d.Deployment, why})
-		}
+		i.Refused = append(i.Refused, refused...)
 	}
 	return i, nil
 }
@@ -91,27 +90,30 @@ func leftBehind(all []events.AgentView, present trust.Bundle, now time.Time) []b
 	return behind
 }
 
-// refusal says why agents with the next bundle would refuse a live deployment that they obey now; "" if they
-// would not.
-func (a *app) refusal(ctx context.Context, c *client, d events.DeploymentView, present, next trust.Bundle) (string, error) {
+// refusals says why agents with the next bundle would refuse a live deployment that they obey now: for its order,
+// for its package, or for both.
+func (a *app) refusals(ctx context.Context, c *client, d events.DeploymentView, present, next trust.Bundle) (all []refusedDeployment, err error) {
 	signed, err := signedOrder(ctx, c, d)
 	if errors.Is(err, errNoOrder) {
-		return err.Error(), nil
+		return []refusedDeployment{{d.Deployment, "its signed order is not in EVENTS any more", fmt.Sprintf("create it anew: %s deployment create %s --revise …", a.self, d.Deployment)}}, nil
 	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if why := loses(func(b trust.Bundle) error { _, _, err := order.Verify(signed.Envelope, b, a.now()); return err }, present, next); why != "" {
-		return why, nil
+		all = append(all, refusedDeployment{d.Deployment, why, fmt.Sprintf("sign it anew: %s deployment resign %s", a.self, d.Deployment)})
 	}
 	found, err := ask(ctx, c, events.ContentShow, events.Named{Name: d.Package, Version: d.Version})
 	if errors.Is(err, bus.ErrNotFound) {
-		return "", nil // refused or not, there is nothing to run
+		return all, nil // there is nothing to run
 	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return loses(func(b trust.Bundle) error { _, err := manifest.Verify(found.Envelope, b); return err }, present, next), nil
+	if why := loses(func(b trust.Bundle) error { _, err := manifest.Verify(found.Envelope, b); return err }, present, next); why != "" {
+		all = append(all, refusedDeployment{d.Deployment, why, fmt.Sprintf("publish %s@%s under a new version with another publisher's key, and deploy that", d.Package, d.Version)})
+	}
+	return all, nil
 }
 
 // loses says why something verifies with the present bundle and not with the next.
@@ -119,8 +121,8 @@ func loses(verify func(trust.Bundle) error, present, next trust.Bundle) string {
 	if err := verify(present); err != nil {
 		return ""
 	}
-	if _, refused := errors.AsType[*sign.Refusal](verify(next)); refused {
-		return verify(next).Error()
+	if refused, ok := errors.AsType[*sign.Refusal](verify(next)); ok {
+		return refused.Text
 	}
 	return ""
 }
@@ -137,7 +139,7 @@ func (a *app) tellImpact(w io.Writer, i impact) error {
 		}
 	}
 	for _, d := range i.Refused {
-		note(w, "agents would refuse deployment %s: %s; sign it anew before: %s deployment resign %s", d.Deployment, d.Why, a.self, d.Deployment)
+		note(w, "agents would refuse deployment %s: %s; before that, %s", d.Deployment, d.Why, d.Mend)
 	}
 	if i.harmless() {
 		note(w, "No agent and no live deployment is left behind.")

@@ -27,7 +27,11 @@ that has none.`,
 		if err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
 		}
-		if err := a.tellBundle(cmd, b); err != nil {
+		before, err := a.acceptedBefore(b)
+		if err != nil {
+			return err
+		}
+		if err := a.tellBundle(cmd, before, b); err != nil {
 			return err
 		}
 		if err := a.agree(cmd, "Every agent of the fleet will obey these keys.", yes); err != nil {
@@ -37,6 +41,9 @@ that has none.`,
 			signer, err := asked.open(ref)
 			if err != nil {
 				return err
+			}
+			if key := signer.Public(); before.Version > 0 && !isRoot(before, key) && !isRoot(b, key) {
+				return fmt.Errorf("--root-key %s: key %.12s is no root of this bundle, nor of version %d, which is accepted here", ref, key.ID(), before.Version)
 			}
 			if envelope, err = sign.Add(envelope, signer); err != nil {
 				return err
@@ -54,30 +61,38 @@ that has none.`,
 }
 
 // tellBundle shows what a root key is about to sign: the changes, where this machine knows what was before.
-func (a *app) tellBundle(cmd *cobra.Command, b trust.Bundle) error {
+func (a *app) tellBundle(cmd *cobra.Command, before, b trust.Bundle) error {
 	out := cmd.ErrOrStderr()
 	note(out, "trust bundle version %d of fleet %s: %d of %s sign each deployment, %d of %s a trust bundle", b.Version, b.Fleet,
 		b.Threshold, plural(len(b.Keys), "deployer", "deployers"), b.Roots.Threshold, plural(len(b.Roots.Keys), "root", "roots"))
 	if err := keyColumns.write(out, formTable, keyRows(b)); err != nil {
 		return err
 	}
-	where, err := a.current()
-	if err != nil {
-		return err
-	}
-	dir, err := a.trustDir(where)
-	if err != nil {
-		return err
-	}
-	before, envelope, err := pinned{dir}.load()
-	if err != nil || envelope == nil || before.Fleet != b.Fleet || before.Version >= b.Version {
-		return err
+	if before.Version == 0 {
+		return nil
 	}
 	note(out, "\nAgainst version %d, which is accepted here:", before.Version)
 	for _, line := range trust.Difference(before, b).Lines() {
 		note(out, "  %s", line)
 	}
 	return nil
+}
+
+// acceptedBefore is the older bundle of the same fleet that this machine accepted last; version 0: none.
+func (a *app) acceptedBefore(b trust.Bundle) (trust.Bundle, error) {
+	where, err := a.current()
+	if err != nil {
+		return trust.Bundle{}, err
+	}
+	dir, err := a.trustDir(where)
+	if err != nil {
+		return trust.Bundle{}, err
+	}
+	before, _, err := pinned{dir}.load()
+	if err != nil || before.Fleet != b.Fleet || before.Version >= b.Version {
+		return trust.Bundle{}, err
+	}
+	return before, nil
 }
 
 func trustSend(a *app) *cobra.Command {

@@ -233,6 +233,7 @@ func userList(a *app) *cobra.Command {
 			{"KEY", true, func(r v) any { return r.Key }},
 			{"CHANGED", false, func(r v) any { return a.agoCell(r.At) }},
 			{"BY", true, func(r v) any { return r.By }},
+			{"WHY", true, func(r v) any { return r.Why }},
 		},
 	}
 	return &cobra.Command{
