@@ -231,11 +231,14 @@ func TestTheServicesRunAgainstABrokerOfItsOwn(t *testing.T) {
 	m.Exec("systemctl", "daemon-reload")
 	m.Exec("systemctl", "start", "chandler-services")
 
-	administrator := filepath.Join(data, "administrator")
-	if out, err := cli("context", "add", "oslo", "--server", "tls://"+lab.Address()+":4222", "--ca", filepath.Join(data, "tls", "ca.pem"),
-		"--administrator", administrator, "--credentials", filepath.Join(administrator, "admin.creds")).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	administrator, ca, url := filepath.Join(data, "administrator"), filepath.Join(data, "tls", "ca.pem"), "tls://"+lab.Address()+":4222"
+	must := func(context string, args ...string) {
+		t.Helper()
+		if out, err := cli(append([]string{"--context", context}, args...)...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
+		}
 	}
+	must("", "context", "add", "oslo", "--server", url, "--ca", ca, "--administrator", administrator, "--credentials", filepath.Join(administrator, "admin.creds"))
 	eventually(t, "the services are well", func() error {
 		out, err := cli("--context", "oslo", "doctor").CombinedOutput()
 		if err != nil {
@@ -243,8 +246,16 @@ func TestTheServicesRunAgainstABrokerOfItsOwn(t *testing.T) {
 		}
 		return nil
 	})
-	if out, err := cli("--context", "oslo", "trust", "init").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	must("oslo", "trust", "init")
+
+	// The broker takes what the administrator changes of its accounts.
+	creds := filepath.Join(home, "vera.creds")
+	must("oslo", "user", "add", "vera", "--role", "viewer", "--out", creds)
+	must("", "context", "add", "vera", "--server", url, "--ca", ca, "--credentials", creds)
+	must("vera", "agent", "ls")
+	must("oslo", "user", "revoke", "vera")
+	if out, err := cli("--context", "vera", "agent", "ls").CombinedOutput(); err == nil {
+		t.Errorf("a user who was revoked is let in:\n%s", out)
 	}
 }
 

@@ -39,10 +39,12 @@ type CommitRequest struct {
 
 // PackageInfo is a published package.
 type PackageInfo struct {
-	Digest      string   `json:"digest"` // of the signed manifest
-	Manifest    Manifest `json:"manifest"`
-	By          string   `json:"by"`
-	Envelope    []byte   `json:"envelope"`              // DSSE envelope of the manifest as publishers signed it; Digest is of these bytes
+	Digest   string   `json:"digest"` // of the signed manifest
+	Manifest Manifest `json:"manifest"`
+	By       string   `json:"by"`
+	// Envelope is the DSSE envelope of the manifest as publishers signed it; Digest is of these bytes. Only
+	// ContentShow gives it: a list would be too large.
+	Envelope    []byte   `json:"envelope"`
 	Deployments []string `json:"deployments,omitempty"` // that need it
 }
 

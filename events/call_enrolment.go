@@ -29,9 +29,11 @@ var (
 
 // EnrolRequest is a statement with the proof of who makes it.
 type EnrolRequest struct {
-	Statement []byte `json:"statement"` // JSON of [EnrolStatement], the bytes that are signed
-	Signature []byte `json:"signature"` // by the agent's key
-	// TokenSignature is by the token's key over the same bytes; needed to enrol, not to return.
+	Statement []byte `json:"statement"` // JSON of [EnrolStatement]
+	// Signature is by the agent's key, over the statement behind a prefix: what is signed must be nothing that a
+	// broker could have had signed as its nonce. See package enrolment.
+	Signature []byte `json:"signature"`
+	// TokenSignature is by the token's key over the same; needed to enrol, not to return.
 	TokenSignature []byte `json:"token_signature,omitempty"`
 }
 

@@ -26,8 +26,8 @@ func readers() map[string]reads {
 		"scheduling": {
 			durable: map[string][]string{events.StreamEvents: {"scheduling"}, events.StreamTimers: {"scheduling"}},
 			hears:   []events.Declaration{events.Heartbeat.Declaration},
-			// It checks an order against the package that the order names.
-			asks: []events.CallDeclaration{events.ContentList.CallDeclaration, events.ContentShow.CallDeclaration},
+			// It checks an order against the package that the order names; see there when it asks.
+			asks: []events.CallDeclaration{events.ContentList.CallDeclaration},
 		},
 		"content": {
 			durable: map[string][]string{events.StreamEvents: {"content"}},

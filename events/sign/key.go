@@ -15,6 +15,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -50,10 +51,24 @@ func (p PublicKey) Raw() (ed25519.PublicKey, error) {
 		return nil, fmt.Errorf("public key %q is not 32 bytes of base64", p.Name)
 	case base64.StdEncoding.EncodeToString(raw) != p.Key:
 		return nil, fmt.Errorf("public key %q is not in the one form of base64 that is written", p.Name)
-	case [ed25519.PublicKeySize]byte(raw) == [ed25519.PublicKeySize]byte{}:
-		return nil, fmt.Errorf("public key %q is all zeros, which anybody can sign for", p.Name)
+	case slices.Contains(anybodys(), hex.EncodeToString(append(raw[:len(raw)-1:len(raw)-1], raw[len(raw)-1]&0x7f))):
+		return nil, fmt.Errorf("public key %q is of those that anybody can sign for", p.Name)
 	}
 	return raw, nil
+}
+
+// anybodys are the points of small order, in every encoding without the sign bit: a signature for one is made in a
+// few tries, and ed25519.Verify takes it.
+func anybodys() []string {
+	return []string{
+		"0000000000000000000000000000000000000000000000000000000000000000",
+		"0100000000000000000000000000000000000000000000000000000000000000",
+		"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+		"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+		"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+		"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+		"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	}
 }
 
 // ID is the SHA-256 of the raw key in hexadecimal digits; "" of a malformed key.

@@ -3,10 +3,12 @@ package sign
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -136,6 +138,27 @@ func TestMalformedPublicKeysAreRefused(t *testing.T) {
 	}
 	if id := (PublicKey{Key: "aaaa"}).ID(); id != "" {
 		t.Errorf("a malformed key has the id %s", id)
+	}
+}
+
+func TestKeysThatAnybodyCanSignForAreRefused(t *testing.T) {
+	forged := make([]byte, ed25519.SignatureSize)
+	forged[0] = 1 // R is the neutral point, S is zero: it fits where the hash is a multiple of the key's order
+	for _, encoded := range anybodys() {
+		for _, signBit := range []byte{0, 0x80} {
+			raw, err := hex.DecodeString(encoded)
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw[31] |= signBit
+			fits := false
+			for i := range 500 {
+				fits = fits || ed25519.Verify(raw, fmt.Append(nil, i), forged)
+			}
+			if p := (PublicKey{Name: "a", Key: base64.StdEncoding.EncodeToString(raw)}); !fits && signBit == 0 || p.Validate() == nil || p.ID() != "" {
+				t.Errorf("%x: forged %v, taken %v", raw, fits, p.Validate() == nil)
+			}
+		}
 	}
 }
 

@@ -119,14 +119,11 @@ func (s *Service) recallTrust(ctx context.Context) error {
 	var newest events.Event[events.TrustNotice]
 	o := bus.BrowseOptions{Stream: events.StreamEvents, Filters: []string{events.TrustChanged.Filter()}, Patience: trustTime}
 	err := s.bus.Browse(ctx, o, func(m jetstream.Msg) error {
-		raw, err := bus.Decode(&nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()})
-		if err != nil || raw.Source() != events.ServiceSource(events.TrustChanged.Sender) {
-			return nil // it was refused when it came
-		}
-		if e, err := bus.Typed[events.TrustNotice](raw); err == nil && e.Data.Version > newest.Data.Version {
+		e, err := bus.Open(events.TrustChanged, &nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()})
+		if err == nil && e.Data.Version > newest.Data.Version {
 			newest = e
 		}
-		return nil
+		return nil // one that cannot be read was refused when it came
 	})
 	if err != nil || newest.Data.Version == 0 {
 		return err

@@ -15,6 +15,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/bus"
+	"chandler/events/order"
 	"chandler/events/trust"
 )
 
@@ -111,6 +112,9 @@ func (s *Service) trustSet(ctx context.Context, caller string, req events.TrustR
 	next, err := trust.Open(req.Bundle)
 	if err != nil {
 		return events.TrustNotice{}, bus.BadRequest(err)
+	}
+	if next.Issued.After(s.now().Add(order.ClockTolerance)) {
+		return events.TrustNotice{}, bus.BadRequest(fmt.Errorf("the bundle was issued at %s, which is still to come here: every agent would wait for its clock; compare the clocks and sign again", next.Issued.Format(time.RFC3339)))
 	}
 	for range casAttempts {
 		if err := s.trust.refresh(ctx); err != nil {

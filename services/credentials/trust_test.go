@@ -201,3 +201,17 @@ func TestTheNewestBundleIsAnnouncedAtOnceAndAgain(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestABundleFromTheFutureIsRefused(t *testing.T) {
+	f := newFleet(t)
+	f.running()
+	ahead := f.clock.Now().Add(time.Hour)
+	b := trust.Bundle{Fleet: "example", Version: 1, Threshold: 1, Keys: named(keysOf(t, 1)), Roots: trust.Roots{Threshold: len(f.roots), Keys: named(f.roots)}, Issued: ahead}
+	envelope, err := trust.Sign(b, f.roots[0], f.roots[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.set(envelope); !errors.Is(err, bus.ErrBadRequest) || !strings.Contains(err.Error(), "compare the clocks") {
+		t.Errorf("a bundle that makes every agent wait is answered %v", err)
+	}
+}

@@ -112,6 +112,7 @@ func credentialsAt(t *testing.T, clock *virtualClock) *fleet {
 	f := bareFleet(t)
 	f.change = func(o *credentials.Options) { o.Now = clock.now }
 	f.startService("credentials")
+	f.trust.Issued = clock.now().UTC().Truncate(time.Second)
 	f.setTrust(f.trust, f.roots...)
 	return f
 }

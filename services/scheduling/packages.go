@@ -10,6 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"chandler/events"
 	"chandler/events/bus"
 	"chandler/events/order"
@@ -40,7 +43,7 @@ func (s *Service) notePackage(ctx context.Context, p events.PackageNotice, m bus
 	return err
 }
 
-// askTime bounds the wait for content's list of packages.
+// askTime bounds the wait for content's list of packages, and the search for something among the events.
 const askTime = 5 * time.Second
 
 // recallPackages takes over which packages content has, as far as no event told of them: the bucket was lost,
@@ -60,18 +63,15 @@ func (s *Service) recallPackages(ctx context.Context) error {
 			if found {
 				return old, errKeep
 			}
-			return packageRecord{PackageNotice: noticeOf(p)}, nil // stored before any event
+			notice := events.PackageNotice{Package: p.Manifest.Package, Version: p.Manifest.Version, Digest: p.Digest, Bytes: p.Manifest.Size(), Files: len(p.Manifest.Files),
+				Programs: slices.Sorted(maps.Keys(p.Manifest.Programs)), By: p.By}
+			return packageRecord{PackageNotice: notice}, nil // stored before any event
 		})
 		if err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func noticeOf(p events.PackageInfo) events.PackageNotice {
-	return events.PackageNotice{Package: p.Manifest.Package, Version: p.Manifest.Version, Digest: p.Digest, Bytes: p.Manifest.Size(), Files: len(p.Manifest.Files),
-		Programs: slices.Sorted(maps.Keys(p.Manifest.Programs)), By: p.By}
 }
 
 func (s *Service) knowsPackages() bool {
@@ -97,35 +97,41 @@ func (s *Service) applyPackage(digest string, value []byte) error {
 	return nil
 }
 
-// askPackage asks content for one package whose record is lacking or says that it was removed: the bucket may have
-// been restored from an older copy. The answer counts unless an event came in between.
-func (s *Service) askPackage(ctx context.Context, o order.Order) error {
-	key := kindPackage + "." + o.Manifest
-	before, had, err := load[packageRecord](ctx, s.deploymentStore, key)
-	if err != nil {
-		return err
-	}
-	asking, cancel := context.WithTimeout(ctx, askTime)
+// recallPackage takes what was last told of an order's package from the events once more: the bucket may have been
+// restored from an older copy.
+func (s *Service) recallPackage(ctx context.Context, o order.Order) error {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	p, err := bus.Request(asking, s.bus, serviceName, events.ContentShow, events.Named{Name: o.Package, Version: o.Version})
-	if err != nil || p.Digest != o.Manifest {
+	var last func() error
+	published, removed := events.PackagePublished.Subject(events.Token(o.Package)), events.PackageRemoved.Subject(events.Token(o.Package))
+	err := s.bus.Browse(ctx, bus.BrowseOptions{Stream: events.StreamEvents, Filters: []string{published, removed}, Patience: askTime}, func(m jetstream.Msg) error {
+		t := events.PackagePublished
+		if m.Subject() == removed {
+			t = events.PackageRemoved
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		if e, err := bus.Open(t, &nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()}); err == nil && e.Data.Digest == o.Manifest {
+			last = func() error {
+				return s.notePackage(ctx, e.Data, bus.Meta{Stored: meta.Timestamp}, m.Subject() == removed)
+			}
+		}
+		return nil // one that cannot be read was refused when it came
+	})
+	if err != nil || last == nil {
 		return err
 	}
-	_, err = change(ctx, s.deploymentStore, key, func(old packageRecord, found bool) (packageRecord, error) {
-		if found && (had == 0 || !old.Stored.Equal(before.Stored)) {
-			return old, errKeep
-		}
-		return packageRecord{PackageNotice: noticeOf(p), Stored: before.Stored}, nil
-	})
-	return err
+	return last()
 }
 
 // checkPackage refuses an order whose package or program is not published.
 func (s *Service) checkPackage(ctx context.Context, o order.Order) error {
 	p, ok := s.packageOf(o.Manifest)
 	if !ok || p.Removed {
-		if err := s.askPackage(ctx, o); err != nil {
-			s.log.Debug("content cannot be asked for a package", "package", o.Package, "version", o.Version, "error", err)
+		if err := s.recallPackage(ctx, o); err != nil {
+			s.log.Warn("what was told of a package cannot be looked for", "package", o.Package, "version", o.Version, "error", err)
 		}
 		p, ok = s.awaitPackage(ctx, o.Manifest)
 	}

@@ -22,7 +22,7 @@ func (s *story) content() {
 		info := events.PackageInfo{Digest: manifest, Manifest: m, By: "ada"}
 		_ = b.Serve(ctx, "content", "0.0.0", bus.Answer(events.ContentList, func(context.Context, string, events.Nothing) (events.PackageList, error) {
 			return events.PackageList{Packages: []events.PackageInfo{info}}, nil
-		}), bus.Answer(events.ContentShow, func(context.Context, string, events.Named) (events.PackageInfo, error) { return info, nil }))
+		}))
 	})
 	s.t.Cleanup(func() { cancel(); serving.Wait() })
 	s.eventually("content answers", func() bool {
@@ -54,23 +54,30 @@ func TestReconcileLearnsThePackagesThatWereLost(t *testing.T) {
 	}
 }
 
-func TestAPackageThatARestoredBucketDoesNotHoldIsAskedOfContent(t *testing.T) {
-	for name, removed := range map[string]bool{"published since": false, "published again since": true} {
+func TestAPackageThatARestoredBucketDoesNotHoldIsFoundAmongTheEvents(t *testing.T) {
+	for name, removedBefore := range map[string]bool{"published since": false, "published again since": true} {
 		t.Run(name, func(t *testing.T) {
 			s := newStory(t)
-			r := s.running()
+			r := s.replica()
+			r.deploymentStore.check = 50 * time.Millisecond
+			s.run(r)
 			publish(s, events.ServiceSource("content"), events.PackagePublished, "other",
 				events.PackageNotice{Package: "other", Version: "1", Digest: events.DigestOf([]byte("other")), Programs: []string{"install"}, By: "ada"})
-			if removed {
+			if removedBefore {
 				publish(s, events.ServiceSource("content"), events.PackageRemoved, "hello", events.PackageNotice{Package: "hello", Version: "2.10-3", Digest: manifest, By: "ada"})
 			}
-			s.eventually("the events are known", func() bool { _, ok := r.packageOf(manifest); return r.knowsPackages() && ok == removed })
+			s.eventually("the events are known", func() bool { _, ok := r.packageOf(manifest); return r.knowsPackages() && ok == removedBefore })
 			must(s, events.CollectionSet, linuxMachines())
 			request := events.DeploymentRequest{Envelope: s.sign(s.order())}
 			if _, err := ask(s, events.DeploymentCreate, request); !errors.Is(err, bus.ErrNotFound) {
-				t.Fatalf("without content: %v", err)
+				t.Fatalf("before it is published: %v", err)
 			}
-			s.content()
+			old := s.snapshot()
+			s.published()
+			there := func() bool { p, ok := r.packageOf(manifest); return ok && !p.Removed }
+			s.eventually("the package is known", there)
+			s.restore(old)
+			s.eventually("it is known no longer", func() bool { return r.knowsPackages() && !there() })
 			must(s, events.DeploymentCreate, request)
 		})
 	}

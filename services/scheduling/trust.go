@@ -98,7 +98,7 @@ func (s *Service) recallTrust(ctx context.Context) error {
 	var newest events.Event[events.TrustNotice]
 	o := bus.BrowseOptions{Stream: events.StreamEvents, Filters: []string{events.TrustChanged.Filter()}, Patience: askTime}
 	err := s.bus.Browse(ctx, o, func(m jetstream.Msg) error {
-		e, err := told(events.TrustChanged, &nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()})
+		e, err := bus.Open(events.TrustChanged, &nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()})
 		if err == nil && e.Data.Version > newest.Data.Version {
 			newest = e
 		}

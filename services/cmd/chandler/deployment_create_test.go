@@ -67,8 +67,13 @@ func TestADeploymentIsSignedAsAgentsWillReadIt(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
-	if !strings.Contains(stderr, "1 machine now") {
-		t.Errorf("it does not say how many machines it reaches: %s", stderr)
+	for _, says := range []string{"1 machine now", `target agent.os == "linux"`, "excluded: 1 agent (list " + order.ListDigest([]string{"agent0002"}) + "): agent0002\n"} {
+		if !strings.Contains(stderr, says) {
+			t.Errorf("it does not say %q: %s", says, stderr)
+		}
+	}
+	if strings.Contains(stderr, "included") {
+		t.Errorf("it tells of a list that is not there: %s", stderr)
 	}
 	s := f.signer(t)
 	got, _, err := order.Verify(f.sent().Envelope, s.trust, testNow)
@@ -108,7 +113,7 @@ func TestWhatMustNotBeSentIsNotSent(t *testing.T) {
 		"an expiry before the deadline":       {args: []string{"--deadline", "+2d", "--expires", "+1d"}, code: 1, says: "expires"},
 		"a time without a zone":               {args: []string{"--available", "2026-12-01T08:00"}, code: 1, says: "zone"},
 		"an unknown rerun":                    {args: []string{"--rerun", "sometimes"}, code: 1, says: "if-failed"},
-		"a name with a dot":                   {args: []string{"--package", "hello"}, change: func(f *fakeFleet) { f.collection.Name = "a.b" }, code: 1, says: "a.b"},
+		"another collection than asked for":   {change: func(f *fakeFleet) { f.collection.Name = "everybody" }, code: 1, says: "answered with everybody"},
 		"very many machines, not confirmed":   {change: func(f *fakeFleet) { f.collection.Members = many }, code: 1, says: "--yes"},
 		"a name that is taken": {change: func(f *fakeFleet) {
 			f.deployment = &events.DeploymentView{DeploymentNotice: events.DeploymentNotice{Revision: 4}, Life: events.LifeActive}
@@ -214,6 +219,20 @@ func (f *fakeFleet) sentRevision(t *testing.T) uint64 {
 		t.Fatal(err)
 	}
 	return o.Revision
+}
+
+func TestAListIsShownBeforeItIsSigned(t *testing.T) {
+	many := []string{"a1", "a2", "a3", "a4", "a5", "a6"}
+	for want, list := range map[string][]string{
+		"": nil,
+		"1 agent (list " + order.ListDigest(many[:1]) + "): a1":                  many[:1],
+		"5 agents (list " + order.ListDigest(many[:5]) + "): a1, a2, a3, a4, a5": many[:5],
+		"6 agents (list " + order.ListDigest(many) + "): a1, a2, a3, a4, a5 …":   many,
+	} {
+		if got := listText(list); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
 }
 
 func TestManyMachinesAskForTheNameTyped(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/jwt/v2"
 
 	"chandler/events"
 	"chandler/events/access"
@@ -296,6 +297,70 @@ func TestAFleetWorksWhereItsAdministratorsDirectoryWasMovedAway(t *testing.T) {
 	f.start(t) // the context keeps where the directory is
 	f.run(t, "agent", "ls")
 	f.run(t, "user", "add", "ada", "--role", "viewer", "--out", filepath.Join(t.TempDir(), "ada.creds"))
+}
+
+func TestAFleetThatAnotherVersionMadeIsRenewedByTheOperatorsKeyAlone(t *testing.T) {
+	at := place{t.TempDir()}
+	if _, err := ensureIdentities(at, at.administrator()); err != nil {
+		t.Fatal(err)
+	}
+	renew := func(administrator string, advised bool) {
+		t.Helper()
+		if advice, err := renewAccounts(at, administrator); err != nil || (advice != "") != advised {
+			t.Fatalf("advice %q (%v)", advice, err)
+		}
+	}
+	of := func(file string) *jwt.AccountClaims {
+		t.Helper()
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := jwt.DecodeAccountClaims(string(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	before := contents(t, at.accounts())
+	renew(at.administrator(), false)
+	if diff := cmp.Diff(before, contents(t, at.accounts())); diff != "" {
+		t.Fatalf("accounts of this version were changed: %s", diff)
+	}
+	fleet, err := readFleet(at.identity())
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator, err := readSeed(filepath.Join(at.administrator(), operatorKeyName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	people := filepath.Join(at.accounts(), fleet.Accounts[access.People]+".jwt")
+	old := of(people)
+	old.Imports = old.Imports[1:] // of a request that the other version did not know
+	text, err := old.Encode(operator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := writePrivate(people, []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	renew(t.TempDir(), true)
+	if len(of(people).Imports) != len(old.Imports) {
+		t.Error("an account was changed without the operator's key")
+	}
+	renew(at.administrator(), false)
+	if len(of(people).Imports) != len(old.Imports)+1 {
+		t.Error("the account is still that of the other version")
+	}
+	renew(t.TempDir(), false)
+	other := place{t.TempDir()}
+	if _, err := ensureIdentities(other, other.administrator()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := renewAccounts(at, other.administrator()); err == nil {
+		t.Error("another fleet's operator was asked to sign")
+	}
 }
 
 func TestWithoutCredentialsNobodyIsLetIn(t *testing.T) {

@@ -152,6 +152,9 @@ func examineRoots(dir string) (found []finding) {
 }
 
 func exists(name string) (bool, error) {
+	if name == "" { // which os.Stat and filepath.Clean take for the present directory
+		return false, nil
+	}
 	_, err := os.Stat(filepath.Clean(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil

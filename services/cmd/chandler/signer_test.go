@@ -6,9 +6,14 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"chandler/events"
+	"chandler/events/bus"
+	"chandler/events/order"
+	"chandler/events/sign"
 	"chandler/events/trust"
 )
 
@@ -122,5 +127,67 @@ func TestDoctorLooksAtKeys(t *testing.T) {
 	where.TrustDir = t.TempDir()
 	if diff := cmp.Diff([]string{"warning trust"}, states()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestWhatNoDeployerSignedIsNotSignedAgain(t *testing.T) {
+	f := helloFleet(t)
+	dir := t.TempDir()
+	bob := filepath.Join(dir, "bob.key")
+	code, public, stderr := command(t, f.app, "", "trust", "key", bob, "--new")
+	if err := os.WriteFile(filepath.Join(dir, "bob.pub"), []byte(public), 0o600); code != 0 || err != nil {
+		t.Fatal(code, stderr, err)
+	}
+	for _, args := range [][]string{{"trust", "add", "bob", "--key", filepath.Join(dir, "bob.pub")}, {"trust", "remove", "bob", "--yes"}} {
+		if code, _, stderr := command(t, f.app, "", args...); code != 0 {
+			t.Fatalf("%v: exit code %d: %s", args, code, stderr)
+		}
+	}
+	revoked, err := (&asking{app: f.app}).open(bob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := freshKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	scheduling, err := bus.New(bus.Options{Conn: f.bus.Conn(), Source: events.ServiceSource("scheduling")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var hours time.Duration // makes each another order
+	for name, c := range map[string]struct {
+		signers []sign.Signer
+		says    string
+	}{
+		"nobody's":             {nil, "never signed by a deployer"},
+		"a stranger's":         {[]sign.Signer{stranger}, "never signed by a deployer"},
+		"a deployer's":         {[]sign.Signer{f.signer(t).key}, "--yes"},
+		"a revoked deployer's": {[]sign.Signer{revoked}, "--yes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hours += time.Hour
+			envelope, err := order.Sign(order.Order{Fleet: "example", Deployment: "hello", Revision: 1, Package: "hello", Version: "2.10-3", Manifest: f.packages[0].Digest, Program: "install",
+				Run: events.RunAdministrative, Collection: "office", Expression: "true", Assignments: []order.Assignment{{ASAP: true}}, Rerun: order.RerunNever,
+				Issued: testNow, NotAfter: testNow.Add(hours)}, c.signers...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, digest, err := order.Open(envelope)
+			if err != nil {
+				t.Fatal(err)
+			}
+			told := events.DeploymentOrder{Envelope: envelope, DeploymentNotice: events.DeploymentNotice{Deployment: "hello", Revision: 1, Order: digest, Package: "hello", Version: "2.10-3",
+				Program: "install", Collection: "office", By: "ada", At: testNow}}
+			if _, err := bus.Publish(t.Context(), scheduling, events.DeploymentCreated, events.Event[events.DeploymentOrder]{ID: digest, Subject: "hello", Time: testNow, Data: told}); err != nil {
+				t.Fatal(err)
+			}
+			f.set(func() {
+				f.deployment = &events.DeploymentView{DeploymentNotice: told.DeploymentNotice, Life: events.LifeActive}
+			})
+			if code, _, stderr := command(t, f.app, "", "deployment", "resign", "hello"); code != 1 || !strings.Contains(stderr, c.says) || f.sent() != nil {
+				t.Errorf("exit code %d: %s; want %q", code, stderr, c.says)
+			}
+		})
 	}
 }

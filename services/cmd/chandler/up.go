@@ -39,8 +39,8 @@ commands need no flags.
 
 The first start makes the fleet's identities: an operator, its accounts, a user for each service and one for
 you. The broker lets nobody in without one. What services need of it is in DATA/identity; the keys that make
-and revoke users are in DATA/administrator, or where --administrator-dir says, and no later start needs them:
-move that directory to where you administer the fleet from.
+and revoke users are in DATA/administrator, or where --administrator-dir says, and no later start needs them but
+the first of another version: move that directory to where you administer the fleet from.
 
 With --tls, broker, content and metrics show certificates of an authority that is made for this fleet; with
 --tls-cert and --tls-key those of yours.`,
@@ -89,12 +89,15 @@ func (a *app) up(cmd *cobra.Command, f upFlags) error {
 		return err
 	}
 	defer unlock()
+	if err := checkListen("listen", f.listen); err != nil { // before a fleet is made, of which only this start tells
+		return err
+	}
 	at := place{data}
 	administrator, err := f.administratorDirectory(at)
 	if err != nil {
 		return err
 	}
-	made, err := ensureIdentities(at, administrator)
+	made, err := openFleet(cmd, at, administrator)
 	if err != nil {
 		return err
 	}
@@ -120,6 +123,18 @@ func (a *app) up(cmd *cobra.Command, f upFlags) error {
 	warnOpen(cmd, f, at, shown, s.Content)
 	a.tellUp(cmd, f, at, s, written, made)
 	return s.wait()
+}
+
+// openFleet makes the fleet's identities, or sees to it that they are what this version needs.
+func openFleet(cmd *cobra.Command, at place, administrator string) (made bool, err error) {
+	if made, err = ensureIdentities(at, administrator); err != nil {
+		return made, err
+	}
+	advice, err := renewAccounts(at, administrator)
+	if advice != "" { // now: the start may fail of it
+		note(cmd.ErrOrStderr(), "%s", advice)
+	}
+	return made, err
 }
 
 // registerUsers enters the users that the first start made into the list of users, so that they can be

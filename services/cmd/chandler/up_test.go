@@ -119,6 +119,14 @@ func TestAnAddressThatCannotBeListenedOnIsToldAtOnce(t *testing.T) {
 	if err := checkListen("broker", "127.0.0.1:0"); err != nil {
 		t.Error(err)
 	}
+	dir := t.TempDir()
+	a := testApp(map[string]string{"XDG_CONFIG_HOME": filepath.Join(dir, "config")})
+	if code, _, stderr := command(t, a, "", "up", "--data", filepath.Join(dir, "data"), "--listen", taken.Addr().String()); code == 0 || !strings.Contains(stderr, "another program") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	if there, err := exists(place{filepath.Join(dir, "data")}.identity()); there || err != nil {
+		t.Errorf("a fleet was made, and nobody was told where its keys are (%v)", err)
+	}
 }
 
 func TestAStartThatIsInterruptedEndsCleanly(t *testing.T) {
