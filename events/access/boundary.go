@@ -57,6 +57,7 @@ func crossings(a Account) []crossing {
 	case People:
 		request(true, reading()...)
 		request(true, control)
+		request(true, examining()...)
 		for _, d := range events.Types() {
 			if d.Sender == "agent" { // the broker does not pass on what has crossed into the fleet's account already
 				stream(Agents, published(d, "*"))
@@ -73,8 +74,7 @@ func compare(a, b crossing) int {
 	return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.kind, b.kind), cmp.Compare(a.subject, b.subject))
 }
 
-// callsFrom says whether a call that needs role by is made from the account. Administrators make theirs
-// within the fleet's own, so that what only they may ask is not exported at all.
+// callsFrom says whether a call that needs role by is made from the account.
 func callsFrom(a Account, by events.Caller) bool {
 	switch a {
 	case Agents:
@@ -82,7 +82,7 @@ func callsFrom(a Account, by events.Caller) bool {
 	case Enrolment:
 		return by == events.ByEnrolling
 	case People:
-		return events.ByDeployer.Includes(by)
+		return by.Person()
 	}
 	return false
 }

@@ -6,9 +6,9 @@
 // could have the answer delivered as a request to purge a stream. Between accounts only what is exported
 // and imported passes, and answers come back to the asker's account alone:
 //
-//   - fleet: the services, their streams and buckets, and administrators;
+//   - fleet: the services, their streams and buckets;
 //   - agents: every agent;
-//   - people: deployers, viewers and integrators;
+//   - people: administrators, deployers, viewers and integrators;
 //   - enrolment: machines that have no identity yet;
 //   - system: the broker's own, by which the administrator changes accounts.
 //
@@ -16,10 +16,10 @@
 // key. Subjects are derived from the declarations of package events; what those do not tell (which readers a
 // service has) is the table in service.go. The outcome is written down in deploy/nats/permissions.json.
 //
-// What the broker does not keep apart: services and administrators share an account, so one of them that is
-// taken over can reach what the others store, by naming a subject of the broker's or of a bucket for its
-// answers: also to empty the stream that holds the audit. What agents obey is signed, and accounts are
-// encrypted; that is why. Whoever holds a token's enrolment identity can hear the answers to other enrolling machines, which
-// hold nothing that is of use without the machine's own key. An answer of the broker can be sent to any
-// subject within the asker's account; it has no event in it that a reader would take (package bus).
+// What the broker does not keep apart: services share an account, so one of them that is taken over can reach
+// what the others store, by naming a subject of the broker's or of a bucket for its answers: also to empty the
+// stream that holds the audit. What agents obey is signed, and accounts are encrypted; that is why. Whoever
+// holds a token's enrolment identity can hear the answers to other enrolling machines, which hold nothing that
+// is of use without the machine's own key. An answer of the broker can be sent to any subject within the
+// asker's account; it has no event in it that a reader would take (package bus).
 package access

@@ -82,7 +82,8 @@ func grantOf(r Role) grant {
 		grantPerson(&g, r)
 	case Administrator:
 		grantPerson(&g, r)
-		grantDoctor(&g)
+		g.pub(jsInfo)
+		g.pub(examining()...)
 	case Integrator:
 		g.sub(events.Prefix + itsEvents)
 	case Provisioner:
@@ -152,17 +153,18 @@ func reading() []string {
 	return subjects
 }
 
-// grantDoctor lets an administrator look at everything that the broker keeps for the services, but for what
+// examining is how an administrator looks at everything that the broker keeps for the services, but for what
 // is in the buckets, and without readers of its own: it can neither take away the services' nor have messages
 // delivered anywhere.
-func grantDoctor(g *grant) {
-	g.pub(jsInfo)
+func examining() []string {
+	var subjects []string
 	for _, what := range []string{"STREAM.NAMES", "STREAM.LIST", "STREAM.INFO.*", "CONSUMER.NAMES.*", "CONSUMER.LIST.*", "CONSUMER.INFO.*.*"} {
-		g.pub(jsAPI + what)
+		subjects = append(subjects, jsAPI+what)
 	}
 	for _, s := range events.Streams() {
-		g.pub(jsAPI+"DIRECT.GET."+s.Name, jsAPI+"DIRECT.GET."+s.Name+".>", jsAPI+"STREAM.MSG.GET."+s.Name)
+		subjects = append(subjects, jsAPI+"DIRECT.GET."+s.Name, jsAPI+"STREAM.MSG.GET."+s.Name)
 	}
+	return subjects
 }
 
 // grantProvisioner lets streams and buckets be made and widened, never removed or emptied.

@@ -66,7 +66,7 @@ func (r Role) Account() Account {
 		return Agents
 	case Enrolling:
 		return Enrolment
-	case Deployer, Viewer, Integrator:
+	case Administrator, Deployer, Viewer, Integrator:
 		return People
 	case SystemUser:
 		return System

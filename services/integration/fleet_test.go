@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -91,7 +90,7 @@ func bareFleet(t *testing.T) *fleet {
 		registry: map[string]*prometheus.Registry{}, packages: map[string]string{}, log: &logBuffer{}}
 	t.Cleanup(f.close)
 	f.admin = f.broker.Bus(t, access.Administrator, "admin")
-	f.owner = ownerBus(t, f.broker)
+	f.owner = f.broker.Owner(t)
 	f.roots = []sign.Signer{newKey(t, 1), newKey(t, 2)}
 	f.key = newKey(t, 7)
 	f.trust = trust.Bundle{Format: trust.Format, Fleet: "testfleet", Version: 1, Threshold: 1, Keys: []sign.PublicKey{f.key.Public().Named("deployer")},
@@ -106,21 +105,6 @@ func newKey(t testing.TB, number byte) sign.Key {
 	key, err := sign.NewKey(bytes.Repeat([]byte{number}, 32))
 	must(t, err)
 	return key
-}
-
-// ownerBus speaks as the owner of the fleet's account, whom no permission binds.
-func ownerBus(t *testing.T, broker *eventstest.SecureBroker) *bus.Bus {
-	t.Helper()
-	seed, public, err := enrolment.NewKey()
-	must(t, err)
-	claims := jwt.NewUserClaims(public)
-	claims.Name = "owner"
-	token, err := claims.Encode(broker.Keys.Accounts[access.Fleet])
-	must(t, err)
-	nc := eventstest.Connect(t, broker.Server, nats.UserJWTAndSeed(token, string(seed)))
-	b, err := bus.New(bus.Options{Conn: nc, Key: public})
-	must(t, err)
-	return b
 }
 
 // setTrust signs a bundle and hands it to the fleet.
