@@ -49,12 +49,28 @@ type HeartbeatNote struct {
 	Version string    `json:"version"`
 	Jobs    int       `json:"jobs"` // not ended
 	At      time.Time `json:"at"`
+	// Instance is 16 letters and digits, drawn at each start of the agent: who starts again never says the
+	// old one again. Two that are heard in turns are two running agents.
+	Instance string `json:"instance,omitempty"`
 }
+
+// TwinsNotice tells that several agents run with one identity: a state directory was copied, or a machine
+// with it.
+type TwinsNotice struct {
+	Agent     string    `json:"agent"`
+	Hostname  string    `json:"hostname"`  // of the one that reported last
+	Instances []string  `json:"instances"` // two of those that run, sorted
+	At        time.Time `json:"at"`        // they were heard in turns
+}
+
+const exampleInstance, exampleTwin = "5o3dkkqzy7vx2abt", "w6hq4mzp2c7rjt3f"
 
 // Events about agents.
 var (
 	AgentReported = declare("agent.reported", StreamEvents, "event.agent.reported.<agent>", "agent", "an agent's facts, at its start and when they change",
 		AgentReport{Facts: Facts{ID: exampleAgent, Hostname: "ws-0412", Domain: "example", OS: "linux", OSName: "debian", OSVersion: "12.7", Arch: "amd64",
 			Addresses: []string{"192.0.2.17"}, Site: "oslo", Tags: []string{"office"}, ClientKind: Advanced, Version: "0.1.0", Privileged: true, OfferFormat: OfferFormat, Zone: "Europe/Oslo"}, At: exampleTime})
-	Heartbeat = declare("agent.heartbeat", "", "heartbeat.<agent>", "agent", "an agent is there; not stored", HeartbeatNote{Agent: exampleAgent, Version: "0.1.0", At: exampleTime})
+	Heartbeat  = declare("agent.heartbeat", "", "heartbeat.<agent>", "agent", "an agent is there; not stored", HeartbeatNote{Agent: exampleAgent, Version: "0.1.0", At: exampleTime, Instance: exampleInstance})
+	AgentTwins = declare("agent.twins", StreamEvents, "event.agent.twins.<agent>", "scheduling", "several agents run with one identity; once an hour at most while they do",
+		TwinsNotice{Agent: exampleAgent, Hostname: "ws-0412", Instances: []string{exampleInstance, exampleTwin}, At: exampleTime})
 )

@@ -117,6 +117,7 @@ type AgentView struct {
 	Facts    Facts     `json:"facts"`
 	LastSeen time.Time `json:"last_seen"` // last heartbeat or report
 	Reported time.Time `json:"reported"`
+	Twins    time.Time `json:"twins,omitzero"` // two running agents with this identity were heard last
 }
 
 // AgentViews is a list of agents, by host name.

@@ -1,6 +1,7 @@
 package enrol
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -8,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/nats-io/jwt/v2"
@@ -21,6 +23,9 @@ import (
 
 // maxJWT is the largest identity taken, in bytes.
 const maxJWT = 16 << 10
+
+// maxWhy bounds what is kept of the service's words, in bytes.
+const maxWhy = 1000
 
 // askTime bounds one question to the enrolment service.
 const askTime = 10 * time.Second
@@ -76,6 +81,8 @@ func (k *Keeper) prepare(token enrolment.Token) (identity, chain, error) {
 	return id, k.chain, nil
 }
 
+var errNotEnrolled = errors.New("this machine has not enrolled: `chandler-agent enrol` does it, with a token")
+
 // Return asks for a new identity by proof of the enrolled key, as the enrolment user. A refusal is a
 // *RefusedError.
 func (k *Keeper) Return(ctx context.Context) error {
@@ -84,26 +91,65 @@ func (k *Keeper) Return(ctx context.Context) error {
 	k.mu.Lock()
 	if k.identity == nil {
 		k.mu.Unlock()
-		return errors.New("this machine has not enrolled: `chandler-agent enrol` does it, with a token")
+		return errNotEnrolled
 	}
 	id, held := *k.identity, k.chain
 	k.mu.Unlock()
-	config, err := k.TLS()
+	answer, err := k.askBack(ctx, id)
 	if err != nil {
 		return err
+	}
+	return k.accept(id, nil, held, answer)
+}
+
+// Confirm asks whether the fleet still takes this machine, and keeps the identity that is here. A refusal is a
+// *RefusedError, and is kept.
+func (k *Keeper) Confirm(ctx context.Context) error {
+	k.asking.Lock()
+	defer k.asking.Unlock()
+	k.mu.Lock()
+	if k.identity == nil {
+		k.mu.Unlock()
+		return errNotEnrolled
+	}
+	id := *k.identity
+	k.mu.Unlock()
+	_, err := k.askBack(ctx, id)
+	return err
+}
+
+// askBack asks by proof of the enrolled key, and keeps a refusal.
+func (k *Keeper) askBack(ctx context.Context, id identity) (events.EnrolAnswer, error) {
+	if err := k.ownKey(); err != nil {
+		return events.EnrolAnswer{}, err
+	}
+	config, err := k.TLS()
+	if err != nil {
+		return events.EnrolAnswer{}, err
 	}
 	answer, err := k.state(ctx, id, config, events.AgentReturn, "", nil)
 	if err != nil {
 		k.note(refusal(err))
-		return err
 	}
-	return k.accept(id, nil, held, answer)
+	return answer, err
+}
+
+// ownKey says that another key took the place of this Keeper's: what it would keep does not belong beside that.
+func (k *Keeper) ownKey() error {
+	seed, err := readKey(k.Dir)
+	if err == nil && len(seed) > 0 && !bytes.Equal(seed, k.seed) {
+		err = fmt.Errorf("%s was replaced, as by `chandler-agent enrol --anew`: restart the agent, which is another one now", filepath.Join(k.Dir, keyFile))
+	}
+	return err
 }
 
 // renew asks over the agent's own connection.
 func (k *Keeper) renew(ctx context.Context, b *bus.Bus) error {
 	k.asking.Lock()
 	defer k.asking.Unlock()
+	if err := k.ownKey(); err != nil {
+		return err
+	}
 	k.mu.Lock()
 	id, held := *k.identity, k.chain
 	request := events.RenewRequest{Machine: k.machine, Trust: held.bundle.Version}
@@ -160,13 +206,34 @@ func refusedBy(a events.EnrolAnswer) error {
 func (k *Keeper) note(r *RefusedError) {
 	k.mu.Lock()
 	was := k.refused
+	fresh := r != nil && (was == nil || was.Refused != r.Refused)
 	if r != nil {
 		k.refused = r
 	}
-	k.mu.Unlock()
-	if r != nil && (was == nil || was.Refused != r.Refused) {
-		k.changed()
+	var id identity
+	if fresh && r.stays() {
+		id = k.identity.refused(r)
+		k.identity = &id
 	}
+	k.mu.Unlock()
+	if !fresh {
+		return
+	}
+	if r.stays() {
+		if err := writeIdentity(k.Dir, id); err != nil {
+			k.log.Warn("refusal not kept", "error", err)
+		}
+	}
+	k.changed()
+}
+
+// refused is the identity with the service's word about it; nil: it is not refused.
+func (id identity) refused(r *RefusedError) identity {
+	id.Refused, id.Why = "", ""
+	if r != nil {
+		id.Refused, id.Why = r.Refused, r.Why[:min(len(r.Why), maxWhy)]
+	}
+	return id
 }
 
 // accept checks an answer whole, and only then keeps it: what the next start needs to ask again first, the
@@ -186,6 +253,7 @@ func (k *Keeper) accept(id identity, ca *x509.Certificate, held chain, answer ev
 		k.logRefused(err)
 	}
 	received := k.Clock().UTC()
+	id = id.refused(nil)
 	id.Received, id.Expires = received, expires
 	if answer.Conferred != nil {
 		id.Conferred = *answer.Conferred
@@ -231,6 +299,7 @@ func (k *Keeper) await(id identity, ca *x509.Certificate, r *RefusedError) error
 	if err := k.keepCA(ca); err != nil {
 		return err
 	}
+	id = id.refused(r)
 	if err := writeIdentity(k.Dir, id); err != nil {
 		return err
 	}
@@ -241,6 +310,8 @@ func (k *Keeper) await(id identity, ca *x509.Certificate, r *RefusedError) error
 	k.Wake()
 	return nil
 }
+
+var errOtherKey = errors.New("the JWT is for another key")
 
 // checkJWT says whether a JWT is of this agent. Whether it is of the fleet is for the broker to judge.
 func (k *Keeper) checkJWT(text string) (issued, expires time.Time, err error) {
@@ -253,7 +324,7 @@ func (k *Keeper) checkJWT(text string) (issued, expires time.Time, err error) {
 	}
 	switch {
 	case claims.Subject != k.public:
-		err = errors.New("the JWT is for another key")
+		err = errOtherKey
 	case claims.Name != k.id:
 		err = fmt.Errorf("the JWT is of %.64q, not of agent %s", claims.Name, k.id)
 	case claims.BearerToken:
@@ -289,6 +360,9 @@ func (k *Keeper) followBundles(bundles [][]byte) (trust.Bundle, error) {
 	}
 	if next.bundle.Version == held.bundle.Version {
 		return held.bundle, nil
+	}
+	if err := k.ownKey(); err != nil {
+		return held.bundle, err
 	}
 	if err := writeChain(k.Dir, next); err != nil {
 		return held.bundle, err

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
+	"chandler/events"
 	"chandler/events/bus"
 )
 
@@ -118,22 +120,48 @@ func (k *Keeper) hear(err error) {
 
 // pinnedTLS is the configuration that takes certificates of the pinned CA alone.
 func (k *Keeper) pinnedTLS() (*tls.Config, error) {
-	data, err := readFile(k.Dir, caFile, maxSmall)
-	if err != nil {
-		return nil, err
-	}
 	k.mu.Lock()
 	hash := k.identity.CA
 	k.mu.Unlock()
+	ca, err := readCA(k.Dir, hash)
+	if err != nil {
+		return nil, err
+	}
+	return trusting(ca), nil
+}
+
+// ErrCA says that the pinned CA is missing or another one. Enrol with a token brings it back.
+var ErrCA = errors.New("enrol again with a token (`chandler-agent enrol --token-file FILE`), which brings the CA back and changes nothing else")
+
+// CheckCA says whether a state directory holds the CA that the token named, if it named one.
+func CheckCA(dir string) error {
+	id, err := readIdentity(dir)
+	if err != nil || id == nil || id.CA == "" {
+		return err
+	}
+	_, err = readCA(dir, id.CA)
+	return err
+}
+
+// readCA reads the pinned CA of the given digest.
+func readCA(dir, hash string) (*x509.Certificate, error) {
+	path := filepath.Join(dir, caFile)
+	data, err := readFile(dir, caFile, maxSmall)
+	if err != nil {
+		return nil, err
+	}
+	if data == nil {
+		return nil, fmt.Errorf("%s is missing, without which no broker is believed: %w", path, ErrCA)
+	}
 	block, _ := pem.Decode(data)
 	if block == nil || digest(block.Bytes) != hash {
-		return nil, fmt.Errorf("%s is not the CA that the token named", filepath.Join(k.Dir, caFile))
+		return nil, fmt.Errorf("%s is not the CA that the token named: %w", path, ErrCA)
 	}
 	ca, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
 		return nil, fmt.Errorf("read pinned CA: %w", err)
 	}
-	return trusting(ca), nil
+	return ca, nil
 }
 
 func trusting(ca *x509.Certificate) *tls.Config {
@@ -186,7 +214,28 @@ func (k *Keeper) findCA(ctx context.Context, servers []string, hash string) (*x5
 	case chains > 0:
 		return nil, fmt.Errorf("the broker's certificate does not come from the CA that the token names (%.12s…): %s", hash, strings.Join(servers, ", "))
 	}
-	return nil, fmt.Errorf("look at the broker's certificate: %w", err)
+	return nil, unreached(servers, "to look at the broker's certificate", err)
+}
+
+// unreached names the brokers that were tried, and what to do.
+func unreached(servers []string, as string, err error) error {
+	advice := ""
+	if Away(err) {
+		advice = " (no broker answers there: does it run, is the address right, and does a firewall let this machine through?)"
+	}
+	return fmt.Errorf("connect to %s %s: %w%s", strings.Join(servers, ", "), as, err, advice)
+}
+
+// Away says whether an error of Enrol or Return is that nobody answered, or that the service asks for patience:
+// asking again may help.
+func Away(err error) bool {
+	if r := refusal(err); r != nil {
+		return r.Refused == events.RefusedLater || r.Refused == events.RefusedNotSetUp
+	}
+	_, network := errors.AsType[*net.OpError](err) // not net.Error: that a file is missing is one too
+	_, name := errors.AsType[*net.DNSError](err)
+	return network || name || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) ||
+		errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, io.EOF) || errors.Is(err, bus.ErrUnavailable)
 }
 
 // brokers are the URLs of an identity's brokers.
@@ -269,7 +318,7 @@ func (k *Keeper) speak(ctx context.Context, id identity, config *tls.Config, ask
 	servers := k.brokers(id)
 	conn, err := nats.Connect(strings.Join(servers, ","), k.own(ctx, options...)...)
 	if err != nil {
-		return fmt.Errorf("connect to %s as the enrolment user: %w", strings.Join(servers, ", "), err)
+		return unreached(servers, "as the enrolment user", err)
 	}
 	defer conn.Close()
 	b, err := bus.New(bus.Options{Conn: conn, Log: k.log})

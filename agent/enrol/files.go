@@ -45,6 +45,10 @@ type identity struct {
 	Conferred events.Conferred `json:"conferred"`
 	Received  time.Time        `json:"received,omitzero"` // of agent.jwt, by this machine's clock
 	Expires   time.Time        `json:"expires,omitzero"`  // of agent.jwt
+
+	// The service's last word, where it stays until an administrator turns it: so a restart does not forget it.
+	Refused events.EnrolRefusal `json:"refused,omitempty"`
+	Why     string              `json:"why,omitempty"`
 }
 
 // makeKey reads the agent's seed, or makes it.
@@ -52,7 +56,7 @@ func makeKey(dir string) ([]byte, error) {
 	if err := MakeDir(dir); err != nil {
 		return nil, err
 	}
-	seed, err := readKey(dir)
+	seed, err := requireKey(dir)
 	if err != nil || seed != nil {
 		return seed, err
 	}
@@ -65,10 +69,33 @@ func makeKey(dir string) ([]byte, error) {
 	return seed, nil
 }
 
+// requireKey gives nil where there is no key, and none is missing: a new one beside an identity that an old one
+// proved would be a machine that nobody knows.
+func requireKey(dir string) ([]byte, error) {
+	seed, err := readKey(dir)
+	if err != nil || len(seed) > 0 {
+		return seed, err
+	}
+	id, err := readIdentity(dir)
+	if err != nil {
+		return nil, err
+	}
+	if id != nil {
+		return nil, fmt.Errorf("%s is missing, and the identity beside it is of no use without it: put the key back, or make this machine another agent with `chandler-agent enrol --anew`",
+			filepath.Join(dir, keyFile))
+	}
+	return nil, nil
+}
+
 // readKey gives nil where there is no key.
 func readKey(dir string) ([]byte, error) {
 	seed, err := readFile(dir, keyFile, maxSmall)
 	return bytes.TrimSpace(seed), err
+}
+
+// damagedKey says what to do about a key that cannot be read.
+func damagedKey(dir string, err error) error {
+	return fmt.Errorf("%s is damaged: %w; put the key back, or make this machine another agent with `chandler-agent enrol --anew`", filepath.Join(dir, keyFile), err)
 }
 
 // LoadKey gives the agent's id, derived from its key, which is made if there is none. It is for an agent on
@@ -80,7 +107,7 @@ func LoadKey(dir string) (id string, err error) {
 	}
 	public, err := enrolment.PublicKey(seed)
 	if err != nil {
-		return "", fmt.Errorf("agent key in %s is damaged: %w", dir, err)
+		return "", damagedKey(dir, err)
 	}
 	return events.AgentID([]byte(public)), nil
 }
@@ -90,6 +117,20 @@ func Forget(dir string) error {
 	for _, name := range []string{jwtFile, trustFile, identityFile, caFile, keyFile} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("forget identity: %w", err)
+		}
+	}
+	return nil
+}
+
+// Replace puts the identity that was made in another directory of the same file system in the place of the one in
+// dir, which is forgotten. A crash in between leaves no identity, or one that New refuses, and never a mixed one.
+func Replace(dir, from string) error {
+	if err := Forget(dir); err != nil {
+		return err
+	}
+	for _, name := range []string{keyFile, caFile, trustFile, identityFile, jwtFile} {
+		if err := os.Rename(filepath.Join(from, name), filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("replace identity: %w", err)
 		}
 	}
 	return nil

@@ -9,7 +9,8 @@
 // identity is renewed long before it expires; one that has expired, or that the broker does not take, is
 // replaced by proof of the key, for as long as it takes, in pauses that grow and are drawn at random. A
 // crash at any point leaves an identity that is whole, or one that is asked for again with the same key.
-// A bundle that is refused is told in the log and changes nothing.
+// A bundle that is refused is told in the log and changes nothing. A refusal that only an administrator can turn is
+// kept, so that a restart knows it, and asked about again.
 package enrol
 
 import (
@@ -17,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -91,7 +93,7 @@ type Keeper struct {
 }
 
 // New loads what the state directory holds and makes the key if there is none. It asks nobody. It fails
-// where what is kept was altered.
+// where what is kept was altered, and where the key is missing or does not fit.
 func New(o Options) (*Keeper, error) {
 	o.setDefaults()
 	if o.Dir == "" {
@@ -103,7 +105,7 @@ func New(o Options) (*Keeper, error) {
 	}
 	k := &Keeper{Options: o, seed: seed, wake: make(chan struct{}, 1)}
 	if k.public, err = enrolment.PublicKey(seed); err != nil {
-		return nil, fmt.Errorf("agent key in %s is damaged: %w", o.Dir, err)
+		return nil, damagedKey(o.Dir, err)
 	}
 	k.id = events.AgentID([]byte(k.public))
 	k.log = o.Log.With("component", "enrol", "agent", k.id)
@@ -124,6 +126,9 @@ func (k *Keeper) load() error {
 		return err
 	}
 	k.identity, k.chain, k.share = id, kept, k.drawShare()
+	if id.Refused != "" {
+		k.refused = &RefusedError{Refused: id.Refused, Why: id.Why}
+	}
 	jwt, err := readJWT(k.Dir)
 	if err != nil {
 		return err
@@ -132,6 +137,9 @@ func (k *Keeper) load() error {
 		return nil
 	}
 	issued, expires, err := k.checkJWT(jwt)
+	if errors.Is(err, errOtherKey) {
+		return fmt.Errorf("%s does not fit the identity beside it: put the machine's own key back, or make it another agent with `chandler-agent enrol --anew`", filepath.Join(k.Dir, keyFile))
+	}
 	if err != nil { // a new one is asked for, by proof of the key
 		k.log.Warn("kept identity not usable", "error", err)
 		return nil

@@ -113,6 +113,7 @@ func (r *rounds) keepIdentity(ctx context.Context) time.Duration {
 	anew := must && (r.back == pause{} || r.hurry && r.back.away) // or the broker is there again
 	r.hurry = false
 	hasJWT := r.jwt != ""
+	told := r.refused != nil && r.refused.stays() // by the answer before a start: is it still so?
 	r.mu.Unlock()
 	if anew {
 		r.back = pause{}
@@ -121,7 +122,7 @@ func (r *rounds) keepIdentity(ctx context.Context) time.Duration {
 	switch {
 	case must:
 		return r.attempt(ctx, "return", &r.back, r.Return)
-	case connected && hasJWT && ever && !now.Before(due):
+	case connected && hasJWT && ever && (told || !now.Before(due)):
 		return r.attempt(ctx, "renewal", &r.renewal, func(ctx context.Context) error { return r.renew(ctx, r.bus) })
 	case connected && hasJWT && ever:
 		return due.Sub(now)

@@ -51,7 +51,7 @@ func (k *Keeper) State() State {
 	switch {
 	case k.refused != nil && k.refused.Refused == events.RefusedPending:
 		s.Phase = Pending
-	case k.refused != nil && (k.refused.Refused.Final() || k.refused.Refused == events.RefusedLapsed || k.refused.Refused == events.RefusedArchived):
+	case k.refused != nil && k.refused.stays():
 		s.Phase = Refused
 	case k.jwt == "":
 		s.Phase = Pending
@@ -70,7 +70,7 @@ func (k *Keeper) State() State {
 // nothing; a directory without a key is that of a machine that is not enrolled.
 func Inspect(o Options) (State, error) {
 	o.setDefaults()
-	seed, err := readKey(o.Dir)
+	seed, err := requireKey(o.Dir)
 	if err != nil {
 		return State{}, err
 	}
@@ -79,7 +79,7 @@ func Inspect(o Options) (State, error) {
 	}
 	k := &Keeper{Options: o, seed: seed, log: o.Log}
 	if k.public, err = enrolment.PublicKey(seed); err != nil {
-		return State{}, fmt.Errorf("agent key in %s is damaged: %w", o.Dir, err)
+		return State{}, damagedKey(o.Dir, err)
 	}
 	k.id = events.AgentID([]byte(k.public))
 	if err := k.load(); err != nil {
@@ -95,12 +95,35 @@ type RefusedError struct {
 	Later   time.Duration // ask again after; 0: by one's own pace
 }
 
+// Error is one sentence, with what to do where that is known.
 func (e *RefusedError) Error() string {
-	text := fmt.Sprintf("no identity from the enrolment service: %s", e.Refused)
-	if e.Why != "" {
-		text += fmt.Sprintf(" (%.300q)", e.Why) // quoted: it may come from anybody who sits on the broker
+	text := ""
+	switch e.Refused {
+	case events.RefusedToken:
+		text = "there is no such enrolment token, or it was removed: make another with `chandler token create`"
+	case events.RefusedExpired:
+		text = "the token has expired: make another with `chandler token create`"
+	case events.RefusedSpent:
+		text = "the token was used as often as it may be: make another with `chandler token create --uses N`, for N machines"
+	case events.RefusedMachine:
+		text = "its key was enrolled by another machine: `chandler-agent enrol --anew` with a token gives this one a key of its own"
+	case events.RefusedRevoked:
+		text = "it was revoked for good: `chandler-agent enrol --anew` with a token makes this machine another agent"
+	case events.RefusedPending:
+		text = "an administrator has to approve it with `chandler agent approve`"
+	case events.RefusedLapsed:
+		text = "it was away for too long: `chandler agent approve` lets it back"
+	case events.RefusedArchived:
+		text = "it was archived: `chandler agent approve` lets it back"
+	default:
+		text = fmt.Sprintf("the enrolment service says %.300q", e.Why) // quoted: it may come from anybody who sits on the broker
 	}
-	return text
+	return fmt.Sprintf("the fleet does not let this machine in (%.40s): %s", e.Refused, text)
+}
+
+// stays says whether an administrator alone turns it, so that it is worth to be kept.
+func (e *RefusedError) stays() bool {
+	return e.Refused.Final() || e.Refused == events.RefusedPending || e.Refused == events.RefusedLapsed || e.Refused == events.RefusedArchived
 }
 
 // refusal is the refusal in an error, or nil.

@@ -8,9 +8,11 @@ package report
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -43,8 +45,9 @@ type Options struct {
 // Reporter is the sending side of one agent.
 type Reporter struct {
 	Options
-	wake chan struct{}
-	logs *logSpool
+	wake     chan struct{}
+	logs     *logSpool
+	instance string // tells this run of the agent from every other, also of a copy
 }
 
 // New makes a reporter; nothing is started.
@@ -52,7 +55,7 @@ func New(o Options) *Reporter {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	return &Reporter{Options: o, wake: make(chan struct{}, 1), logs: newLogSpool(o)}
+	return &Reporter{Options: o, wake: make(chan struct{}, 1), logs: newLogSpool(o), instance: strings.ToLower(rand.Text()[:16])}
 }
 
 // Wake makes the reporter look into the outbox: after a transition was journalled, and on reconnect.
@@ -221,6 +224,6 @@ func (r *Reporter) Heartbeat(ctx context.Context, version string, jobs int) erro
 	now := r.Clock()
 	return bus.Send(ctx, r.Bus, events.Heartbeat, events.Event[events.HeartbeatNote]{
 		ID: events.DeriveID("heartbeat", r.Agent, fmt.Sprint(now.UnixNano())), Subject: r.Agent, Time: now,
-		Data: events.HeartbeatNote{Agent: r.Agent, Version: version, Jobs: jobs, At: now},
+		Data: events.HeartbeatNote{Agent: r.Agent, Version: version, Jobs: jobs, At: now, Instance: r.instance},
 	})
 }

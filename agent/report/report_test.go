@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -185,6 +186,32 @@ func TestFactsAndHeartbeatsNameTheAgent(t *testing.T) {
 	}
 	cancel()
 	must(t, <-listening)
+}
+
+func TestEachStartOfAnAgentHasAnInstanceOfItsOwnThatItsHeartbeatsName(t *testing.T) {
+	r := newRig(t)
+	sub, err := r.services.Conn().SubscribeSync(events.Heartbeat.Subject(me))
+	must(t, err)
+	must(t, r.services.Conn().Flush())
+	instance := func(reporter *Reporter) string {
+		t.Helper()
+		must(t, reporter.Heartbeat(t.Context(), "0.1.0", 0))
+		m, err := sub.NextMsg(30 * time.Second)
+		must(t, err)
+		e, err := bus.Open(events.Heartbeat, m)
+		must(t, err)
+		return e.Data.Instance
+	}
+	first := instance(r.reporter)
+	if !regexp.MustCompile(`^[a-z0-9]{16}$`).MatchString(first) {
+		t.Errorf("the instance is %q", first)
+	}
+	if again := instance(r.reporter); again != first {
+		t.Errorf("one agent says %q and %q", first, again)
+	}
+	if other := instance(New(r.reporter.Options)); other == first {
+		t.Errorf("a copy says %q too", other)
+	}
 }
 
 func TestAStatusThatCanNeverBeStoredHoldsUpNoOther(t *testing.T) {

@@ -51,7 +51,7 @@ func (s *Service) take(ctx context.Context, name, key, agent string, now time.Ti
 			return old, nil
 		}
 		if old.Uses > 0 && old.Used >= old.Uses {
-			return old, refuse(events.RefusedSpent, "token %s was used as often as it may be (%d): make another with `chandler token create`", name, old.Uses)
+			return old, refuse(events.RefusedSpent, "token %s was used as often as it may be (%d): make another with `chandler token create --uses N`", name, old.Uses)
 		}
 		if err := crowd(s.limits.joins, now); err != nil {
 			return old, err

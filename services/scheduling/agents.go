@@ -71,7 +71,14 @@ func (s *Service) noteEnrolment(ctx context.Context, e events.Event[events.Enrol
 
 func (s *Service) onHeartbeat(e events.Event[events.HeartbeatNote]) {
 	// By this machine's clock: what an agent's clock says is no sign of life.
-	s.fleet.heard(e.Subject, s.now())
+	found := s.fleet.heard(e.Subject, e.Data.Instance, s.now())
+	if found == nil {
+		return
+	}
+	select {
+	case s.twinsFound <- found:
+	default: // the next heartbeats find it again
+	}
 }
 
 // applyAgent takes over what the bucket says.

@@ -14,7 +14,7 @@
 //
 // CollectionChanged, CollectionRemoved, DeploymentDrafted, DeploymentCreated (always before the first DeploymentReleased of
 // the same revision), DeploymentReleased, DeploymentPaused, DeploymentResumed, DeploymentLapsed,
-// DeploymentRemoved. Timers, as the broker's scheduled messages.
+// DeploymentRemoved; AgentTwins. Timers, as the broker's scheduled messages.
 //
 // # Keeps
 //
@@ -26,8 +26,8 @@
 //	release.<name>.<revision>.<wave>.<batch>       which agents were handed over, numbered without gaps
 //	package.<digest of manifest>                   what was published, so that orders can be checked
 //
-// Each replica keeps what the buckets hold in memory too, by reading their streams. Nothing else is kept:
-// a deployment's life is computed from its order, the clock, and what administrators decided.
+// Each replica keeps what the buckets hold in memory too, by reading their streams, and which runs of each agent
+// it has heard of in the last minutes, so that two agents with one identity are noticed. Nothing else is kept: a deployment's life is computed from its order, the clock, and what administrators decided.
 //
 // Signatures are checked here as a service to those who sign, by the word of credentials on who is trusted:
 // agents are the ones to be convinced, and alone decide. While no trust bundle is known all is left to them.

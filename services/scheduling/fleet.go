@@ -22,6 +22,7 @@ type agent struct {
 	place    int       // in the roster
 	gone     bool      // left the fleet
 	heard    *atomic.Int64
+	runs     *runs
 }
 
 // lastSeen is the last heartbeat or report, by the clocks of services: an agent's own may be wrong.
@@ -66,10 +67,10 @@ func (f *fleet) put(id string, value []byte) (changed *agent, err error) {
 		left.gone = true
 		return &left, nil
 	}
-	a := &agent{facts: r.Facts, reported: r.Reported, stored: r.Stored, place: f.enrol(id), heard: new(atomic.Int64)}
+	a := &agent{facts: r.Facts, reported: r.Reported, stored: r.Stored, place: f.enrol(id), heard: new(atomic.Int64), runs: new(runs)}
 	a.facts.ID = id
 	if old != nil {
-		a.heard = old.heard
+		a.heard, a.runs = old.heard, old.runs
 	}
 	f.agents[id] = a
 	f.sorted = nil
@@ -113,11 +114,19 @@ func (f *fleet) named(places []int) []string {
 	return ids
 }
 
-// heard notes a heartbeat; one of an agent that never reported says nothing of use.
-func (f *fleet) heard(id string, at time.Time) {
-	if a, ok := f.get(id); ok {
-		a.heard.Store(at.UnixNano())
+// heard notes a heartbeat; one of an agent that never reported says nothing of use. twins is not nil when
+// it is to be told that the agent runs twice.
+func (f *fleet) heard(id, instance string, at time.Time) (twins *twins) {
+	a, ok := f.get(id)
+	if !ok {
+		return nil
 	}
+	a.heard.Store(at.UnixNano())
+	other, tell := a.runs.hear(instance, at)
+	if !tell {
+		return nil
+	}
+	return newTwins(a, instance, other, at)
 }
 
 func (f *fleet) get(id string) (*agent, bool) {
@@ -143,7 +152,7 @@ func (f *fleet) all() []*agent {
 
 // view is the agent for administrators.
 func (a *agent) view() events.AgentView {
-	return events.AgentView{Facts: a.facts, LastSeen: a.lastSeen(), Reported: a.reported}
+	return events.AgentView{Facts: a.facts, LastSeen: a.lastSeen(), Reported: a.reported, Twins: a.runs.twice()}
 }
 
 // byHost orders agents as lists show them: two agents with one host name stand beside each other.

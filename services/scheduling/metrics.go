@@ -31,6 +31,7 @@ func newMetrics(reg prometheus.Registerer, s *Service) (*metrics, error) {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "chandler_scheduling_agents_known", Help: "Agents of the fleet that have ever reported."},
 			func() float64 { return float64(len(s.fleet.all())) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "chandler_scheduling_agents_seen", Help: "Agents heard of in the last 15 minutes."}, s.seen),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "chandler_scheduling_twins", Help: "Agents of which two were heard at the same time within the last hour: copies that run with one identity."}, s.countTwins),
 	}
 	for _, life := range []events.Life{events.LifeDraft, events.LifePending, events.LifeActive, events.LifePaused, events.LifeStopped, events.LifeExpired} {
 		collectors = append(collectors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "chandler_scheduling_deployments", Help: "Deployments, by where they are in their life.",
@@ -48,6 +49,16 @@ func (s *Service) seen() float64 {
 	n, since := 0, s.now().Add(-presence)
 	for _, a := range s.fleet.all() {
 		if a.lastSeen().After(since) {
+			n++
+		}
+	}
+	return float64(n)
+}
+
+func (s *Service) countTwins() float64 {
+	n, since := 0, s.now().Add(-twinsEvery)
+	for _, a := range s.fleet.all() {
+		if a.runs.twice().After(since) {
 			n++
 		}
 	}

@@ -49,6 +49,8 @@ type Service struct {
 	fleet *fleet
 	work  *work
 
+	twinsFound chan *twins // to be told; what finds no room is found again
+
 	// mu guards what follows. Whoever holds it calls neither the mirrors nor the broker; the mirrors take it
 	// while they hold their own lock.
 	mu              sync.RWMutex
@@ -74,7 +76,7 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{
 		bus: o.Bus, log: o.Log.With("component", serviceName), version: o.Version, fleetName: o.Fleet, now: o.Now, tick: o.Tick, patience: o.PackagePatience,
-		fleet: newFleet(), work: newWork(), collections: map[string]collectionRecord{}, packages: map[string]packageRecord{}, packagesChanged: make(chan struct{}),
+		fleet: newFleet(), work: newWork(), twinsFound: make(chan *twins, 64), collections: map[string]collectionRecord{}, packages: map[string]packageRecord{}, packagesChanged: make(chan struct{}),
 		deployments: map[string]*deployment{}, drafts: map[string]*deployment{}, removed: map[string]uint64{}, releases: map[string]map[uint64]*releaseLog{},
 	}
 	if s.version == "" {
@@ -120,7 +122,7 @@ func (s *Service) Run(ctx context.Context) error {
 	s.log.Info("scheduling is ready", "agents", len(s.fleet.all()), "deployments", len(s.deploymentNames()))
 	reconciler := &reconciler{Service: s, timed: map[string]string{}, owing: map[string]bool{}}
 	for _, run := range []func(context.Context) error{
-		reconciler.run, s.handleEvents, s.handleTimers, s.hearHeartbeats,
+		reconciler.run, s.handleEvents, s.handleTimers, s.hearHeartbeats, s.tellTwins,
 		func(ctx context.Context) error { return s.bus.Serve(ctx, serviceName, s.version, s.endpoints()...) },
 	} {
 		parts.Go(func() {

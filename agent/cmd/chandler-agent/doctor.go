@@ -55,6 +55,9 @@ func examine(ctx context.Context, c config) []finding {
 
 	id, err := enrol.Inspect(enrol.Options{Dir: c.StateDir, Servers: c.Servers, Log: slog.New(slog.DiscardHandler)})
 	check("identity", fmt.Sprintf("agent %s, expires %s", id.Agent, shown(id.Expires)), errors.Join(err, identityFault(c, id)))
+	if id.CA != "" {
+		check("CA", fmt.Sprintf("pinned %.12s", id.CA), enrol.CheckCA(c.StateDir))
+	}
 	check("trust", fmt.Sprintf("fleet %s, bundle version %d, pinned to roots %.12s", id.Fleet, id.Trust, id.Root), errors.Join(err, trustFault(id)))
 	check("state directory", c.StateDir+" and its files are closed to others", allPrivate(c.StateDir))
 	free, err := host.FreeBytes(existing(c.StateDir))
@@ -92,7 +95,7 @@ func identityFault(c config, id enrol.State) error {
 	case enrol.Expired:
 		return fmt.Errorf("expired %s: the running agent asks for a new one; if it is refused, its log says why", shown(id.Expires))
 	}
-	return fmt.Errorf("%s: %s %.200q", id.Phase, id.Refused, id.Why)
+	return fmt.Errorf("agent %s: %w", id.Agent, &enrol.RefusedError{Refused: id.Refused, Why: id.Why})
 }
 
 func trustFault(id enrol.State) error {

@@ -46,7 +46,11 @@ func installCommand(file *string) *cobra.Command {
 	c.Flags().StringVar(&prefix, "prefix", defaultPrefix(), "directory for the program")
 	c.Flags().StringVar(&root, "root", "", "install into the image of a system below this directory: nothing is started and nobody enrols, because two machines must not have one identity")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		token, err := tokenFrom(from, c.InOrStdin(), true)
+		if root != "" && (from != "" || os.Getenv(tokenVariable) != "") {
+			return errors.New("--root takes no token: an image has no identity, and each machine made of it enrols by itself (`chandler-agent enrol --token-file FILE` there, or a token file or " +
+				tokenVariable + " given to its unit's `chandler-agent run`)")
+		}
+		token, err := tokenFrom(from, c.InOrStdin(), c.ErrOrStderr(), true)
 		if err != nil {
 			return err
 		}
@@ -101,6 +105,11 @@ func (i installation) run(ctx context.Context) error {
 		if err := start(); err != nil {
 			return fmt.Errorf("start service: %w", err)
 		}
+	}
+	if i.image && (copied || registered) {
+		fmt.Fprintf(i.out, "installed %s into the image; each machine made of it must enrol: `chandler-agent enrol --token-file FILE` there, "+
+			"or let its unit run `chandler-agent run --token-file FILE` (or with %s), which enrols at the first start\n", i.program, tokenVariable)
+		return nil
 	}
 	if !copied && !registered {
 		fmt.Fprintln(i.out, "installed before: nothing changed")

@@ -67,7 +67,7 @@ func TestInstallCopiesEnrolsAndStartsAndThenChangesNothing(t *testing.T) {
 	if want := []string{"restart", "start", "restart"}; !slices.Equal(service.did, want) {
 		t.Errorf("told the service manager %v, want %v", service.did, want)
 	}
-	if got := f.verbs(); !slices.Equal(got, []string{"enrol"}) {
+	if got := f.verbs(); !slices.Equal(got, []string{"enrol", "return", "return"}) {
 		t.Errorf("asked %v", got)
 	}
 }

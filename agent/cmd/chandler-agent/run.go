@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +27,7 @@ func runCommand(file *string) *cobra.Command {
 	}
 	c.Flags().StringVar(&from, "token-file", "", "file with the token to enrol with, if this machine has not enrolled (else $"+tokenVariable+")")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		source, err := tokenFrom(from, c.InOrStdin(), false)
+		source, err := tokenFrom(from, c.InOrStdin(), c.ErrOrStderr(), false)
 		if err != nil {
 			return err
 		}
@@ -74,7 +76,7 @@ func run(ctx context.Context, conf config, source tokenSource, output io.Writer)
 	return daemon.Run(ctx, daemon.RunOptions{Log: log}, daemon.Part{Name: "agent", Run: a.Run}, daemon.Part{Name: "monitor", Run: monitor.Run})
 }
 
-// identity opens the machine's identity; one that has none enrols, if it was given a token.
+// identity opens the machine's identity; one that has none enrols, if it was given a token, for as long as it takes.
 func identity(ctx context.Context, conf config, source tokenSource, log *slog.Logger) (*enrol.Keeper, error) {
 	k, facts, err := conf.keeper(ctx, log)
 	if err != nil {
@@ -83,7 +85,7 @@ func identity(ctx context.Context, conf config, source tokenSource, log *slog.Lo
 	if k.Enrolled() {
 		return k, nil
 	}
-	err = enrolWith(ctx, k, source, facts)
+	err = untilThere(ctx, log, firstPause, func() error { return enrolWith(ctx, k, source, facts) })
 	if errors.Is(err, errNoToken) {
 		return nil, fmt.Errorf("this machine has not enrolled; `chandler-agent enrol` does it: %w", err)
 	}
@@ -91,4 +93,28 @@ func identity(ctx context.Context, conf config, source tokenSource, log *slog.Lo
 		return nil, err
 	}
 	return k, nil
+}
+
+// Pauses between attempts to enrol.
+const (
+	firstPause   = time.Second
+	longestPause = time.Minute
+)
+
+// untilThere asks again while nobody answers, in pauses that grow from first and are drawn at random: at boot the
+// agent may be there before its network, or before its broker.
+func untilThere(ctx context.Context, log *slog.Logger, first time.Duration, ask func() error) error {
+	for pause := first; ; pause = min(2*pause, longestPause) {
+		err := ask()
+		if err == nil || !enrol.Away(err) {
+			return err
+		}
+		wait := pause/2 + rand.N(pause)
+		log.WarnContext(ctx, "not enrolled yet, trying again", "error", err, "again_in", wait)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(wait):
+		}
+	}
 }

@@ -79,7 +79,7 @@ func TestSystemdIsToldOnlyWhatIsNew(t *testing.T) {
 func TestAnImageIsInstalledWithoutStartingAnything(t *testing.T) {
 	root := t.TempDir()
 	file, state := configure(t, "")
-	for _, want := range []string{"installed ", "nothing changed"} {
+	for _, want := range []string{"must enrol", "nothing changed"} {
 		out, err := said(t, "install", "-c", file, "--root", root)
 		if err != nil || !strings.Contains(out, want) {
 			t.Fatalf("%v\n%s", err, out)

@@ -2,13 +2,19 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"chandler/agent"
+	"chandler/agent/enrol"
 )
 
 func statusCommand(file *string) *cobra.Command {
@@ -22,7 +28,9 @@ func statusCommand(file *string) *cobra.Command {
 		}
 		s, err := agent.ReadStatus(conf.StateDir)
 		if err != nil {
-			return err
+			if s = enrolledStatus(conf); s.Identity == nil {
+				return err
+			}
 		}
 		if output == "json" {
 			enc := json.NewEncoder(c.OutOrStdout())
@@ -32,6 +40,19 @@ func statusCommand(file *string) *cobra.Command {
 		return printStatus(c, s)
 	}
 	return c
+}
+
+// enrolledStatus is the status of a machine that has enrolled and where no agent has run; without an identity
+// where that is not so.
+func enrolledStatus(conf config) (s agent.Status) {
+	if _, err := os.Stat(filepath.Join(conf.StateDir, "status.json")); !errors.Is(err, fs.ErrNotExist) {
+		return s
+	}
+	id, err := enrol.Inspect(enrol.Options{Dir: conf.StateDir, Servers: conf.Servers, Log: slog.New(slog.DiscardHandler)})
+	if err != nil || id.Phase == enrol.NotEnrolled {
+		return s
+	}
+	return agent.Status{ID: id.Agent, Version: agent.Version, Fleet: id.Fleet, Servers: id.Servers, Identity: &id}
 }
 
 func printStatus(c *cobra.Command, s agent.Status) error {
@@ -55,6 +76,10 @@ func printStatus(c *cobra.Command, s agent.Status) error {
 			said += ", expires " + shown(id.Expires)
 		}
 		fmt.Fprintf(w, "identity\t%s\n", said)
+	}
+	if s.Written.IsZero() {
+		fmt.Fprintf(w, "agent\t%s\nstate\tnever ran: `chandler-agent install` starts it with the machine, `chandler-agent run` here and now\nfleet\t%s\nbroker\t%v\n", s.ID, fleet, s.Servers)
+		return w.Flush()
 	}
 	fmt.Fprintf(w, "agent\t%s (%s)\nstate\t%s, version %s\nfleet\t%s\nbroker\t%s %v\nas of\t%s\n\n", s.ID, s.Facts.Hostname, running, s.Version, fleet, broker, s.Servers, s.Written.Local().Format(time.DateTime))
 	for _, f := range s.Freezes {

@@ -26,12 +26,19 @@ type tokenSource func() (enrolment.Token, error)
 // tokenFrom reads the token from a file ("-": standard input), else from the environment, else, if piped says
 // so, from a standard input that is not a terminal. It is a secret, so that it is never an argument; what the
 // environment holds is taken out of it now, whether it will be needed or not.
-func tokenFrom(file string, stdin io.Reader, piped bool) (tokenSource, error) {
+//
+// A file that others may read is named on warn.
+func tokenFrom(file string, stdin io.Reader, warn io.Writer, piped bool) (tokenSource, error) {
 	variable := os.Getenv(tokenVariable)
 	if err := os.Unsetenv(tokenVariable); err != nil {
 		return nil, err
 	}
 	return func() (enrolment.Token, error) {
+		if file != "" && file != "-" {
+			if err := private(file, 0o600); err != nil {
+				fmt.Fprintf(warn, "warning: others may read the token, which is a secret: %v\n", err)
+			}
+		}
 		text := variable
 		if file != "" || variable == "" {
 			var err error

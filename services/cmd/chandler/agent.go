@@ -35,9 +35,22 @@ func (a *app) agentColumns() listing[events.AgentView] {
 			{"TAGS", true, func(r v) any { return r.Facts.Tags }},
 			{"ADDRESSES", true, func(r v) any { return r.Facts.Addresses }},
 			{"VERSION", true, func(r v) any { return r.Facts.Version }},
-			{"SEEN", false, func(r v) any { return a.agoCell(r.LastSeen) }},
+			{"SEEN", false, func(r v) any { return a.seenCell(r) }},
+			{"TWINS", true, func(r v) any { return a.agoCell(r.Twins) }},
 		},
 	}
+}
+
+// twins says whether several agents run with this identity, as far as the last heartbeats tell.
+func (a *app) twins(v events.AgentView) bool { return a.now().Sub(v.Twins) < silentAfter }
+
+// seenCell shows when the agent was seen, and whether more than one was.
+func (a *app) seenCell(v events.AgentView) cell {
+	seen := a.agoCell(v.LastSeen)
+	if a.twins(v) {
+		seen.text += ", twice!"
+	}
+	return seen
 }
 
 // agentFlags choose what agent ls lists.
@@ -182,7 +195,26 @@ func resolveAgent(ctx context.Context, c *client, name string) (events.AgentView
 	if err != nil {
 		return events.AgentView{}, err
 	}
-	return pickAgent(name, found.Agents)
+	return pickAgent(name, withoutGone(ctx, c, name, found.Agents))
+}
+
+// withoutGone leaves out those of several agents of one host name that were revoked or archived, unless they all
+// were. Where nobody says, all stay, so that whoever asks is asked back.
+func withoutGone(ctx context.Context, c *client, name string, candidates []events.AgentView) []events.AgentView {
+	if len(candidates) < 2 || slices.ContainsFunc(candidates, func(v events.AgentView) bool { return v.Facts.ID == name }) {
+		return candidates
+	}
+	page, err := ask(ctx, c, events.EnrolmentList, events.EnrolmentQuery{Agents: collect(candidates, func(v events.AgentView) string { return v.Facts.ID })})
+	if err != nil {
+		return candidates
+	}
+	present := slices.DeleteFunc(slices.Clone(candidates), func(v events.AgentView) bool {
+		return slices.ContainsFunc(page.Enrolments, func(e events.EnrolmentView) bool { return e.Agent == v.Facts.ID && gone(e) })
+	})
+	if len(present) == 0 {
+		return candidates
+	}
+	return present
 }
 
 // pickAgent chooses among the agents that bear a name. An id beats host names; several machines of one

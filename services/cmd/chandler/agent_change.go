@@ -51,7 +51,7 @@ what they said of themselves with --where. A machine can say anything of itself 
 				}
 			}
 			answer, err := agentsChange(cmd.Context(), c, events.AgentApprove, agentIDs(about), why)
-			return errors.Join(err, a.tellAgents(cmd, answer, "is approved"))
+			return a.tellOutcome(cmd, answer, "is approved", err)
 		}),
 	}
 	cmd.Flags().StringVar(&where, "where", "", "those that wait and whose facts satisfy this CEL expression")
@@ -151,7 +151,7 @@ func agentArchive(a *app) *cobra.Command {
 				}
 			}
 			answer, err := agentsChange(cmd.Context(), c, events.AgentArchive, agentIDs(about), why)
-			return errors.Join(err, a.tellAgents(cmd, answer, "is archived"))
+			return a.tellOutcome(cmd, answer, "is archived", err)
 		}),
 	}
 	cmd.Flags().StringVar(&silent, "silent", "", "all that were last seen longer ago than this (90d)")
@@ -225,7 +225,7 @@ func (a *app) setKind(cmd *cobra.Command, c *client, names []string, request eve
 		r.Agents = part
 		return ask(cmd.Context(), c, events.AgentSetKind, r)
 	})
-	return errors.Join(err, a.tellAgents(cmd, answer, "is "+string(request.Kind)))
+	return a.tellOutcome(cmd, answer, "is "+string(request.Kind), err)
 }
 
 func completePending(ctx context.Context, c *client) ([]string, error) {

@@ -110,12 +110,21 @@ func resolveEnrolments(ctx context.Context, c *client, names []string) ([]events
 	return found, nil
 }
 
+// gone says of an identity that its machine is not meant to come back with it. One that took its host name is
+// meant before it.
+func gone(e events.EnrolmentView) bool {
+	return e.State == events.EnrolmentRevoked || e.State == events.EnrolmentArchived
+}
+
 // pickEnrolment chooses as [pickAgent]: an id beats host names, and several machines of one name are listed.
 func pickEnrolment(name string, candidates []events.EnrolmentView) (events.EnrolmentView, error) {
 	for _, e := range candidates {
 		if e.Agent == name {
 			return e, nil
 		}
+	}
+	if present := slices.DeleteFunc(slices.Clone(candidates), gone); len(present) > 0 {
+		candidates = present
 	}
 	switch len(candidates) {
 	case 0:
@@ -176,6 +185,9 @@ func changeAgents(ids []string, change func(ids []string) (events.AgentsAnswer, 
 		all.Changed = append(all.Changed, answer.Changed...)
 		all.Unchanged = append(all.Unchanged, answer.Unchanged...)
 		all.Unknown = append(all.Unknown, answer.Unknown...)
+		if err != nil && len(ids) <= maxAgentsAtOnce {
+			return all, err
+		}
 		if err != nil {
 			return all, fmt.Errorf("after %s of %s: %w", plural(len(all.Changed), "agent", "agents"), count(len(ids)), err)
 		}
@@ -188,6 +200,14 @@ func agentsChange(ctx context.Context, c *client, call events.Call[events.Agents
 	return changeAgents(ids, func(part []string) (events.AgentsAnswer, error) {
 		return ask(ctx, c, call, events.AgentsRequest{Agents: part, Why: why})
 	})
+}
+
+// tellOutcome ends a command that changed agents' identities, or some of them until err.
+func (a *app) tellOutcome(cmd *cobra.Command, answer events.AgentsAnswer, done string, err error) error {
+	if err != nil && len(answer.Changed)+len(answer.Unchanged)+len(answer.Unknown) == 0 {
+		return err
+	}
+	return errors.Join(err, a.tellAgents(cmd, answer, done))
 }
 
 // tellAgents ends a command that changed agents' identities; an error where some were not known.

@@ -49,7 +49,7 @@ func findAgent(ctx context.Context, c *client, name string) (shownAgent, error) 
 		}
 		return shownAgent{events.AgentView{Facts: enrolled[0].Facts}, &enrolled[0]}, nil
 	}
-	told, err := pickAgent(name, listed.Agents)
+	told, err := pickAgent(name, withoutGone(ctx, c, name, listed.Agents))
 	if err != nil {
 		return shownAgent{}, err
 	}
@@ -73,7 +73,7 @@ func (a *app) agentFields(found shownAgent) []field {
 	if !found.LastSeen.IsZero() {
 		seen = fmt.Sprintf("%s (%s)", a.longTime(found.LastSeen), a.ago(found.LastSeen))
 	}
-	fields = append(fields, field{"Last seen", seen})
+	fields = append(fields, field{"Last seen", seen}, field{"Twins", a.twinsText(found.AgentView)})
 	e := found.Identity
 	if e == nil {
 		return fields
@@ -85,6 +85,19 @@ func (a *app) agentFields(found shownAgent) []field {
 		{"Enrolled with token", e.Token}, {"Conferred", conferredText(e.Conferred)},
 		{"Last change", a.longTime(e.At)}, {"Changed by", e.By}, {"Why", e.Why}, {"Key", e.Key},
 	}...)
+}
+
+// twinsText says that several agents run with one identity and what an administrator can do about it; "": they
+// never did.
+func (a *app) twinsText(v events.AgentView) string {
+	switch {
+	case v.Twins.IsZero():
+		return ""
+	case !a.twins(v):
+		return fmt.Sprintf("several agents ran with this identity until %s (%s)", a.longTime(v.Twins), a.ago(v.Twins))
+	}
+	return fmt.Sprintf("several agents run with this identity now: its machine or state directory was copied, and a job may run on each. "+
+		"Stop the copy and enrol it with `chandler-agent enrol --anew`; if nobody knows which is the copy, %s agent revoke %s, and enrol all of them anew", a.self, v.Facts.ID)
 }
 
 // identityState says also what an administrator can do about it.

@@ -53,10 +53,10 @@ const (
 func (c *connection) settings() []setting {
 	return []setting{
 		{"server", "address of the broker, or several separated by commas", &c.Server, settingWord},
-		{"credentials", "file with the NATS user to connect as (`chandler user add` makes it)", &c.Credentials, settingFile},
+		{"credentials", "file with the NATS user to connect as (chandler user add makes it)", &c.Credentials, settingFile},
 		{"ca", "file with the authority that signed the fleet's certificates", &c.CA, settingFile},
-		{"administrator", "directory of the operator's keys, which `chandler up` made", &c.Administrator, settingDirectory},
-		{"trust-dir", "directory that `chandler trust init` made", &c.TrustDir, settingDirectory},
+		{"administrator", "directory of the operator's keys, which chandler up made", &c.Administrator, settingDirectory},
+		{"trust-dir", "directory that chandler trust init made", &c.TrustDir, settingDirectory},
 		{"signing-key", "key that signs orders: a file, or ssh-agent:FINGERPRINT", &c.SigningKey, settingKey},
 		{"data", "data directory of the server, where it is on this machine", &c.Data, settingDirectory},
 		{"caller", "name that the services' audit shows, on a broker that asks for no credentials", &c.Caller, settingWord},

@@ -91,20 +91,20 @@ func newDemoAgent(ctx context.Context, d *demo, name string, token enrolment.Tok
 	}
 	env := []string{"DEMO_ROOT=" + root}
 	tool := detect.Exec(env)
-	trusted, err := trustCertificate(d.client.CA)
-	if err != nil {
-		return nil, err
-	}
-	source := dpsource.New(dpsource.Options{TLS: trusted})
 	o := agent.Options{
 		StateDir: state, Hostname: name, Environment: env, Supervisor: []string{self, "supervise"}, Runner: systemrunner.New(),
-		Sources:      map[string]fetch.Source{"http": source, "https": source},
 		Kinds:        map[string]detect.Kind{detect.KindScript: detect.Script{Run: tool, Dir: scripts}, detect.KindFile: detect.File{}},
 		ReconnectMax: time.Second, Log: slog.New(slog.DiscardHandler),
 	}
 	if o.Enrolment, err = enrolDemoAgent(ctx, o, token); err != nil {
 		return nil, fmt.Errorf("enrol %s: %w", name, err)
 	}
+	trusted, err := o.Enrolment.TLS()
+	if err != nil {
+		return nil, err
+	}
+	source := dpsource.New(dpsource.Options{TLS: trusted})
+	o.Sources = map[string]fetch.Source{"http": source, "https": source}
 	return agent.New(o)
 }
 

@@ -97,7 +97,7 @@ func (a *app) writeDeployment(cmd *cobra.Command, view events.DeploymentView) er
 func signersText(view events.DeploymentView) string {
 	text := strings.Join(view.Signers, ", ")
 	if view.Life == events.LifeDraft {
-		return fmt.Sprintf("%s; %d signatures are needed", cellOr(text, "nobody"), view.Needed)
+		return fmt.Sprintf("%s; %s needed", cellOr(text, "nobody"), plural(view.Needed, "signature is", "signatures are"))
 	}
 	return text
 }

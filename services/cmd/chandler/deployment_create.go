@@ -62,7 +62,7 @@ Times are RFC 3339 (2026-12-01T08:00:00Z), local with a zone ("2026-12-01T08:00 
 	flags.StringVar(&f.valid, "valid", "90d", "how long the signature is valid")
 	flags.BoolVar(&f.yes, "yes", false, fmt.Sprintf("do not ask, also for %s machines and more", count(confirmAbove)))
 	flags.BoolVar(&f.dryRun, "dry-run", false, "show what would be signed, and for how many machines; send nothing")
-	flags.BoolVar(&f.watch, "watch", false, "follow the deployment to its end, as `deployment watch`")
+	flags.BoolVar(&f.watch, "watch", false, "follow the deployment to its end, as deployment watch does")
 	flags.Uint64Var(&f.revision, "revision", 0, "sign this revision instead of the one that follows")
 	flags.BoolVar(&f.draft, "draft", false, "keep the order until others have signed it too: where one signature is not enough")
 	flags.BoolVar(&f.revise, "revise", false, "replace the deployment of this name by its next revision")
@@ -95,6 +95,9 @@ func (a *app) proposal(name string, f createFlags) (order.Order, error) {
 }
 
 func (a *app) create(cmd *cobra.Command, c *client, o order.Order, f createFlags) error {
+	if err := c.may(events.DeploymentCreate.CallDeclaration); err != nil {
+		return err
+	}
 	s, err := a.signer(cmd.Context(), c, f.asked)
 	if err != nil {
 		return err
@@ -119,7 +122,7 @@ func (a *app) create(cmd *cobra.Command, c *client, o order.Order, f createFlags
 	}
 	tellFaults(cmd.ErrOrStderr(), collection)
 	if o.Run == events.RunUser {
-		note(cmd.ErrOrStderr(), "WARNING: agents of this version refuse programs with run: user (%s): they run administrative ones only", events.ContextUnsupported)
+		warnUserRun(cmd)
 	}
 	if f.dryRun {
 		if _, _, err := s.order(o); err != nil {
@@ -135,6 +138,10 @@ func (a *app) create(cmd *cobra.Command, c *client, o order.Order, f createFlags
 		return err
 	}
 	return a.tellCreated(cmd, c, view, f.watch)
+}
+
+func warnUserRun(cmd *cobra.Command) {
+	note(cmd.ErrOrStderr(), "WARNING: agents of this version refuse programs with run: user (%s): they run administrative ones only", events.ContextUnsupported)
 }
 
 // checkDraft says what is to be done where several must sign. Where one is enough a draft would be released
@@ -164,8 +171,8 @@ func sendOrder(ctx context.Context, c *client, s signer, o order.Order, collecti
 // tellCreated ends a command that sent an order.
 func (a *app) tellCreated(cmd *cobra.Command, c *client, view events.DeploymentView, watch bool) error {
 	if view.Life == events.LifeDraft {
-		return a.answer(cmd, view, view.Deployment, "deployment %s is a draft: signed by %s, %d signatures are needed; others sign it with: %s deployment sign %s",
-			view.Deployment, strings.Join(view.Signers, ", "), view.Needed, a.self, view.Deployment)
+		return a.answer(cmd, view, view.Deployment, "deployment %s is a draft: signed by %s, %s needed; others sign it with: %s deployment sign %s",
+			view.Deployment, strings.Join(view.Signers, ", "), plural(view.Needed, "signature is", "signatures are"), a.self, view.Deployment)
 	}
 	if watch {
 		return a.watch(cmd, c, view.Deployment, false)

@@ -42,6 +42,9 @@ program are treated as its rerun behaviour says.`,
 }
 
 func (a *app) resign(cmd *cobra.Command, c *client, name string, valid time.Duration, asked *asking, draft, yes bool) error {
+	if err := c.may(events.DeploymentCreate.CallDeclaration); err != nil {
+		return err
+	}
 	ctx := cmd.Context()
 	view, err := ask(ctx, c, events.DeploymentShow, events.Named{Name: name})
 	if err != nil {

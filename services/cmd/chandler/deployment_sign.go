@@ -30,6 +30,9 @@ the context's key. What is shown was read from the signed bytes themselves, not 
 }
 
 func (a *app) signDraft(cmd *cobra.Command, c *client, name string, asked *asking, yes bool) error {
+	if err := c.may(events.DeploymentSign.CallDeclaration); err != nil {
+		return err
+	}
 	draft, err := ask(cmd.Context(), c, events.DeploymentDraft, events.Named{Name: name})
 	if err != nil {
 		return err
@@ -49,7 +52,7 @@ func (a *app) signDraft(cmd *cobra.Command, c *client, name string, asked *askin
 	if err != nil {
 		return err
 	}
-	note(cmd.ErrOrStderr(), "deployment %s, revision %d: signed by %s, %d signatures are needed", name, o.Revision, cellOr(strings.Join(signed, ", "), "nobody yet"), s.trust.Threshold)
+	note(cmd.ErrOrStderr(), "deployment %s, revision %d: signed by %s, %s needed", name, o.Revision, cellOr(strings.Join(signed, ", "), "nobody yet"), plural(s.trust.Threshold, "signature is", "signatures are"))
 	if err := a.describe(cmd.Context(), cmd.ErrOrStderr(), c, s, o, draft.Include, draft.Exclude); err != nil {
 		return err
 	}

@@ -20,19 +20,24 @@ import (
 // finding is what doctor says about one thing.
 type finding struct {
 	About  string `json:"about"`
-	State  string `json:"state"` // ok, warning or problem
+	State  string `json:"state"` // ok, skipped, warning or problem
 	Says   string `json:"says"`
 	Advice string `json:"advice,omitempty"`
 }
 
 const (
 	stateOK      = "ok"
+	stateSkipped = "skipped" // nobody looked, and that is no fault
 	stateWarning = "warning"
 	stateProblem = "problem"
 )
 
 func ok(about, format string, args ...any) finding {
 	return finding{About: about, State: stateOK, Says: fmt.Sprintf(format, args...)}
+}
+
+func skipped(about, advice, format string, args ...any) finding {
+	return finding{about, stateSkipped, fmt.Sprintf(format, args...), advice}
 }
 
 func warning(about, advice, format string, args ...any) finding {
@@ -48,9 +53,11 @@ func newDoctor(a *app) *cobra.Command {
 	var data string
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Look for what is wrong: broker, streams, services, agents, orders, keys", Args: cobra.NoArgs,
-		Long: `Looks at everything that can be looked at from here and says what to do. Nothing is changed. The exit
-code is 1 if there is a problem; warnings do not count. What a server keeps and where it listens is looked at
-on its own machine: where the context does not name its data directory, say --data there.
+		Long: `Looks at everything that can be looked at from here and says what to do. Nothing is changed in the fleet; this
+machine follows the newest trust bundle, as it does to sign. The exit code is 1 if there is a problem; warnings
+do not count. What your role may not look at is skipped. What a server keeps, where it listens and how well its
+services are is looked at on its own machine: where the context does not name its data directory, say --data
+there.
 
 With --reconcile it looks at nothing, but lets everybody tell again what they keep: scheduling every live
 deployment and whom it released, and agents every job. That is for a broker that lost or was restored from
@@ -100,23 +107,27 @@ var findingColumns = listing[finding]{
 
 // examine runs every examination; without a broker only those that need none.
 func (a *app) examine(ctx context.Context, where connection) []finding {
-	found := slices.Concat(a.examineKeys(where), a.examineFiles(where), a.examineServer(where))
+	here := slices.Concat(a.examineFiles(where), a.examineServer(ctx, where))
 	c, err := dial(where, a.timeout)
 	if err != nil {
-		return append(found, problem("broker", "start it with `chandler up`, or choose another context", "%s does not answer: %v", where.Server, err))
+		return slices.Concat(a.examineKeys(where), here, []finding{judgeDial(where, err)})
 	}
 	defer c.bus.Conn().Close()
-	found = append(found, a.examineBroker(c)...)
+	inForce, found := a.examineSigning(ctx, c)
+	found = slices.Concat(found, here, a.examineBroker(c))
 	for _, look := range []struct {
 		about          string
 		administrators bool // only they may look
 		at             func(context.Context, *client) ([]finding, error)
 	}{
 		{"topology", true, examineTopology}, {"services", false, examineServices}, {"readers", true, examineConsumers}, {"dead letters", true, a.examineDeadLetters},
-		{"trust bundle", false, examineTrust}, {"users", false, a.examineUsers}, {"agents", false, a.examineAgents}, {"orders", false, a.examineOrders}, {"freezes", false, a.examineFreezes},
+		{"trust bundle", false, examineTrust}, {"users", false, a.examineUsers}, {"tokens", true, a.examineTokens}, {"revocations", true, a.examineRevocations},
+		{"agents", false, a.examineAgents}, {"approvals", false, examinePending},
+		{"orders", false, func(ctx context.Context, c *client) ([]finding, error) { return a.examineOrders(ctx, c, inForce) }},
+		{"freezes", false, a.examineFreezes},
 	} {
-		if look.administrators && c.role != "" && c.role != access.Administrator {
-			found = append(found, warning(look.about, "an administrator sees it", "not looked at: your role, %s, may not", c.role))
+		if look.administrators && !c.administers() {
+			found = append(found, skipped(look.about, "an administrator sees it", "your role, %s, may not look", c.role))
 			continue
 		}
 		looking, stop := c.refusals.watch(ctx, "")
@@ -127,13 +138,17 @@ func (a *app) examine(ctx context.Context, where connection) []finding {
 		switch {
 		case err == nil || errors.Is(err, bus.ErrUnavailable): // a service that is away is told already
 		case denied:
-			found = append(found, warning(look.about, "an administrator sees more", "not looked at: %v", refused.in(c)))
+			found = append(found, skipped(look.about, "an administrator sees more", "%v look", refused.in(c)))
 		default:
 			found = append(found, problem("examination", "mend what is said above first", "%v", err))
 		}
 	}
 	return found
 }
+
+// administers says whether this user may look at everything: administrators, and whoever comes to a broker that
+// asks nobody who they are.
+func (c *client) administers() bool { return c.role == "" || c.role == access.Administrator }
 
 func (a *app) examineBroker(c *client) []finding {
 	nc := c.bus.Conn()
@@ -206,14 +221,6 @@ const nearEnd = 14 * 24 * time.Hour
 
 // lastPart of an order's validity is near its end however short the whole was meant to be.
 const lastPart = 6
-
-func (a *app) examineOrders(ctx context.Context, c *client) ([]finding, error) {
-	all, err := ask(ctx, c, events.DeploymentList, events.Nothing{})
-	if err != nil {
-		return nil, err
-	}
-	return a.judgeOrders(all.Deployments), nil
-}
 
 func (a *app) judgeOrders(all []events.DeploymentView) []finding {
 	var found []finding

@@ -35,6 +35,10 @@ func (a *app) examineFiles(where connection) []finding {
 	if store, err := a.contexts(); err == nil {
 		found = append(found, examineModes(filepath.Join(store.dir, "context"))...)
 	}
+	if where.Administrator != "" && !present(where.Administrator) {
+		found = append(found, warning("administrator", "bring it back, or say where it is: chandler context add "+where.Name+" --administrator DIR",
+			"%s is not there: nobody can be made or revoked from here", where.Administrator))
+	}
 	if where.Credentials != "" {
 		found = append(found, a.judgeCredentials(where.Credentials)...)
 	}
@@ -79,12 +83,12 @@ func examineModes(path string) (found []finding) {
 }
 
 // examineServer looks at the data directory of a server on this machine.
-func (a *app) examineServer(where connection) []finding {
+func (a *app) examineServer(ctx context.Context, where connection) []finding {
 	if !present(where.Data) {
 		return nil
 	}
 	at := place{where.Data}
-	found := examineListeners(at)
+	found := append(examineListeners(at), examineHealth(ctx, at)...)
 	for _, secret := range []string{at.identity(), at.tls(), filepath.Join(at.data, "keys")} {
 		found = append(found, examineModes(secret)...)
 	}
@@ -198,7 +202,7 @@ func (a *app) judgeCredentials(file string) []finding {
 	if err != nil || claims.Expires == 0 {
 		return nil
 	}
-	return a.judgeEnd("credentials", "`chandler user add` makes new ones", "those of "+user.name+" in "+file, time.Unix(claims.Expires, 0))
+	return a.judgeEnd("credentials", "an administrator makes new ones with `chandler user add`", "those of "+user.name+" in "+file, time.Unix(claims.Expires, 0))
 }
 
 func (a *app) judgeCertificate(about, advice string, cert *x509.Certificate) []finding {
@@ -216,37 +220,63 @@ func (a *app) judgeEnd(about, advice, what string, end time.Time) []finding {
 	return nil
 }
 
-// examineUsers warns before users are shut out.
+// examineUsers warns before users are shut out, and names those who are.
 func (a *app) examineUsers(ctx context.Context, c *client) ([]finding, error) {
 	all, err := ask(ctx, c, events.UserList, events.Nothing{})
 	if err != nil {
 		return nil, err
 	}
 	var found []finding
+	var ended []string
 	live := 0
 	for _, u := range all.Users {
-		if u.Revoked {
-			continue
-		}
-		live++
-		if !u.Expires.IsZero() && u.Expires.After(a.now()) { // who is out is out
-			found = append(found, a.judgeEnd("user", "`chandler user add` makes new credentials", u.User+" ("+u.Role+")", u.Expires)...)
+		switch {
+		case u.Revoked:
+		case !u.Expires.IsZero() && !u.Expires.After(a.now()):
+			ended = append(ended, u.User+" ("+u.Role+")")
+		default:
+			if live++; !u.Expires.IsZero() {
+				found = append(found, a.judgeEnd("user", "`chandler user add` makes new credentials", u.User+" ("+u.Role+")", u.Expires)...)
+			}
 		}
 	}
 	if len(found) == 0 {
 		found = append(found, ok("users", "%s, none whose credentials end soon", plural(live, "user", "users")))
 	}
+	if len(ended) > 0 {
+		found = append(found, ok("users", "the credentials of %s have ended: %s", plural(len(ended), "user", "users"), firstOf(ended, 5)))
+	}
 	return found, nil
 }
 
-// examineTrust says whether agents know whose orders to obey.
-func examineTrust(ctx context.Context, c *client) ([]finding, error) {
-	answer, err := ask(ctx, c, events.TrustShow, events.TrustQuery{})
+// examineTokens names those that let no machine in any more because their time is over.
+func (a *app) examineTokens(ctx context.Context, c *client) ([]finding, error) {
+	all, err := ask(ctx, c, events.TokenList, events.Nothing{})
 	if err != nil {
 		return nil, err
 	}
-	if len(answer.Bundles) == 0 {
-		return []finding{warning("trust bundle", "chandler trust init", "nobody is trusted to sign yet: no machine can enrol, and nothing can be deployed")}, nil
+	var ended []string
+	for _, t := range all.Tokens {
+		if !t.Expires.After(a.now()) {
+			ended = append(ended, t.Name)
+		}
 	}
-	return []finding{ok("trust bundle", "the fleet has one")}, nil
+	found := []finding{ok("tokens", "machines may enrol with %s", plural(len(all.Tokens)-len(ended), "token", "tokens"))}
+	if len(ended) > 0 {
+		found = append(found, ok("tokens", "%s ended: %s", plural(len(ended), "token has", "tokens have"), firstOf(ended, 5)))
+	}
+	return found, nil
+}
+
+// examinePending counts the machines that wait for somebody.
+func examinePending(ctx context.Context, c *client) ([]finding, error) {
+	waiting, err := enrolments(ctx, c, events.EnrolmentPending)
+	if err != nil || len(waiting) == 0 {
+		return nil, err
+	}
+	says := plural(len(waiting), "machine waits", "machines wait") + " for approval"
+	if !c.administers() {
+		return []finding{ok("approvals", "%s by an administrator", says)}, nil
+	}
+	return []finding{warning("approvals", "chandler agent ls --pending", "%s", says)}, nil
 }

@@ -105,7 +105,7 @@ func TestDoctorNamesEveryFileThatOthersMayRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if found := slices.Concat(f.app.examineFiles(where), f.app.examineServer(where)); len(says(found, "file", stateProblem)) > 0 {
+	if found := slices.Concat(f.app.examineFiles(where), f.app.examineServer(t.Context(), where)); len(says(found, "file", stateProblem)) > 0 {
 		t.Fatalf("nothing is wrong, and it says %+v", found)
 	}
 	store, err := f.app.contexts()
@@ -121,7 +121,7 @@ func TestDoctorNamesEveryFileThatOthersMayRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got := says(slices.Concat(f.app.examineFiles(where), f.app.examineServer(where)), "file", stateProblem)
+	got := says(slices.Concat(f.app.examineFiles(where), f.app.examineServer(t.Context(), where)), "file", stateProblem)
 	for name := range open {
 		if !slices.ContainsFunc(got, func(s string) bool {
 			return strings.Contains(s, name+" can be read by others") && strings.HasSuffix(s, " "+name)
@@ -168,7 +168,7 @@ func TestDoctorSaysWhatAViewerMayNotSee(t *testing.T) {
 	f.run(t, "context", "add", "ada", "--server", f.server.URL, "--credentials", f.user(t, "ada", "--role", "viewer"))
 	f.app.context = "ada"
 	found := f.examine(t)
-	if got := says(found, "topology", stateWarning); len(got) != 1 || !strings.Contains(got[0], "your role, viewer, may not") {
+	if got := says(found, "topology", stateSkipped); len(got) != 1 || !strings.Contains(got[0], "your role, viewer, may not") {
 		t.Errorf("got %v of %+v", got, found)
 	}
 	if says(found, "service content", stateOK) == nil || len(says(found, "examination", stateProblem)) > 0 {
@@ -179,7 +179,7 @@ func TestDoctorSaysWhatAViewerMayNotSee(t *testing.T) {
 func TestDoctorLooksAtAServerWhoseIdentitiesAreElsewhere(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	overwrite(t, filepath.Join(data, "keys", "keyset.json"), "{}")
-	if found := testApp(nil).examineServer(connection{Data: data}); len(found) != 0 {
+	if found := testApp(nil).examineServer(t.Context(), connection{Data: data}); len(found) != 0 {
 		t.Errorf("got %+v", found)
 	}
 }

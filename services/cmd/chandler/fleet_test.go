@@ -41,6 +41,7 @@ type fakeFleet struct {
 	refuseTrust error // what hands over a bundle is answered
 	draft       *events.DraftView
 	progress    *events.Progress
+	enrolments  []events.EnrolmentView
 }
 
 func newFakeFleet(t *testing.T) *fakeFleet {
@@ -148,6 +149,11 @@ func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
 	return map[string][]bus.Endpoint{
 		"credentials": {
 			with(f, events.AccountList, func(events.Nothing) (events.AccountViews, error) { return events.AccountViews{}, nil }),
+			with(f, events.EnrolmentList, func(q events.EnrolmentQuery) (events.EnrolmentViews, error) {
+				return events.EnrolmentViews{Enrolments: slices.DeleteFunc(slices.Clone(f.enrolments), func(e events.EnrolmentView) bool {
+					return len(q.Agents) > 0 && !slices.Contains(q.Agents, e.Agent)
+				})}, nil
+			}),
 			with(f, events.TrustShow, func(q events.TrustQuery) (events.TrustAnswer, error) {
 				return events.TrustAnswer{Bundles: slices.DeleteFunc(slices.Clone(f.bundles), func(envelope []byte) bool {
 					b, err := trust.Open(envelope)

@@ -19,6 +19,18 @@ func checkListen(what, address string) error {
 	return l.Close()
 }
 
+// checkListens does so for several at once, of which none may be in the way of another.
+func checkListens(all []listener) error {
+	for _, l := range all {
+		held, err := net.Listen("tcp", l.Address)
+		if err != nil {
+			return fmt.Errorf("%s: %w", l.What, explainListen(err, l.Address))
+		}
+		defer held.Close()
+	}
+	return nil
+}
+
 // explainListen adds what to do.
 func explainListen(err error, address string) error {
 	host, _, splitErr := net.SplitHostPort(address)

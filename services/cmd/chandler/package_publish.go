@@ -48,6 +48,9 @@ func (a *app) publish(cmd *cobra.Command, c *client, path string, f publishFlags
 	if err := checkPublish(path, f); err != nil {
 		return err
 	}
+	if err := c.may(events.ContentCommit.CallDeclaration); err != nil {
+		return err
+	}
 	s, err := a.signer(cmd.Context(), c, f.asked)
 	if err != nil {
 		return err
@@ -63,6 +66,12 @@ func (a *app) publish(cmd *cobra.Command, c *client, path string, f publishFlags
 		note(cmd.ErrOrStderr(), "note: %s", n)
 	}
 	m := plan.Manifest
+	for _, p := range m.Programs {
+		if p.Run == events.RunUser {
+			warnUserRun(cmd)
+			break
+		}
+	}
 	_, lookErr := ask(cmd.Context(), c, events.ContentShow, events.Named{Name: m.Package, Version: m.Version})
 	web, err := c.web()
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"chandler/events"
 	"chandler/events/access"
 )
 
@@ -33,6 +34,14 @@ type notAllowed struct{ cause error }
 
 func (n *notAllowed) Error() string { return n.cause.Error() }
 func (n *notAllowed) Unwrap() error { return n.cause }
+
+// may says before anything is asked or signed for a call that the broker would refuse it.
+func (c *client) may(call events.CallDeclaration) error {
+	if c.role == "" || events.Caller(c.role).Includes(call.By) { // a role of people is named as the caller that it is
+		return nil
+	}
+	return fmt.Errorf("your role, %s, may not", c.role)
+}
 
 // in puts it into words for this user.
 func (n *notAllowed) in(c *client) error {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ import (
 // tlsFlags say which certificate listeners show.
 type tlsFlags struct {
 	on            bool     // by an authority of our own
+	off           bool     // in clear text, and that is meant
 	names         []string // further names and addresses in the certificate
 	cert, key, ca string   // given files
 }
@@ -25,6 +27,8 @@ type tlsFlags struct {
 func (f tlsFlags) validate() error {
 	given := f.cert != "" || f.key != ""
 	switch {
+	case f.off && (given || f.on):
+		return errors.New("--no-tls is for clear text: leave it out, or --tls and --tls-cert")
 	case given && (f.cert == "" || f.key == ""):
 		return errors.New("--tls-cert and --tls-key belong together")
 	case given && f.on:
@@ -35,6 +39,18 @@ func (f tlsFlags) validate() error {
 		return errors.New("--tls-name is for --tls")
 	}
 	return nil
+}
+
+// checkMeant refuses to serve in clear text what was served with TLS before, unless that is said.
+func (f tlsFlags) checkMeant(at place) error {
+	if f.on || f.off || f.cert != "" {
+		return nil
+	}
+	there, err := exists(filepath.Join(at.tls(), caName))
+	if err == nil && there {
+		err = fmt.Errorf("%s was served with TLS, and agents that were told to trust its authority connect only so: say --tls, or --no-tls if clear text is meant", at.data)
+	}
+	return err
 }
 
 // shownCertificate is how listeners prove who they are. The zero value is: not at all.

@@ -114,6 +114,11 @@ type madeToken struct {
 }
 
 func (a *app) createToken(cmd *cobra.Command, c *client, name string, f tokenFlags) error {
+	if there, err := exists(f.out); err != nil {
+		return err
+	} else if there {
+		return fmt.Errorf("%s is there already: say another --out", f.out)
+	}
 	secret, view, err := a.makeToken(cmd.Context(), c, name, f)
 	if err != nil {
 		return err
@@ -131,7 +136,7 @@ func (a *app) createToken(cmd *cobra.Command, c *client, name string, f tokenFla
 		return writeData(cmd.OutOrStdout(), a.output, made)
 	}
 	a.tellToken(cmd, made, view)
-	warnServers(cmd, f.brokers(c))
+	warnServers(cmd, f.brokers(c), "for others say --server")
 	return nil
 }
 
@@ -207,7 +212,7 @@ func writeNew(name string, data []byte) error {
 // everybody on a machine, and shells remember them.
 func installCommands(file string) map[string]string {
 	return map[string]string{
-		"linux":   "sudo " + shellLine([]string{installedAgent, "install", "--token-file", file}),
+		"linux":   "sudo " + shellLine([]string{"./" + installedAgent, "install", "--token-file", file}),
 		"darwin":  "sudo " + shellLine([]string{"./" + installedAgent, "install", "--token-file", file}),
 		"windows": `.\` + installedAgent + ".exe install --token-file '" + strings.ReplaceAll(file, "'", "''") + "'",
 	}
@@ -235,11 +240,11 @@ func (a *app) tellToken(cmd *cobra.Command, made madeToken, view events.TokenVie
 	note(out, "Run again it changes nothing. --token-file - reads the token from standard input.")
 }
 
-// warnServers says where machines cannot reach what a token names.
-func warnServers(cmd *cobra.Command, servers []string) {
+// warnServers says where other machines cannot reach the broker, and what helps.
+func warnServers(cmd *cobra.Command, servers []string, advice string) {
 	for _, server := range servers {
 		if u, err := url.Parse(server); err == nil && loopbackHost(u.Hostname()) {
-			note(cmd.ErrOrStderr(), "WARNING: %s reaches the broker from this machine alone: for others say --server", withoutUser(server))
+			note(cmd.ErrOrStderr(), "WARNING: %s reaches the broker from this machine alone: %s", withoutUser(server), advice)
 		}
 	}
 }

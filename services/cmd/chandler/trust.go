@@ -20,7 +20,7 @@ func newTrust(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "trust", Short: "Whose orders the fleet's agents obey",
 		Long: `Agents obey orders that deployers signed, and run packages that publishers signed. Who these are says the
 trust bundle, which root keys sign. Root keys are needed for nothing else: keep them off every machine.`}
-	cmd.AddCommand(trustInit(a), trustShow(a), trustPin(a), trustAdd(a), trustRemove(a), trustRotate(a), trustSign(a), trustSend(a), trustKey(a))
+	cmd.AddCommand(trustInit(a), trustShow(a), trustPin(a), trustAdd(a), trustRemove(a), trustSet(a), trustRotate(a), trustSign(a), trustSend(a), trustKey(a))
 	return cmd
 }
 
@@ -142,7 +142,7 @@ func (a *app) writeTrust(cmd *cobra.Command, v trustView) error {
 	b := v.Bundle
 	accepted := "yes"
 	if !v.Accepted {
-		accepted = "no, it is what the service says: " + a.self + " trust pin " + v.Fingerprint
+		accepted = "no, it is what the service says. " + a.comparing()
 	}
 	versions := ""
 	for _, version := range slices.Sorted(maps.Keys(v.Agents)) {

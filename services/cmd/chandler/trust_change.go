@@ -19,7 +19,7 @@ import (
 	"chandler/services/keyring"
 )
 
-// changeFlags are those that trust add, remove and rotate have in common.
+// changeFlags are those that trust add, remove, set and rotate have in common.
 type changeFlags struct {
 	rootKeys        []string
 	out             string
@@ -109,9 +109,30 @@ func revokeKey(b *trust.Bundle, name, why string, a *app) error {
 	gone := func(k sign.PublicKey) bool { return revoked[k.ID()] }
 	b.Keys, b.Publishers = slices.DeleteFunc(b.Keys, gone), slices.DeleteFunc(b.Publishers, gone)
 	if b.Threshold > len(b.Keys) {
-		return fmt.Errorf("%s would be left, and each deployment needs %d: add another first, or say --deployers-needed", plural(len(b.Keys), "deployer", "deployers"), b.Threshold)
+		return fmt.Errorf("%s would be left, and each deployment needs %d: add another first, or lower that with trust set --deployers-needed", plural(len(b.Keys), "deployer", "deployers"), b.Threshold)
 	}
 	return nil
+}
+
+func trustSet(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "set --deployers-needed N", Short: "Change how many deployers must sign each deployment", Args: cobra.NoArgs,
+		Long: `Raised, it makes agents refuse live deployments that too few deployers signed and that they have not begun:
+--dry-run lists them, and what is to be done about each.`,
+		Example: `  chandler trust set --deployers-needed 2 --dry-run`,
+	}
+	f := a.changeFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if f.deployersNeeded < 1 {
+			return fmt.Errorf("--deployers-needed %d: at least one deployer must sign", f.deployersNeeded)
+		}
+		return a.connected(func(cmd *cobra.Command, c *client, _ []string) error {
+			return a.changeTrust(cmd, c, f, func(*trust.Bundle) error { return nil }, nil)
+		})(cmd, args)
+	}
+	cmd.Flags().Lookup("deployers-needed").Usage = "how many deployers must sign each deployment from now on"
+	_ = cmd.MarkFlagRequired("deployers-needed")
+	return cmd
 }
 
 // shownKey is how much of a key's id is shown, and the least that is understood.
@@ -360,5 +381,5 @@ func (a *app) sendTrust(cmd *cobra.Command, c *client, b trust.Bundle, envelope 
 	if err := writePrivate(pinned{dir}.file(), envelope); err != nil {
 		return err
 	}
-	return a.answer(cmd, b, b.Fleet, "trust bundle version %d is in force; agents get it as they connect: %s trust show", b.Version, a.self)
+	return a.answer(cmd, b, b.Fleet, "trust bundle version %d is in force; agents that are connected get it within a minute: %s trust show", b.Version, a.self)
 }

@@ -31,7 +31,7 @@ type impact struct {
 type refusedDeployment struct {
 	Deployment string `json:"deployment"`
 	Why        string `json:"why"`
-	Mend       string `json:"mend"` // what is to be done before
+	Mend       string `json:"mend"` // what is to be done, and when
 }
 
 func (i impact) harmless() bool { return len(i.LeftBehind) == 0 && len(i.Refused) == 0 }
@@ -95,13 +95,13 @@ func leftBehind(all []events.AgentView, present trust.Bundle, now time.Time) []b
 func (a *app) refusals(ctx context.Context, c *client, d events.DeploymentView, present, next trust.Bundle) (all []refusedDeployment, err error) {
 	signed, err := signedOrder(ctx, c, d)
 	if errors.Is(err, errNoOrder) {
-		return []refusedDeployment{{d.Deployment, "its signed order is not in EVENTS any more", fmt.Sprintf("create it anew: %s deployment create %s --revise …", a.self, d.Deployment)}}, nil
+		return []refusedDeployment{{d.Deployment, "its signed order is not in EVENTS any more", fmt.Sprintf("before that, create it anew: %s deployment create %s --revise …", a.self, d.Deployment)}}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	if why := loses(func(b trust.Bundle) error { _, _, err := order.Verify(signed.Envelope, b, a.now()); return err }, present, next); why != "" {
-		all = append(all, refusedDeployment{d.Deployment, why, fmt.Sprintf("sign it anew: %s deployment resign %s", a.self, d.Deployment)})
+		all = append(all, refusedDeployment{d.Deployment, why, a.resigning(d.Deployment, present, next)})
 	}
 	found, err := ask(ctx, c, events.ContentShow, events.Named{Name: d.Package, Version: d.Version})
 	if errors.Is(err, bus.ErrNotFound) {
@@ -111,9 +111,22 @@ func (a *app) refusals(ctx context.Context, c *client, d events.DeploymentView, 
 		return nil, err
 	}
 	if why := loses(func(b trust.Bundle) error { _, err := manifest.Verify(found.Envelope, b); return err }, present, next); why != "" {
-		all = append(all, refusedDeployment{d.Deployment, why, fmt.Sprintf("publish %s@%s under a new version with another publisher's key, and deploy that", d.Package, d.Version)})
+		all = append(all, refusedDeployment{d.Deployment, why, fmt.Sprintf("before that, publish %s@%s under a new version with another publisher's key, and deploy that", d.Package, d.Version)})
 	}
 	return all, nil
+}
+
+// resigning says how a deployment is signed as the next bundle asks for. As long as fewer signatures are enough,
+// further ones cannot be gathered: with the first ones the order is released.
+func (a *app) resigning(deployment string, present, next trust.Bundle) string {
+	when := "before that"
+	if next.Threshold > present.Threshold {
+		when = "right after that"
+	}
+	if next.Threshold == 1 {
+		return fmt.Sprintf("%s, sign it anew: %s deployment resign %s", when, a.self, deployment)
+	}
+	return fmt.Sprintf("%s, sign it anew: %s deployment resign %s --draft, and then each other deployer: %s deployment sign %s", when, a.self, deployment, a.self, deployment)
 }
 
 // loses says why something verifies with the present bundle and not with the next.
@@ -139,7 +152,7 @@ func (a *app) tellImpact(w io.Writer, i impact) error {
 		}
 	}
 	for _, d := range i.Refused {
-		note(w, "agents would refuse deployment %s: %s; before that, %s", d.Deployment, d.Why, d.Mend)
+		note(w, "agents would refuse deployment %s: %s; %s", d.Deployment, d.Why, d.Mend)
 	}
 	if i.harmless() {
 		note(w, "No agent and no live deployment is left behind.")

@@ -62,7 +62,7 @@ func (a *app) initTrust(cmd *cobra.Command, c *client, f initFlags, asked *askin
 		return err
 	}
 	if len(there) > 0 {
-		return fmt.Errorf("the fleet has its keys already: `%s trust show`; they are changed by trust add, remove and rotate", a.self)
+		return fmt.Errorf("the fleet has its keys already: `%s trust show`; they are changed by trust add, remove, set and rotate", a.self)
 	}
 	plan, err := a.trustPlan(c.connection, f)
 	if err != nil {
@@ -117,7 +117,7 @@ func (a *app) trustPlan(c connection, f initFlags) (trustPlan, error) {
 	case f.roots < 1 || f.rootsNeeded < 1 || f.rootsNeeded > f.roots:
 		return p, fmt.Errorf("--roots %d --roots-needed %d: at least one root is needed, and no more than there are", f.roots, f.rootsNeeded)
 	case f.deployersNeeded < 1 || f.deployersNeeded > len(f.deployers)+1:
-		return p, fmt.Errorf("--deployers-needed %d: there would be %s; name others with --deployer NAME=KEY, or raise it later with trust add", f.deployersNeeded, plural(len(f.deployers)+1, "deployer", "deployers"))
+		return p, fmt.Errorf("--deployers-needed %d: there would be %s; name others with --deployer NAME=KEY, or raise it later with trust set", f.deployersNeeded, plural(len(f.deployers)+1, "deployer", "deployers"))
 	}
 	for _, text := range f.deployers {
 		name, ref, ok := strings.Cut(text, "=")
@@ -326,7 +326,7 @@ func (a *app) tellInit(cmd *cobra.Command, c *client, p trustPlan, b trust.Bundl
 	note(out, "context %s signs with %s", c.Name, c.SigningKey)
 	note(out, "\nTAKE THE ROOT KEYS OFF THIS MACHINE: %s", filepath.Join(p.dir, "root-*.key"))
 	note(out, "Whoever has %d of them decides what every machine runs. Keep each in another place that is not connected", b.Roots.Threshold)
-	note(out, "to anything; they are needed only by trust add, remove and rotate. Without %d of them nobody can change", b.Roots.Threshold)
+	note(out, "to anything; they are needed only by trust add, remove, set and rotate. Without %d of them nobody can change", b.Roots.Threshold)
 	note(out, "whom the agents trust, ever: keep them well.")
 	note(out, "\nThen: %s package publish PATH · %s token create", a.self, a.self)
 	return nil

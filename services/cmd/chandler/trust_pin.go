@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -115,8 +116,35 @@ func (a *app) noTrust(there [][]byte) error {
 	if err != nil {
 		return fmt.Errorf("the credential service gave something else than a trust bundle: %w", err)
 	}
-	return fmt.Errorf("this machine has not accepted the fleet's root keys. The service says that their fingerprint is %s: compare it with what `chandler trust show` says where trust init was done, and then: %s trust pin %s",
-		b.Roots.Fingerprint(), a.self, b.Roots.Fingerprint())
+	return fmt.Errorf("this machine has not accepted the fleet's root keys. The service says that their fingerprint is %s. %s", b.Roots.Fingerprint(), a.comparing())
+}
+
+// comparing says how the roots are accepted. The fingerprint is not put into the command: whoever copies what
+// the service says has compared nothing.
+func (a *app) comparing() string {
+	return "Compare it with what trust init printed (trust show says it where that was done), and then: " + a.self + " trust pin FINGERPRINT"
+}
+
+// findRoots follows the bundles from the one whose roots have a fingerprint.
+func (a *app) findRoots(fingerprint string, all [][]byte) (trust.Bundle, error) {
+	if err := events.ValidDigest(fingerprint); err != nil {
+		return trust.Bundle{}, fmt.Errorf("nothing was accepted: fingerprint of the roots: %w", err)
+	}
+	known := slices.ContainsFunc(all, func(envelope []byte) bool {
+		b, err := trust.Open(envelope)
+		return err == nil && b.Roots.Fingerprint() == fingerprint
+	})
+	if !known && len(all) > 0 {
+		return trust.Bundle{}, fmt.Errorf("nothing was accepted: the service has no trust bundle whose roots have the fingerprint %s. Look again at what trust init printed, and whether this is that fleet (`%s context show`); if both are right, the service hands out other keys: tell whoever runs the broker", fingerprint, a.self)
+	}
+	if !known {
+		return trust.Bundle{}, a.noTrust(nil)
+	}
+	b, err := trust.Begin(fingerprint, all)
+	if err != nil {
+		return b, fmt.Errorf("nothing was accepted: %w", err)
+	}
+	return b, nil
 }
 
 func trustPin(a *app) *cobra.Command {
@@ -140,9 +168,9 @@ Get the fingerprint by another way than the fleet's services: it is what keeps t
 			if err != nil {
 				return err
 			}
-			b, err := trust.Begin(args[0], all)
+			b, err := a.findRoots(args[0], all)
 			if err != nil {
-				return fmt.Errorf("nothing was accepted: %w", err)
+				return err
 			}
 			if err := (pinned{dir}).keep(b.Version, all); err != nil {
 				return err

@@ -29,22 +29,19 @@ that has none.`,
 		}
 		before, err := a.acceptedBefore(b)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", args[0], err)
 		}
 		if err := a.tellBundle(cmd, before, b); err != nil {
+			return err
+		}
+		signers, err := openEither(rootKeys, asked, before, b)
+		if err != nil {
 			return err
 		}
 		if err := a.agree(cmd, "Every agent of the fleet will obey these keys.", yes); err != nil {
 			return err
 		}
-		for _, ref := range rootKeys {
-			signer, err := asked.open(ref)
-			if err != nil {
-				return err
-			}
-			if key := signer.Public(); before.Version > 0 && !isRoot(before, key) && !isRoot(b, key) {
-				return fmt.Errorf("--root-key %s: key %.12s is no root of this bundle, nor of version %d, which is accepted here", ref, key.ID(), before.Version)
-			}
+		for _, signer := range signers {
 			if envelope, err = sign.Add(envelope, signer); err != nil {
 				return err
 			}
@@ -52,12 +49,34 @@ that has none.`,
 		if err := writePrivate(args[0], envelope); err != nil {
 			return err
 		}
+		if before.Version == 0 { // as far as can be seen here: with the roots that it had before
+			before = b
+			before.Version--
+		}
+		if complete, missing := trust.Missing(&before, envelope); !complete {
+			return a.answer(cmd, b, args[0], "%s is signed, and not complete: %s. Where such a key is: %s trust sign %s --root-key KEY", args[0], missing, a.self, args[0])
+		}
 		return a.answer(cmd, b, args[0], "%s is signed; where the fleet can be reached: %s trust send %s", args[0], a.self, args[0])
 	}
 	cmd.Flags().StringArrayVar(&rootKeys, "root-key", nil, "root key to sign with: a file, or ssh-agent:…; repeatable")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	_ = cmd.MarkFlagRequired("root-key")
 	return cmd
+}
+
+// openEither opens root keys of the bundle before or of the one that follows; version 0 of the former: any.
+func openEither(refs []string, asked *asking, before, next trust.Bundle) (signers []sign.Signer, err error) {
+	for _, ref := range refs {
+		signer, err := asked.open(ref)
+		if err != nil {
+			return nil, fmt.Errorf("--root-key: %w", err)
+		}
+		if key := signer.Public(); before.Version > 0 && !isRoot(before, key) && !isRoot(next, key) {
+			return nil, fmt.Errorf("--root-key %s: key %.12s is no root of this bundle, nor of version %d, which is accepted here", ref, key.ID(), before.Version)
+		}
+		signers = append(signers, signer)
+	}
+	return signers, nil
 }
 
 // tellBundle shows what a root key is about to sign: the changes, where this machine knows what was before.
@@ -78,7 +97,8 @@ func (a *app) tellBundle(cmd *cobra.Command, before, b trust.Bundle) error {
 	return nil
 }
 
-// acceptedBefore is the older bundle of the same fleet that this machine accepted last; version 0: none.
+// acceptedBefore is the bundle of the same fleet that this machine accepted last; version 0: none. One that does
+// not follow it is refused: no agent would take it.
 func (a *app) acceptedBefore(b trust.Bundle) (trust.Bundle, error) {
 	where, err := a.current()
 	if err != nil {
@@ -89,11 +109,17 @@ func (a *app) acceptedBefore(b trust.Bundle) (trust.Bundle, error) {
 		return trust.Bundle{}, err
 	}
 	before, _, err := pinned{dir}.load()
-	if err != nil || before.Fleet != b.Fleet || before.Version >= b.Version {
+	switch {
+	case err != nil || before.Fleet != b.Fleet:
 		return trust.Bundle{}, err
+	case before.Version >= b.Version:
+		return trust.Bundle{}, fmt.Errorf("it is version %d, and version %d is accepted here: nothing was signed; %s", b.Version, before.Version, changeAgain)
 	}
 	return before, nil
 }
+
+// changeAgain is what is to be done with a bundle that another one overtook.
+const changeAgain = "make the change again, so that it follows the bundle in force"
 
 func trustSend(a *app) *cobra.Command {
 	return &cobra.Command{
@@ -115,7 +141,7 @@ service was restored from an old copy, the one that was accepted here.`,
 			}
 			switch {
 			case b.Version < present.Version:
-				return fmt.Errorf("%s is version %d, and version %d is accepted here: nothing goes back", args[0], b.Version, present.Version)
+				return fmt.Errorf("%s is version %d, and version %d is accepted here: nothing goes back; %s", args[0], b.Version, present.Version, changeAgain)
 			case b.Version == present.Version:
 				if err := a.sameBundle(c.connection, envelope); err != nil {
 					return fmt.Errorf("%s: %w", args[0], err)
@@ -141,7 +167,7 @@ func (a *app) sameBundle(c connection, envelope []byte) error {
 		return err
 	}
 	if _, err := sign.Merge(accepted, envelope); err != nil {
-		return fmt.Errorf("another bundle of version %d is accepted here: %w", b.Version, err)
+		return fmt.Errorf("another bundle of version %d is in force: %s", b.Version, changeAgain)
 	}
 	return nil
 }

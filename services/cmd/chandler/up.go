@@ -54,6 +54,7 @@ With --tls, broker, content and metrics show certificates of an authority that i
 	flags.StringVar(&f.advertise, "advertise", "", "address of --http as agents reach it, if another (https://files.example:4280)")
 	flags.StringVar(&f.metrics, "metrics", daemon.DefaultListen, "where /metrics and /healthz are served")
 	flags.BoolVar(&f.tls.on, "tls", false, "serve with TLS, by an authority made for this fleet")
+	flags.BoolVar(&f.tls.off, "no-tls", false, "serve in clear text, also where there was TLS before: agents that were told to trust its authority do not connect")
 	flags.StringSliceVar(&f.tls.names, "tls-name", nil, "further name or address by which this machine is reached, for its certificate")
 	flags.StringVar(&f.tls.cert, "tls-cert", "", "serve with TLS by this certificate (PEM, with its chain)")
 	flags.StringVar(&f.tls.key, "tls-key", "", "key of --tls-cert (PEM)")
@@ -89,10 +90,14 @@ func (a *app) up(cmd *cobra.Command, f upFlags) error {
 		return err
 	}
 	defer unlock()
-	if err := checkListen("listen", f.listen); err != nil { // before a fleet is made, of which only this start tells
+	// Before a fleet is made, of which only this start tells:
+	if err := checkListens([]listener{{What: "--listen", Address: f.listen}, {What: "--http", Address: f.http}, {What: "--metrics", Address: f.metrics}}); err != nil {
 		return err
 	}
 	at := place{data}
+	if err := f.tls.checkMeant(at); err != nil {
+		return err
+	}
 	administrator, err := f.administratorDirectory(at)
 	if err != nil {
 		return err
@@ -230,7 +235,7 @@ func warnOpen(cmd *cobra.Command, f upFlags, at place, shown shownCertificate, c
 		return
 	}
 	if there, err := exists(filepath.Join(at.tls(), caName)); err == nil && there {
-		note(cmd.ErrOrStderr(), "WARNING: this fleet has an authority for certificates, but --tls was not said: agents that were told to trust it do not connect")
+		note(cmd.ErrOrStderr(), "WARNING: this fleet has an authority for certificates, and this is clear text: agents that were told to trust it do not connect")
 	}
 	for _, l := range []struct{ what, address string }{{"the broker", f.listen}, {"content", f.http}, {"metrics", f.metrics}} {
 		if !loopback(l.address) {

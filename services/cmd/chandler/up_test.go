@@ -129,6 +129,25 @@ func TestAnAddressThatCannotBeListenedOnIsToldAtOnce(t *testing.T) {
 	}
 }
 
+func TestEveryAddressIsTriedBeforeAnythingIsMade(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, flag := range []string{"--listen", "--http", "--metrics"} {
+		data := filepath.Join(t.TempDir(), "data")
+		args := []string{"up", "--data", data, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0", flag, taken.Addr().String()}
+		a := testApp(map[string]string{"XDG_CONFIG_HOME": t.TempDir()})
+		if code, _, stderr := command(t, a, "", args...); code == 0 || !strings.Contains(stderr, "chandler: "+flag+": ") || !strings.Contains(stderr, "another program") {
+			t.Errorf("%s: exit code %d: %s", flag, code, stderr)
+		}
+		if there, err := exists(place{data}.identity()); there || err != nil {
+			t.Errorf("%s: a fleet was made (%v)", flag, err)
+		}
+	}
+}
+
 func TestAStartThatIsInterruptedEndsCleanly(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -62,7 +62,7 @@ Needs the administrator's directory, which the context names.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.role, "role", "", joined(userRoles()))
-	flags.StringSliceVar(&f.events, "events", nil, "event types that an integrator hears (`chandler events types` lists them)")
+	flags.StringSliceVar(&f.events, "events", nil, "event types that an integrator hears (chandler events types lists them)")
 	flags.StringVar(&f.expires, "expires", "", "how long the credentials are good for, as 90d (default: 365d for people, for ever for services)")
 	flags.StringVar(&f.out, "out", "", "write the credentials to this new file (default: NAME.creds)")
 	_ = cmd.MarkFlagRequired("role")
@@ -153,6 +153,28 @@ func (a *app) tellUser(cmd *cobra.Command, c *client, role access.Role, user acc
 		note(cmd.OutOrStdout(), "  %s", strings.Join(add, " "))
 	}
 	note(cmd.OutOrStdout(), "  %s sub '%s'", strings.Join(plain, " "), heard.Subject("*"))
+	a.tellCarried(cmd, c, role, user.Name, file)
+}
+
+// tellCarried says what makes the user at home on another machine.
+func (a *app) tellCarried(cmd *cobra.Command, c *client, role access.Role, name, file string) {
+	out := cmd.OutOrStdout()
+	carried, base := file, filepath.Base(file)
+	add := []string{a.self, "context", "add", name, "--server", c.Server, "--credentials", base}
+	if c.CA != "" {
+		carried, add = carried+" and "+c.CA, append(add, "--ca", filepath.Base(c.CA))
+	}
+	if role == access.Integrator {
+		note(out, "On another machine the same, with %s carried there.", carried)
+		return
+	}
+	note(out, "On another machine, with %s carried there:\n  %s", carried, strings.Join(add, " "))
+	warnServers(cmd, strings.Split(c.Server, ","), "there name the broker by another address")
+	if role != access.Deployer {
+		return
+	}
+	note(out, "To sign, there: %s trust pin FINGERPRINT (which trust init printed), %s trust key %s.key --new > %s.pub, %s context add %s --signing-key %s.key", a.self, a.self, name, name, a.self, name, name)
+	note(out, "and here: %s trust add %s --key %s.pub", a.self, name, name)
 }
 
 // user checks the flags.
@@ -264,6 +286,9 @@ what was cut off.`,
 
 // revokeUser tells the broker first: that is what keeps the user out.
 func (a *app) revokeUser(cmd *cobra.Command, c *client, name, why string) error {
+	if err := c.may(events.UserRevoke.CallDeclaration); err != nil {
+		return err
+	}
 	all, err := ask(cmd.Context(), c, events.UserList, events.Nothing{})
 	if err != nil {
 		return err
@@ -281,7 +306,7 @@ func (a *app) revokeUser(cmd *cobra.Command, c *client, name, why string) error 
 		return fmt.Errorf("nothing was noted: %w", refused)
 	}
 	if _, err := ask(cmd.Context(), c, events.UserRevoke, events.Named{Name: name, Why: why}); err != nil {
-		return errors.Join(err, refused)
+		return err
 	}
 	if refused != nil {
 		return fmt.Errorf("that %s is revoked is noted, but %w", name, refused)

@@ -277,6 +277,28 @@ func TestWithoutTheOperatorsKeyARevocationSaysWhatIsLeftUndone(t *testing.T) {
 	}
 }
 
+func TestAViewerIsToldThatItIsTheRole(t *testing.T) {
+	f := newRealFleet(t)
+	where, err := f.app.current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.run(t, "context", "add", "second", "--server", where.Server, "--credentials", f.user(t, "vera", "--role", "viewer"))
+	file := filepath.Join(t.TempDir(), "setup.sh")
+	if err := os.WriteFile(file, []byte("#!/bin/sh\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		createHello, {"deployment", "sign", "hello"}, {"deployment", "resign", "hello"}, {"user", "revoke", "vera"},
+		{"package", "publish", file, "--run", "user", "--version", "1"},
+	} {
+		code, _, stderr := command(t, f.app, "", append([]string{"--context", "second"}, args...)...)
+		if code == 0 || stderr != "chandler: your role, viewer, may not\n" {
+			t.Errorf("%v: exit code %d: %s", args, code, stderr)
+		}
+	}
+}
+
 func TestAccountsAreNotSignedForABrokerThatAnswersWithAnother(t *testing.T) {
 	f := newRealFleet(t)
 	where, err := f.app.current()

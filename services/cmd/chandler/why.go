@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chandler/events"
+	"chandler/events/bus"
 	"chandler/events/target"
 )
 
@@ -37,10 +39,11 @@ yet available, paused, stopped, frozen, offline, or done before.`,
 
 // whyAnswer joins the services' answers about one agent.
 type whyAnswer struct {
-	Agent       events.AgentView `json:"agent"`
-	Silent      bool             `json:"silent"`
-	Freezes     []events.Freeze  `json:"freezes,omitempty"` // that hold on the machine
-	Deployments []whyDeployment  `json:"deployments"`
+	Agent       events.AgentView      `json:"agent"`
+	Identity    *events.EnrolmentView `json:"identity,omitempty"` // nil: this fleet has no identities, or nobody says
+	Silent      bool                  `json:"silent"`
+	Freezes     []events.Freeze       `json:"freezes,omitempty"` // that hold on the machine
+	Deployments []whyDeployment       `json:"deployments"`
 }
 
 // whyDeployment is the story of one deployment on the agent; Job is absent where there is none.
@@ -60,6 +63,13 @@ func (a *app) why(ctx context.Context, c *client, name, deployment string) (whyA
 		return whyAnswer{}, err
 	}
 	answer := whyAnswer{Agent: agent, Silent: a.now().Sub(agent.LastSeen) > silentAfter, Deployments: []whyDeployment{}}
+	identities, err := ask(ctx, c, events.EnrolmentList, events.EnrolmentQuery{Agents: []string{agent.Facts.ID}})
+	if err != nil && !errors.Is(err, bus.ErrUnavailable) {
+		return answer, err
+	}
+	if len(identities.Enrolments) > 0 {
+		answer.Identity = &identities.Enrolments[0]
+	}
 	freezes, err := ask(ctx, c, events.ExecutionFreezes, events.Nothing{})
 	if err != nil {
 		return answer, err
@@ -109,6 +119,9 @@ func (a *app) whyLines(w whyAnswer) []string {
 		}
 	}
 	lines := []string{fmt.Sprintf("%s (%s), site %s: %s", f.Hostname, f.ID, cellOr(f.Site, "none"), seen)}
+	if w.Identity != nil && w.Identity.State != events.EnrolmentActive {
+		lines = append(lines, "identity "+a.identityState(*w.Identity))
+	}
 	for _, z := range w.Freezes {
 		text := fmt.Sprintf("frozen: %s starts no programs: frozen by %s at %s", scopeText(z), z.By, a.longTime(z.At))
 		if z.Why != "" {
@@ -156,8 +169,15 @@ func (a *app) whyDeploymentLines(d whyDeployment, w whyAnswer) []string {
 	return append(lines, adviceLines(reason)...)
 }
 
+func (w whyAnswer) revoked() bool {
+	return w.Identity != nil && w.Identity.State == events.EnrolmentRevoked
+}
+
 // noJob says why a member has none.
 func noJob(d events.WhyDecision, w whyAnswer) string {
+	if w.revoked() {
+		return "the machine is revoked"
+	}
 	switch d.Life {
 	case events.LifePending:
 		return "the deployment is not available yet"
@@ -183,6 +203,9 @@ func openJob(j events.JobRow, w whyAnswer) []string {
 		return nil
 	}
 	var lines []string
+	if w.revoked() {
+		return []string{"the machine is revoked: it does not go on"}
+	}
 	if w.Silent {
 		lines = append(lines, "the machine is offline: it goes on when it is back")
 	}

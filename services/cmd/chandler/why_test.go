@@ -65,6 +65,15 @@ func TestWhyAnswersWhetherThereIsAJobOrNot(t *testing.T) {
 			})
 			f.jobs = []events.JobRow{{Job: s.Job, Deployment: "hello", Agent: testAgent, State: s.State, Reason: s.Reason, Attempt: 1, Changed: s.At}}
 		}, []string{"root ran setup", "exit code 1603", "who tried: root", "smb://files.example/x", "access denied", "advice: " + events.ExitCode.Info().Advice}},
+		"revoked": {func(t *testing.T, f *fakeFleet) {
+			f.decisions = []events.WhyDecision{member}
+			f.enrolments = []events.EnrolmentView{identityOf(testAgent, "ws-1", events.EnrolmentRevoked)}
+		}, []string{"identity revoked: the machine comes back only by enrolling anew", "there is no job: the machine is revoked"}},
+		"revoked, with a job": {func(t *testing.T, f *fakeFleet) {
+			f.decisions = []events.WhyDecision{member}
+			f.enrolments = []events.EnrolmentView{identityOf(testAgent, "ws-1", events.EnrolmentRevoked)}
+			f.jobs = []events.JobRow{{Job: events.JobID("hello", 1, testAgent, 0, ""), Deployment: "hello", Agent: testAgent, State: events.Offered, Changed: testNow}}
+		}, []string{"it does not go on"}},
 		"nothing concerns it": {func(*testing.T, *fakeFleet) {}, []string{"no deployment concerns it"}},
 	} {
 		t.Run(name, func(t *testing.T) {
