@@ -245,10 +245,7 @@ func TestACrashBetweenTokenAndAgentNeitherLosesNorDoublesAUse(t *testing.T) {
 	if _, _, err := r.take(t.Context(), "big", big.key, m2.id, f.clock.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if n := f.used("big"); n != 2 {
-		t.Fatalf("used %d times", n)
-	}
-	if err := r.reconcileEnrolments(t.Context()); err != nil {
+	if err := r.reconcileEnrolments(t.Context()); err != nil { // unless the running replica was faster
 		t.Fatal(err)
 	}
 	if n := f.used("big"); n != 1 {

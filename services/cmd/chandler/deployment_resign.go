@@ -118,10 +118,29 @@ func (s signer) signedBefore(envelope []byte) bool {
 
 var errNoOrder = errors.New("the signed order is not in EVENTS any more: create the deployment anew with deployment create --revise")
 
+// orderPatience is how long a signed order is waited for: scheduling answers before it has told the event.
+const orderPatience = 5 * time.Second
+
 // signedOrder reads what scheduling said when it accepted a deployment's present order.
 func signedOrder(ctx context.Context, c *client, view events.DeploymentView) (events.DeploymentOrder, error) {
-	var found *events.DeploymentOrder
-	err := c.read(ctx, reading{stream: events.StreamEvents, filters: []string{events.DeploymentCreated.Subject(view.Deployment)}}, func(m jetstream.Msg) error {
+	for deadline := time.Now().Add(orderPatience); ; {
+		found, err := findOrder(ctx, c, view)
+		switch {
+		case err != nil:
+			return events.DeploymentOrder{}, fmt.Errorf("read the order of deployment %s: %w", view.Deployment, err)
+		case found != nil:
+			return *found, nil
+		}
+		// One that was accepted long ago has been told long ago.
+		if accepted := time.Since(view.At); accepted > orderPatience || time.Now().After(deadline) || !pause(ctx, 50*time.Millisecond) {
+			return events.DeploymentOrder{}, fmt.Errorf("deployment %s: %w", view.Deployment, errNoOrder)
+		}
+	}
+}
+
+// findOrder is nil where EVENTS does not hold the order.
+func findOrder(ctx context.Context, c *client, view events.DeploymentView) (found *events.DeploymentOrder, err error) {
+	err = c.read(ctx, reading{stream: events.StreamEvents, filters: []string{events.DeploymentCreated.Subject(view.Deployment)}}, func(m jetstream.Msg) error {
 		e, err := eventOf[events.DeploymentOrder](m)
 		if err != nil {
 			return err
@@ -131,11 +150,5 @@ func signedOrder(ctx context.Context, c *client, view events.DeploymentView) (ev
 		}
 		return nil
 	})
-	switch {
-	case err != nil:
-		return events.DeploymentOrder{}, fmt.Errorf("read the order of deployment %s: %w", view.Deployment, err)
-	case found == nil:
-		return events.DeploymentOrder{}, fmt.Errorf("deployment %s: %w", view.Deployment, errNoOrder)
-	}
-	return *found, nil
+	return found, err
 }
