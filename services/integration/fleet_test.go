@@ -208,7 +208,7 @@ func (c contentCalls) Commit(_ context.Context, r events.CommitRequest) (events.
 }
 
 // probe is a package whose program tells in $ROOT/ran that it ran, waits while $ROOT/hold is there, and
-// exits with what $ROOT/exit says.
+// exits with what $ROOT/exit says, or once with what $ROOT/exit-once says.
 const probe = `api: chandler/v1
 package: probe
 version: "%s"
@@ -221,7 +221,9 @@ programs:
       touch "$ROOT/started"
       while [ -e "$ROOT/hold" ]; do sleep 0.02; done
       echo "probe is done"
-      exit "$(cat "$ROOT/exit" 2>/dev/null || echo 0)"
+      code="$(cat "$ROOT/exit-once" 2>/dev/null || cat "$ROOT/exit" 2>/dev/null || echo 0)"
+      rm -f "$ROOT/exit-once"
+      exit "$code"
     run: administrative
 %s`
 
