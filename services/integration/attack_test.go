@@ -52,7 +52,7 @@ func (a attacker) denied(t *testing.T, subject string) {
 	}
 }
 
-// may does nothing but wait: what went before was not refused.
+// undenied asserts that the broker has refused nothing of what went before: the flush's answer comes after it.
 func (a attacker) undenied(t *testing.T) {
 	t.Helper()
 	must(t, a.Flush())
