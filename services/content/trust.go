@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"chandler/events"
@@ -114,16 +113,11 @@ func (s *Service) checkPublisher(ctx context.Context, envelope []byte) error {
 
 // recallTrust takes the newest bundle from the events once more.
 func (s *Service) recallTrust(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, trustTime)
-	defer cancel()
 	var newest events.Event[events.TrustNotice]
-	o := bus.BrowseOptions{Stream: events.StreamEvents, Filters: []string{events.TrustChanged.Filter()}, Patience: trustTime}
-	err := s.bus.Browse(ctx, o, func(m jetstream.Msg) error {
-		e, err := bus.Open(events.TrustChanged, &nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()})
-		if err == nil && e.Data.Version > newest.Data.Version {
+	err := bus.Stored(ctx, s.bus, events.TrustChanged, trustTime, func(e events.Event[events.TrustNotice]) {
+		if e.Data.Version > newest.Data.Version {
 			newest = e
 		}
-		return nil // one that cannot be read was refused when it came
 	})
 	if err != nil || newest.Data.Version == 0 {
 		return err
