@@ -63,7 +63,8 @@ type Program struct {
 	Command             Command        `json:"command" yaml:"command"`
 	Shell               string         `json:"shell,omitempty" yaml:"shell,omitempty"` // sh, cmd or powershell: the command is a line for it
 	Run                 RunMode        `json:"run" yaml:"run"`
-	Logon               string         `json:"logon,omitempty" yaml:"logon,omitempty"` // user, none or any (default)
+	Logon               string         `json:"logon,omitempty" yaml:"logon,omitempty"`           // user, none or any; see [Program.LogonNeeded]
+	EveryUser           bool           `json:"every-user,omitempty" yaml:"every-user,omitempty"` // once for every user who logs on; with logon: user
 	WorkingDirectory    string         `json:"working-directory,omitempty" yaml:"working-directory,omitempty"`
 	Environment         []string       `json:"environment,omitempty" yaml:"environment,omitempty"`   // NAME=value; never secrets
 	MaxRunTime          Duration       `json:"max-run-time,omitempty" yaml:"max-run-time,omitempty"` // 0: 120 minutes
@@ -76,7 +77,42 @@ type Program struct {
 	ReturnCodes         map[int]string `json:"return-codes,omitempty" yaml:"return-codes,omitempty"` // success, failure, soft-reboot, hard-reboot, retry
 	After               string         `json:"after,omitempty" yaml:"after,omitempty"`
 	Undoes              string         `json:"undoes,omitempty" yaml:"undoes,omitempty"`
-	Comment             string         `json:"comment,omitempty" yaml:"comment,omitempty"`
+	MSIScope            string         `json:"msi-scope,omitempty" yaml:"msi-scope,omitempty"` // of an .msi: machine (default of administrative programs) or as-authored
+	// Product is the product code of the .msi that the program installs, read at publish.
+	Product string `json:"product,omitempty" yaml:"-"`
+	Comment string `json:"comment,omitempty" yaml:"comment,omitempty"`
+}
+
+// Words of Program.Logon.
+const (
+	LogonUser = "user" // only when a user is logged on
+	LogonNone = "none" // only when no user is logged on
+	LogonAny  = "any"  // whether or not
+)
+
+// Words of Program.After.
+const (
+	AfterNone            = "none"
+	AfterRestart         = "restart"          // the agent restarts the machine
+	AfterProgramRestarts = "program-restarts" // the program restarts the machine
+	AfterLogoff          = "logoff"           // the agent logs the users off
+)
+
+// Words of Program.MSIScope.
+const (
+	MSIScopeMachine    = "machine"
+	MSIScopeAsAuthored = "as-authored"
+)
+
+// LogonNeeded is who must be logged on, defaults resolved: a program with run: user always needs its user.
+func (p Program) LogonNeeded() string {
+	switch {
+	case p.Run == RunUser:
+		return LogonUser
+	case p.Logon == "":
+		return LogonAny
+	}
+	return p.Logon
 }
 
 // DefaultMaxRunTime of a program that names none: the original's 120 minutes (domain-facts §0.6).

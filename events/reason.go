@@ -60,16 +60,23 @@ const (
 	CommandNotExecutable Reason = "command_not_executable"
 	BadWorkingDirectory  Reason = "bad_working_directory"
 	CouldNotStart        Reason = "could_not_start"
-	UserLacksRights      Reason = "user_lacks_rights" // as the above, since no agent runs programs as a user
+	UserLacksRights      Reason = "user_lacks_rights"
+	UserLoggedOff        Reason = "user_logged_off"
+	HomeMissing          Reason = "home_missing"
+	AccountUnusable      Reason = "account_unusable"
+	AccountRefused       Reason = "account_refused"
+	ElevationImpossible  Reason = "elevation_impossible"
 	ExitCode             Reason = "exit_code"
 	KilledBySignal       Reason = "killed_by_signal"
 	RunTimeExceeded      Reason = "run_time_exceeded"
 	InstallerBusy        Reason = "installer_busy"
 	OutcomeUnknown       Reason = "outcome_unknown"
 	RebootRequired       Reason = "reboot_required"
+	RestartImpossible    Reason = "restart_impossible"
 	// detect
-	NotDetected      Reason = "not_detected"
-	DetectionUnknown Reason = "detection_unknown"
+	NotDetected           Reason = "not_detected"
+	DetectionUnknown      Reason = "detection_unknown"
+	InstalledForWrongUser Reason = "installed_for_wrong_user"
 	// execution's own, about agents that say nothing
 	AgentSilent Reason = "agent_silent"
 	AgentFault  Reason = "agent_fault"
@@ -126,6 +133,12 @@ var reasons = map[Reason]ReasonInfo{
 	BadWorkingDirectory:  {Permanent, "the working directory does not exist: check working-directory"},
 	CouldNotStart:        {Permanent, "the operating system refused to start the program: the answer is in the explanation"},
 	UserLacksRights:      {Permanent, "the user may not do this: deploy the program with run: administrative"},
+	UserLoggedOff:        {Permanent, "the user logged off while the program ran, which ended it: `chandler deployment retry` runs it at the next logon"},
+	HomeMissing:          {Permanent, "the user has no home directory on this machine: make it, or deploy the program with run: administrative"},
+	AccountUnusable:      {Permanent, "the account that is to run the program is missing, disabled, or was changed: the explanation says which; mend the account"},
+	AccountRefused:       {Permanent, "an account of that kind must not run programs: name one of kind software-installation as installation-account"},
+	ElevationImpossible:  {Permanent, "the account cannot be given rights for the run: the explanation says what this machine lacks (sudo, useradd) or who could change what would run"},
+	RestartImpossible:    {Permanent, "the machine did not restart: restart it by hand, then `chandler deployment retry`"},
 	ExitCode:             {Permanent, "the program said it failed: read its output (chandler job logs)"},
 	KilledBySignal:       {Permanent, "something ended the program from outside"},
 	RunTimeExceeded:      {Permanent, "the program ran longer than max-run-time: raise it, or find what it waits for"},
@@ -133,8 +146,9 @@ var reasons = map[Reason]ReasonInfo{
 	OutcomeUnknown:       {Permanent, "the program was started but nobody saw it end (power loss?): look at the machine, then `chandler deployment retry`"},
 	RebootRequired:       {Permanent, "the machine must restart to finish"},
 
-	NotDetected:      {Permanent, "the program said it succeeded, but detection does not find the product"},
-	DetectionUnknown: {Permanent, "detection could not tell: check the detection rule on the machine"},
+	NotDetected:           {Permanent, "the program said it succeeded, but detection does not find the product"},
+	DetectionUnknown:      {Permanent, "detection could not tell: check the detection rule on the machine"},
+	InstalledForWrongUser: {Permanent, "the product ended in the profile of the account that ran the installer, where no user sees it: publish with msi-scope: machine, or deploy with run: user"},
 
 	AgentSilent: {Permanent, "the agent said nothing since the offer: `chandler agent show` tells when it was last heard"},
 	AgentFault:  {Transient, "the agent itself failed: read its log"},

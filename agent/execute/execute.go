@@ -22,7 +22,10 @@ import (
 	"strings"
 	"time"
 
+	"chandler/agent/lease"
+	"chandler/agent/logon"
 	"chandler/agent/supervise"
+	"chandler/events"
 )
 
 // What a zero in a Request means.
@@ -33,9 +36,18 @@ const (
 
 // Request is one attempt at running one program.
 type Request struct {
-	Job         string
-	Attempt     int    // counted from 1
-	As          string // which of the Executor's runners
+	Job        string
+	Attempt    int    // counted from 1
+	As         string // which of the Executor's runners
+	Deployment string // of the job, and
+	Program    string // package, version and program: for those who are told what an account was used for
+	// Session is the logged-on user's: a program that runs as the user runs as its, and Interactive ones are
+	// shown there.
+	Session     *logon.Session
+	Interactive bool
+	Account     string // the software installation account, by the name that the order gives
+	// Lease asks the credential service for an account; nil: there is none to ask. The runner clears what it gets.
+	Lease       func(context.Context, lease.Wanted) (*lease.Lease, error)
 	Dir         string // the run's own directory, absolute; made if need be, removed by the caller when all is reported
 	Command     Command
 	ContentDir  string          // the package's files, absolute; "" when it has none
@@ -48,7 +60,7 @@ type Request struct {
 }
 
 // Runner says who runs a request. Prepare is called once for an attempt, before anything is executed; an error fails the
-// attempt.
+// attempt: an *Impossible says why in words for an administrator.
 type Runner interface {
 	Prepare(ctx context.Context, req Request) (Prepared, error)
 }
@@ -57,20 +69,47 @@ type Runner interface {
 type Prepared struct {
 	Executor   string                // name of the user: root, SYSTEM, alice
 	Credential *supervise.Credential // nil: the agent's own identity
+	Logon      *supervise.Logon      // the same on Windows
 	Env        []string              // complete base environment of that user, as name=value; nothing of the agent's
 	Note       string                // what an administrator should know about the choice; "" if nothing
+	// ElevatedTo is what the account is raised to for the run (root, Administrators); "" if it is not.
+	ElevatedTo string
+	// Elevate gives the account rights for exactly this program, and returns what is executed instead (sudo with the
+	// program). It is the last thing before the start; Rights takes back what it gave. nil: nothing is to be given.
+	Elevate func(ctx context.Context, dir string, spec supervise.Spec) (supervise.Spec, error)
 }
+
+// Rights takes back what runners gave.
+type Rights interface {
+	// Return takes back what was given for the run with that directory. It may be called again; nothing given is no
+	// error.
+	Return(ctx context.Context, dir string) error
+}
+
+// Impossible says why a program cannot be run in the context asked for.
+type Impossible struct {
+	Reason   events.Reason
+	Identity string // the account in question
+	Resource string // what it was to do or to get
+	Answer   string // what the operating system, or a service, answered
+	Err      error  // may be nil
+}
+
+func (i *Impossible) Error() string { return i.Answer }
+func (i *Impossible) Unwrap() error { return i.Err }
 
 // Options of New.
 type Options struct {
 	Supervisor []string          // command that runs supervise.Main with a directory as last argument; [0] absolute
 	Runners    map[string]Runner // by the Request's As
+	Rights     Rights            // nil: no runner gives any
 }
 
 // Executor starts executions and finds them again.
 type Executor struct {
 	supervisor []string
 	runners    map[string]Runner
+	rights     Rights
 }
 
 // New validates the options.
@@ -81,7 +120,7 @@ func New(options Options) (*Executor, error) {
 	if len(options.Runners) == 0 {
 		return nil, errors.New("executor: no runners")
 	}
-	return &Executor{supervisor: options.Supervisor, runners: options.Runners}, nil
+	return &Executor{supervisor: options.Supervisor, runners: options.Runners, rights: options.Rights}, nil
 }
 
 // Start begins the execution and returns when its supervisor exists. ctx bounds the preparation, not the program.
@@ -112,20 +151,39 @@ func (e *Executor) Start(ctx context.Context, req Request) (*Execution, error) {
 	if err != nil && !errors.As(err, &refused) {
 		return nil, fmt.Errorf("execute job %s: %w", req.Job, err)
 	}
-	remembered := memory{Executor: prepared.Executor, Note: prepared.Note, ReturnCodes: merged(req.ReturnCodes)}
-	if spec.Kept, err = json.Marshal(remembered); err != nil {
+	x := &Execution{rights: e.rights, dir: req.Dir, memory: memory{
+		Executor: prepared.Executor, ElevatedTo: prepared.ElevatedTo, Note: prepared.Note, ReturnCodes: merged(req.ReturnCodes), Argv: spec.Argv, WorkDir: spec.Dir}}
+	if spec.Kept, err = json.Marshal(x.memory); err != nil {
 		return nil, err
 	}
-	var run *supervise.Run
 	if refused != nil {
-		run, err = supervise.Conclude(req.Dir, spec, supervise.Outcome{ExitCode: -1, ErrorKind: refused.kind, Error: refused.Error()})
+		x.run, err = supervise.Conclude(req.Dir, spec, supervise.Outcome{ExitCode: -1, ErrorKind: refused.kind, Error: refused.Error()})
 	} else {
-		run, err = supervise.Start(e.supervisor, req.Dir, spec)
+		x.run, err = e.launch(ctx, req.Dir, spec, prepared)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("execute job %s: %w", req.Job, err)
 	}
-	return &Execution{run: run, spec: spec, memory: remembered}, nil
+	return x, nil
+}
+
+// launch starts the supervisor, with rights for the program if it is to have some. What was given is taken back where
+// nothing was started.
+func (e *Executor) launch(ctx context.Context, dir string, spec supervise.Spec, prepared Prepared) (*supervise.Run, error) {
+	if prepared.Elevate == nil {
+		return supervise.Start(e.supervisor, dir, spec)
+	}
+	if e.rights == nil {
+		return nil, errors.New("executor: there is nobody to take rights back")
+	}
+	elevated, err := prepared.Elevate(ctx, dir, spec)
+	if err == nil {
+		var run *supervise.Run
+		if run, err = supervise.Start(e.supervisor, dir, elevated); err == nil {
+			return run, nil
+		}
+	}
+	return nil, errors.Join(err, e.rights.Return(context.WithoutCancel(ctx), dir))
 }
 
 // Resume finds an execution by its directory after a restart of the agent. An error that wraps supervise.ErrNotStarted
@@ -138,11 +196,12 @@ func (e *Executor) Resume(dir string) (*Execution, error) {
 	if run.State() == supervise.NotStarted {
 		return nil, fmt.Errorf("resume %s: %w", dir, supervise.ErrNotStarted)
 	}
-	x := &Execution{run: run}
-	if x.spec, err = run.Spec(); err != nil {
+	spec, err := run.Spec()
+	if err != nil {
 		return nil, fmt.Errorf("resume: %w", err)
 	}
-	if err := json.Unmarshal(x.spec.Kept, &x.memory); err != nil {
+	x := &Execution{run: run, rights: e.rights, dir: dir}
+	if err := json.Unmarshal(spec.Kept, &x.memory); err != nil {
 		return nil, fmt.Errorf("resume %s: %w", dir, err)
 	}
 	return x, nil
@@ -169,7 +228,7 @@ func (r Request) validate() error {
 // spec is what the supervisor gets; a *refusal as error comes with all that is known of it.
 func (r Request) spec(prepared Prepared, temporary string) (supervise.Spec, error) {
 	spec := supervise.Spec{
-		Job: r.Job, Attempt: r.Attempt, Credential: prepared.Credential,
+		Job: r.Job, Attempt: r.Attempt, Credential: prepared.Credential, Logon: prepared.Logon,
 		MaxRunTime: r.MaxRunTime, OnTimeout: r.OnTimeout, OutputLimit: r.OutputLimit,
 	}
 	if spec.MaxRunTime == 0 {

@@ -3,6 +3,7 @@ package execute
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"chandler/agent/supervise"
 )
@@ -10,14 +11,19 @@ import (
 // Execution is a program that was, is or will be running under its supervisor.
 type Execution struct {
 	run    *supervise.Run
-	spec   supervise.Spec
+	dir    string
+	rights Rights // nil: nobody gives any
 	memory memory
 }
 
 // memory is what a Result needs beyond the outcome; it is kept with the run, so that a new agent finds it.
 type memory struct {
-	Executor    string          `json:"executor"`
-	Note        string          `json:"note,omitempty"`
+	Executor   string `json:"executor"`
+	ElevatedTo string `json:"elevated_to,omitempty"`
+	Note       string `json:"note,omitempty"`
+	// Argv and WorkDir are the program's, which an elevated run's supervisor is not given as they are.
+	Argv        []string        `json:"argv"`
+	WorkDir     string          `json:"work_dir"`
 	ReturnCodes map[int]Meaning `json:"return_codes"`
 }
 
@@ -31,6 +37,7 @@ type Result struct {
 	OutcomeUnknown bool
 	Explanation    string   // why the outcome is unknown
 	Executor       string   // name of the user that ran it
+	ElevatedTo     string   // what that user was raised to, "" if it was not
 	Note           string   // the runner's
 	Argv           []string // as resolved
 	WorkDir        string
@@ -39,13 +46,22 @@ type Result struct {
 
 // Wait returns the result once the execution has ended. An error that wraps supervise.ErrNotStarted says that the program
 // was certainly never executed, and that Start may be called with the same directory; any other is that of ctx or of
-// reading the disk, and the execution goes on.
+// reading the disk, and the execution goes on. Whichever way it has ended, what was given for it is taken back first; that
+// this was impossible is an error too, though never a lost outcome: Wait may be called again.
 func (x *Execution) Wait(ctx context.Context) (Result, error) {
 	result := Result{
-		Meaning: Failure, Executor: x.memory.Executor, Note: x.memory.Note,
-		Argv: x.spec.Argv, WorkDir: x.spec.Dir, OutputPath: x.run.OutputPath(),
+		Meaning: Failure, Executor: x.memory.Executor, ElevatedTo: x.memory.ElevatedTo, Note: x.memory.Note,
+		Argv: x.memory.Argv, WorkDir: x.memory.WorkDir, OutputPath: x.run.OutputPath(),
 	}
 	outcome, err := x.run.Wait(ctx)
+	if ctx.Err() != nil && err != nil {
+		return Result{}, err
+	}
+	if x.rights != nil {
+		if err := x.rights.Return(ctx, x.dir); err != nil {
+			return Result{}, fmt.Errorf("take back what the run was given: %w", err)
+		}
+	}
 	if errors.Is(err, supervise.ErrLost) {
 		result.OutcomeUnknown, result.Explanation = true, err.Error()
 		return result, nil
@@ -66,6 +82,9 @@ func (x *Execution) State() supervise.State { return x.run.State() }
 
 // Executor is the name of the user that the program runs as.
 func (x *Execution) Executor() string { return x.memory.Executor }
+
+// ElevatedTo is what that user is raised to for the run, "" if it is not.
+func (x *Execution) ElevatedTo() string { return x.memory.ElevatedTo }
 
 // Note is what the runner says about that choice, "" if nothing.
 func (x *Execution) Note() string { return x.memory.Note }

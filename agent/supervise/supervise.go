@@ -78,6 +78,7 @@ type Spec struct {
 	OnTimeout   string        `json:"on_timeout"`   // KillOnTimeout (also when empty) or StopMonitoring
 	OutputLimit int64         `json:"output_limit"` // bytes kept of standard output and error together: the first half and the last half
 	Credential  *Credential   `json:"credential,omitempty"`
+	Logon       *Logon        `json:"logon,omitempty"`
 	// Kept means nothing to the supervisor: what the agent wants to find again with the run (Run.Spec).
 	Kept json.RawMessage `json:"kept,omitempty"`
 }
@@ -87,6 +88,17 @@ type Credential struct {
 	UID    uint32   `json:"uid"`
 	GID    uint32   `json:"gid"`
 	Groups []uint32 `json:"groups"` // complete: an empty list leaves no supplementary group
+}
+
+// Logon is the Windows identity that a program runs as; nil in a Spec means the supervisor's own.
+type Logon struct {
+	// Session is that of a logged-on user: the program runs with its user's token, on its desktop, and is seen there
+	// if it is Visible.
+	Session uint32 `json:"session,omitempty"`
+	Visible bool   `json:"visible,omitempty"`
+	// Token is a handle of a token in the process that calls Start, instead of Session. The supervisor inherits it; it
+	// means nothing in any other process.
+	Token uint64 `json:"token,omitempty"`
 }
 
 // Outcome says what happened to the program.

@@ -45,8 +45,10 @@ type Order struct {
 	Manifest   string         `json:"manifest"` // digest: binds every file and the program's command
 	Program    string         `json:"program"`
 	Run        events.RunMode `json:"run"` // as in the manifest; both must agree
-	Collection string         `json:"collection"`
-	Expression string         `json:"expression,omitempty"`
+	// InstallationAccount names the software installation account of legacy clients, as in the manifest.
+	InstallationAccount string `json:"installation_account,omitempty"`
+	Collection          string `json:"collection"`
+	Expression          string `json:"expression,omitempty"`
 	// IncludeDigest and ExcludeDigest bind the lists of agents (see [ListDigest]); empty: no list.
 	IncludeDigest string       `json:"include,omitempty"`
 	ExcludeDigest string       `json:"exclude,omitempty"`
@@ -60,11 +62,23 @@ type Order struct {
 
 // Assignment is one time at which the program is to run. Exactly one of its fields is set.
 type Assignment struct {
-	ASAP bool       `json:"asap,omitempty"`
-	At   *time.Time `json:"at,omitempty"` // a deadline: content is fetched before it
+	ASAP bool `json:"asap,omitempty"`
+	// Logon and Logoff: when next a user logs on, or the last one logs off.
+	Logon  bool       `json:"logon,omitempty"`
+	Logoff bool       `json:"logoff,omitempty"`
+	At     *time.Time `json:"at,omitempty"` // a deadline: content is fetched before it
 }
 
-// Occurrence numbers the assignment in job ids: its Unix time, 0 for as soon as possible.
+func (a Assignment) kinds() (n int) {
+	for _, set := range []bool{a.ASAP, a.At != nil, a.Logon, a.Logoff} {
+		if set {
+			n++
+		}
+	}
+	return n
+}
+
+// Occurrence numbers the assignment in job ids: its Unix time, 0 where it names none.
 func (a Assignment) Occurrence() int64 {
 	if a.At == nil {
 		return 0
@@ -102,6 +116,11 @@ func (o Order) Validate() error {
 	if err := errors.Join(checks...); err != nil {
 		return err
 	}
+	if o.InstallationAccount != "" {
+		if err := events.ValidToken(o.InstallationAccount); err != nil {
+			return fmt.Errorf("installation account: %w", err)
+		}
+	}
 	for _, d := range []string{o.IncludeDigest, o.ExcludeDigest} {
 		if d != "" && events.ValidDigest(d) != nil {
 			return fmt.Errorf("digest of a target list %q is malformed", d)
@@ -128,8 +147,8 @@ func (o Order) validateTimes() error {
 		return fmt.Errorf("rerun is %q: it must be never, always, if-failed or if-succeeded", o.Rerun)
 	case len(o.Assignments) != 1:
 		return fmt.Errorf("%d assignments: exactly one is supported", len(o.Assignments))
-	case o.Assignments[0].ASAP == (o.Assignments[0].At != nil):
-		return errors.New("an assignment is either as soon as possible or at a time")
+	case o.Assignments[0].kinds() != 1:
+		return errors.New("an assignment is as soon as possible, at a time, at logon or at logoff: exactly one of them")
 	case o.Issued.IsZero() || !o.NotAfter.After(o.Issued):
 		return errors.New("validity must end after it begins")
 	case o.Expires != nil && !o.Expires.After(o.Issued):
