@@ -25,13 +25,13 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"chandler/agent/cmlog"
 	"chandler/agent/detect"
 	"chandler/agent/enrol"
 	"chandler/agent/execute"
 	"chandler/agent/fetch"
 	"chandler/agent/inbox"
 	"chandler/agent/journal"
+	"chandler/agent/logon"
 	"chandler/agent/report"
 	"chandler/events"
 	"chandler/events/bus"
@@ -41,7 +41,7 @@ import (
 // Version of the agent, as facts and heartbeats name it.
 const Version = "0.1.0"
 
-// Options of an Agent. Required: StateDir, Enrolment (or Servers and Trust), Supervisor, Runner, Kinds, Sources.
+// Options of an Agent. Required: StateDir, Enrolment (or Servers and Trust), Supervisor, Runners, Kinds, Sources.
 type Options struct {
 	StateDir string // everything the agent keeps; 0700
 	// Enrolment keeps the identity and whom the agent trusts. Without one the agent has none, for a broker that
@@ -57,10 +57,18 @@ type Options struct {
 	ClientKind  events.ClientKind // default advanced
 	Environment []string          // added to every program's environment, NAME=value; never secrets
 
-	Supervisor []string // command that runs `supervise`, to which the run's directory is added
-	Runner     execute.Runner
+	Supervisor []string                  // command that runs `supervise`, to which the run's directory is added
+	Runners    map[string]execute.Runner // by identity.Who.Runner; what is missing the agent refuses
 	Kinds      map[string]detect.Kind
 	Sources    map[string]fetch.Source // by the scheme of an address
+	// Rights keeps what runners give to accounts; nil: none of them gives anything.
+	Rights Rights
+	// Logon watches who is logged on, for the agent runs it; nil: nobody ever is.
+	Logon *logon.Watcher
+	// LockHolder says in words who holds an installer's lock (dpkg, rpm, msiexec), "" if nobody does; nil: nobody.
+	LockHolder func(installer string) (string, error)
+	Restart    func(ctx context.Context, why string) error // restarts the machine; nil: it cannot
+	UserRuns   string                                      // directory for programs that run as users; default: chandler-runs beside StateDir
 
 	CacheSize    int64         // bytes of content kept; default 5 GiB, as the original's
 	Bandwidth    int64         // bytes/s of all downloads together; 0: no limit
@@ -91,6 +99,15 @@ func (o *Options) setDefaults() {
 	if o.Registerer == nil {
 		o.Registerer = prometheus.NewRegistry()
 	}
+	if o.Logon == nil {
+		o.Logon = logon.New(logon.Options{Driver: nobody{}, Log: o.Log})
+	}
+	if o.LockHolder == nil {
+		o.LockHolder = func(string) (string, error) { return "", nil }
+	}
+	if o.Restart == nil {
+		o.Restart = func(context.Context, string) error { return errors.New("this agent does not restart machines") }
+	}
 }
 
 func orDefault[T comparable](v, standard T) T {
@@ -109,8 +126,8 @@ func (o *Options) validate() error {
 		return errors.New("agent: this machine has not enrolled")
 	case len(o.Servers) == 0 && o.Enrolment == nil:
 		return errors.New("agent: no broker named")
-	case len(o.Supervisor) == 0 || o.Runner == nil || len(o.Sources) == 0:
-		return errors.New("agent: supervisor, runner and sources must be given")
+	case len(o.Supervisor) == 0 || len(o.Runners) == 0 || len(o.Sources) == 0:
+		return errors.New("agent: supervisor, runners and sources must be given")
 	case o.ClientKind != events.Advanced && o.ClientKind != events.Legacy:
 		return fmt.Errorf("agent: client kind %q must be advanced or legacy", o.ClientKind)
 	}
@@ -139,7 +156,7 @@ type Agent struct {
 	fetcher  *fetch.Fetcher
 	executor *execute.Executor
 	detector *detect.Detector
-	jobLog   *cmlog.Log
+	jobLogs  *jobLogs
 
 	mu          sync.Mutex
 	facts       events.Facts
@@ -153,11 +170,12 @@ type Agent struct {
 	heeding  sync.Mutex // guards heeded
 	heeded   uint64     // the connection on which bundles were asked for before a start, counted from 1
 
-	freezes []events.Freeze
-	thawed  chan struct{} // closed and replaced when freezes change
-	running sync.WaitGroup
-	ctx     context.Context // of Run; jobs live in it
-	slots   *slots
+	freezes  []events.Freeze
+	thawed   chan struct{}     // closed and replaced when freezes change
+	restarts map[string]string // jobs whose programs wait for a restart, with their packages
+	running  sync.WaitGroup
+	ctx      context.Context // of Run; jobs live in it
+	slots    *slots
 }
 
 // ID is the agent's id, derived from its key.
@@ -176,12 +194,13 @@ func New(o Options) (a *Agent, err error) {
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
+	o.UserRuns = orDefault(o.UserRuns, filepath.Join(filepath.Dir(o.StateDir), "chandler-runs"))
 	id, err := identify(&o)
 	if err != nil {
 		return nil, err
 	}
 	a = &Agent{Options: o, made: make(chan struct{}), id: id, log: o.Log.With("component", "agent", "agent", id), metrics: newMetrics(o.Registerer),
-		tasks: map[string]*task{}, thawed: make(chan struct{}), factsWanted: make(chan struct{}, 1), factsOld: make(chan struct{}, 1), beat: make(chan struct{}, 1), slots: newSlots(o.MaxRuns)}
+		tasks: map[string]*task{}, restarts: map[string]string{}, jobLogs: newJobLogs(o.StateDir), thawed: make(chan struct{}), factsWanted: make(chan struct{}, 1), factsOld: make(chan struct{}, 1), beat: make(chan struct{}, 1), slots: newSlots(o.MaxRuns)}
 	defer func(made *Agent) {
 		if err != nil {
 			made.close()
@@ -201,17 +220,19 @@ func New(o Options) (a *Agent, err error) {
 	if a.freezes, err = a.journal.Freezes(); err != nil {
 		return nil, err
 	}
-	if a.jobLog, err = cmlog.Open(filepath.Join(o.StateDir, "logs", "execmgr.log"), cmlog.Options{}); err != nil {
-		return nil, err
-	}
 	if a.detector, err = detect.New(detect.Options{Kinds: o.Kinds}); err != nil {
 		return nil, err
 	}
 	if a.fetcher, err = newFetcher(a); err != nil {
 		return nil, err
 	}
-	a.executor, err = newExecutor(a)
-	return a, err
+	if a.executor, err = newExecutor(a); err != nil {
+		return nil, err
+	}
+	if a.Rights != nil {
+		a.Rights.Tell(a.noteAccount)
+	}
+	return a, nil
 }
 
 // identify gives the agent's id, and the brokers if only the enrolment names them.
@@ -270,15 +291,22 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.readFacts(ctx); err != nil {
 		return err
 	}
+	if a.Rights != nil {
+		// Before anything else can fail, or give rights anew.
+		if err := a.Rights.Restore(ctx); err != nil {
+			a.log.ErrorContext(ctx, "rights left to an account could not be taken back; the next start tries again", "error", err)
+		}
+	}
 	if err := a.connect(); err != nil {
 		return err
 	}
+	a.Logon.Refresh(ctx) // before a job asks who is there
 	if err := a.resume(ctx); err != nil {
 		return err
 	}
 	a.log.InfoContext(ctx, "agent runs", "hostname", a.facts.Hostname, "version", Version, "privileged", a.facts.Privileged)
 
-	parts := []func(context.Context) error{a.inbox.Run, a.reporter.Run, a.tellFacts, a.heartbeat, a.sweep, a.keepStatus}
+	parts := []func(context.Context) error{a.inbox.Run, a.reporter.Run, a.tellFacts, a.heartbeat, a.sweep, a.keepStatus, a.Logon.Run}
 	if a.Enrolment != nil {
 		a.Enrolment.OnChange(a.identityChanged)
 		parts = append(parts, func(ctx context.Context) error { return a.Enrolment.Run(ctx, a.bus) })
@@ -311,9 +339,7 @@ func (a *Agent) close() {
 	if a.conn != nil {
 		a.conn.Close()
 	}
-	if a.jobLog != nil {
-		a.jobLog.Close()
-	}
+	a.jobLogs.close()
 	if a.store != nil {
 		a.store.Close()
 	}

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 
 	"chandler/agent/execute"
 	"chandler/agent/fetch"
+	"chandler/agent/identity"
 	"chandler/events"
 	"chandler/events/bus"
 )
@@ -19,7 +21,7 @@ func newFetcher(a *Agent) (*fetch.Fetcher, error) {
 }
 
 func newExecutor(a *Agent) (*execute.Executor, error) {
-	return execute.New(execute.Options{Supervisor: a.Supervisor, Runners: map[string]execute.Runner{runAsSystem: a.Runner}})
+	return execute.New(execute.Options{Supervisor: a.Supervisor, Runners: a.Runners, Rights: a.Rights})
 }
 
 // locate asks content where blobs are.
@@ -54,7 +56,10 @@ func (t *task) stageContent(ctx context.Context) error {
 	if len(t.manifest.Files) == 0 {
 		return nil
 	}
-	dir := t.a.runDir(t.job.Offer)
+	dir := t.runDir()
+	if err := t.a.openRuns(dir); err != nil {
+		return err
+	}
 	content := filepath.Join(dir, "content")
 	// What an attempt that never started left behind may be half a copy.
 	if err := os.RemoveAll(content); err != nil {
@@ -64,5 +69,13 @@ func (t *task) stageContent(ctx context.Context) error {
 		return fmt.Errorf("make run directory: %w", err)
 	}
 	t.content = content
-	return t.a.fetcher.Stage(ctx, t.manifest.Files, content, nil)
+	return t.a.fetcher.Stage(ctx, t.manifest.Files, content, t.contentOwner())
+}
+
+// contentOwner is the user that reads the copy: whom the program runs as, where that is not the agent's own user.
+func (t *task) contentOwner() *fetch.Owner {
+	if t.who.Executor != identity.User || t.session == nil || !privileged() || runtime.GOOS == "windows" {
+		return nil
+	}
+	return &fetch.Owner{UID: int(t.session.UID), GID: int(t.session.GID), Writable: t.program.Writable}
 }

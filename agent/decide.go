@@ -17,14 +17,18 @@ func (t *task) decide(ctx context.Context) error {
 	if err := t.readManifest(ctx); err != nil {
 		return err
 	}
-	if err := t.supported(); err != nil {
+	if err := t.asWhom(); err != nil {
 		return err
-	}
-	if t.program.InstallationAccount != "" {
-		t.say(info, "Installation account %s is ignored: this client is an advanced one and runs the program itself", t.program.InstallationAccount)
 	}
 	if err := t.applies(); err != nil {
 		return err
+	}
+	if t.program.EveryUser {
+		// What the machine has says nothing of a user; and the job that opens those of the users runs nothing.
+		if t.forUsers() || t.job.Offer.Attempt > 1 {
+			return nil
+		}
+		return t.runsAgain(detect.Result{State: detect.Unknown})
 	}
 	rules, wanted := t.detection()
 	found := detect.Result{State: detect.Unknown}
@@ -47,7 +51,7 @@ func (t *task) decide(ctx context.Context) error {
 // runsAgain holds the rerun behaviour against how the program ended here before. Where detection is sure
 // that what it did is not there any more, an earlier success counts as a failure.
 func (t *task) runsAgain(found detect.Result) error {
-	name := journal.ProgramName{Package: t.order.Package, Version: t.order.Version, Program: t.order.Program}
+	name := t.programName()
 	state, err := t.a.journal.LastRun(name)
 	if err != nil {
 		return err
@@ -84,28 +88,8 @@ func (t *task) readManifest(ctx context.Context) error {
 	switch {
 	case !ok || t.manifest.Package != t.order.Package || t.manifest.Version != t.order.Version:
 		return end(events.Rejected, events.ManifestMismatch, "the manifest is of %s %s and has no program %s", t.manifest.Package, t.manifest.Version, t.order.Program)
-	case program.Run != t.order.Run:
-		return end(events.Rejected, events.ManifestMismatch, "the order says run: %s, the manifest run: %s", t.order.Run, program.Run)
 	}
 	t.program = program
-	return nil
-}
-
-// supported refuses what this agent cannot do, rather than doing half of it.
-func (t *task) supported() error {
-	p := t.program
-	switch {
-	case p.Run == events.RunUser:
-		return end(events.Rejected, events.ContextUnsupported, "this agent does not run programs as the logged-on user yet")
-	case t.facts.ClientKind == events.Legacy:
-		return end(events.Rejected, events.ContextUnsupported, "this agent does not run programs by the client token account yet")
-	case p.Logon == "user" || p.Logon == "none":
-		return end(events.Rejected, events.ContextUnsupported, "this agent does not watch who is logged on yet, and the program asks for logon: %s", p.Logon)
-	case p.Interactive:
-		return end(events.Rejected, events.ContextUnsupported, "this agent does not show programs to users yet")
-	case p.After != "" && p.After != "none":
-		return end(events.Rejected, events.ContextUnsupported, "this agent does nothing after a program yet, and the program asks for after: %s", p.After)
-	}
 	return nil
 }
 

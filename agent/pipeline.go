@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"chandler/agent/execute"
 	"chandler/agent/fetch"
 	"chandler/events"
 	"chandler/events/order"
@@ -47,6 +48,7 @@ type status struct {
 	explanation                string
 	identity, resource, answer string
 	reader, executor           string
+	elevatedTo                 string
 	waitingFor                 events.WaitingFor
 	exitCode                   *int
 	seconds                    float64
@@ -134,9 +136,12 @@ func asEnding(err error) *ending {
 	var e *ending
 	var f *fetch.Error
 	var o *sign.Refusal
+	var i *execute.Impossible
 	switch {
 	case errors.As(err, &e):
 		return e
+	case errors.As(err, &i):
+		return impossibleEnding(i)
 	case errors.As(err, &o):
 		state := events.Rejected
 		if o.Reason.Info().Class == events.Transient {
@@ -220,7 +225,7 @@ func (t *task) enter(ctx context.Context, state events.State, reason events.Reas
 		Job: o.Job, Deployment: o.Deployment, Revision: o.Revision, Order: o.Order, Agent: t.a.id, Host: t.facts.Hostname, Site: t.facts.Site,
 		Package: t.order.Package, Version: t.order.Version, Program: t.order.Program, Occurrence: o.Occurrence, User: o.User, Attempt: o.Attempt,
 		Transition: t.job.Last.Transition + 1, State: state, Reason: reason, WaitingFor: d.waitingFor, Explanation: brief(d.explanation),
-		Identity: d.identity, Resource: brief(d.resource), Answer: brief(d.answer), Reader: d.reader, Executor: d.executor, ExitCode: d.exitCode,
+		Identity: d.identity, Resource: brief(d.resource), Answer: brief(d.answer), Reader: d.reader, Executor: d.executor, ElevatedTo: d.elevatedTo, ExitCode: d.exitCode,
 		Bytes: t.bytes, Seconds: d.seconds, RetryAt: d.retryAt, At: t.a.Clock().UTC(),
 	}
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {

@@ -7,6 +7,7 @@ import (
 
 	"chandler/agent/detect"
 	"chandler/agent/execute"
+	"chandler/agent/identity"
 	"chandler/agent/journal"
 	"chandler/agent/supervise"
 	"chandler/events"
@@ -20,18 +21,39 @@ func (t *task) run(ctx context.Context) error {
 		return withdrawnEnding(c)
 	}
 	rules, wanted := t.detection()
-	t.job.Work = &journal.Work{Order: t.order, Program: t.program, Rules: rules, Gone: wanted == detect.NotInstalled}
-	t.job.Started, t.job.Run, t.job.Ran = t.job.Offer.Attempt, t.a.runDir(t.job.Offer), true
-	t.say(info, "Executing program %s of %s %s: %s", t.order.Program, t.order.Package, t.order.Version, t.program.Command)
-	t.enter(ctx, events.Running, events.NoReason, status{})
+	t.job.Work = &journal.Work{Order: t.order, Program: t.program, Rules: rules, Gone: wanted == detect.NotInstalled, Reader: t.reader(), Slots: t.slots}
+	if t.who.Executor == identity.User {
+		t.job.Work.Session = t.session
+	}
+	t.job.Started, t.job.Run, t.job.Ran = t.job.Offer.Attempt, t.runDir(), true
+	if t.who.Note != "" {
+		t.say(info, "%s", t.who.Note)
+	}
+	t.say(info, "Executing program %s of %s %s as %s, content read by %s: %s", t.order.Program, t.order.Package, t.order.Version, t.who.Executor, t.who.Reader, t.program.Command)
+	t.enter(ctx, events.Running, events.NoReason, status{reader: t.reader(), explanation: t.who.Note})
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	x, err := t.a.executor.Start(ctx, t.request(t.job.Run, t.content))
+	if impossible, ok := errors.AsType[*execute.Impossible](err); ok {
+		return impossibleEnding(impossible)
+	}
 	if err != nil {
 		return &ending{events.Failed, events.CouldNotStart, status{explanation: err.Error(), resource: t.program.Command.String()}}
 	}
 	return t.watch(ctx, x)
+}
+
+// reader is who read the content, "" where the package has none.
+func (t *task) reader() string {
+	if len(t.manifest.Files) == 0 {
+		return ""
+	}
+	return string(t.who.Reader)
+}
+
+func impossibleEnding(i *execute.Impossible) *ending {
+	return &ending{events.Failed, i.Reason, status{explanation: i.Error(), identity: i.Identity, resource: i.Resource, answer: i.Answer}}
 }
 
 func (t *task) request(dir, content string) execute.Request {
@@ -44,15 +66,14 @@ func (t *task) request(dir, content string) execute.Request {
 		onTimeout = supervise.KillOnTimeout
 	}
 	return execute.Request{
-		Job: t.job.Offer.Job, Attempt: t.job.Offer.Attempt, As: runAsSystem, Dir: dir,
+		Job: t.job.Offer.Job, Attempt: t.job.Offer.Attempt, As: t.who.Executor.Runner(), Dir: dir,
+		Deployment: t.deployment, Program: t.order.Package + " " + t.order.Version + " " + t.order.Program,
+		Session: t.session, Interactive: t.program.Interactive, Account: t.program.InstallationAccount, Lease: t.lease,
 		Command:    execute.Command{Argv: t.program.Command.Argv, Line: t.program.Command.Line, Shell: t.program.Shell},
 		ContentDir: content, WorkDir: t.program.WorkingDirectory, Env: append(append([]string(nil), t.a.Environment...), t.program.Environment...),
 		MaxRunTime: t.program.RunTime(), OnTimeout: onTimeout, ReturnCodes: codes,
 	}
 }
-
-// runAsSystem is the executor's name for the runner of administrative programs of advanced clients.
-const runAsSystem = "system"
 
 // attach goes on with an attempt whose program an earlier process of the agent had started, or was about
 // to start. It asks nobody: whatever is away now, the program must not be left out of sight.
@@ -60,7 +81,7 @@ func (t *task) attach(ctx context.Context) error {
 	if t.job.Work == nil {
 		return t.lost(ctx, "the journal does not say what was started")
 	}
-	t.order, t.program = t.job.Work.Order, t.job.Work.Program
+	t.recallWork()
 	t.setStarted(true)
 	x, err := t.a.executor.Resume(t.job.Run)
 	if errors.Is(err, supervise.ErrNotStarted) {
@@ -70,8 +91,8 @@ func (t *task) attach(ctx context.Context) error {
 		return t.lost(ctx, fmt.Sprintf("the run cannot be found again: %v", err))
 	}
 	t.say(info, "The agent restarted while the program ran; its supervisor is asked what came of it")
-	t.slot, t.holdsSlot = t.slotName(), true
-	t.a.slots.occupy(t.slot)
+	t.slots, t.holdsSlot = t.job.Work.Slots, true
+	t.a.slots.occupy(t.slots...)
 	if err := t.watch(ctx, x); err != nil {
 		return err
 	}
@@ -103,9 +124,10 @@ func (t *task) watch(ctx context.Context, x *execute.Execution) error {
 		case <-over:
 		}
 	}()
-	if note := x.Note(); note != "" {
-		t.say(info, "%s", note)
+	if session := t.job.Work.Session; session != nil {
+		go t.endWithSession(ctx, session, x, over)
 	}
+	t.sayWho(x)
 	r, err := x.Wait(ctx)
 	switch {
 	case ctx.Err() != nil:
@@ -122,7 +144,7 @@ func (t *task) watch(ctx context.Context, x *execute.Execution) error {
 // judge turns what happened into the job's end, or nil where the program succeeded.
 func (t *task) judge(ctx context.Context, r execute.Result) error {
 	o := r.Outcome
-	t.result = status{executor: r.Executor, resource: fmt.Sprintf("%q", r.Argv), seconds: o.EndedAt.Sub(o.StartedAt).Seconds()}
+	t.result = status{reader: t.job.Work.Reader, executor: r.Executor, elevatedTo: r.ElevatedTo, resource: fmt.Sprintf("%q", r.Argv), seconds: o.EndedAt.Sub(o.StartedAt).Seconds()}
 	failed := func(reason events.Reason, format string, args ...any) error {
 		d := t.result
 		d.explanation = fmt.Sprintf(format, args...)
@@ -132,10 +154,14 @@ func (t *task) judge(ctx context.Context, r execute.Result) error {
 	switch {
 	case r.OutcomeUnknown:
 		return t.lost(ctx, r.Explanation)
+	case !o.TimedOut && o.Started && t.loggedOff(t.job.Work.Session) && (o.Killed || r.Meaning == execute.Failure):
+		return failed(events.UserLoggedOff, "%s logged off while %q ran, which ended it", r.Executor, r.Argv)
 	case o.Killed && !o.TimedOut:
 		d := t.result
 		d.explanation = "the program was ended: the deployment was stopped"
 		return &ending{events.Cancelled, events.DeploymentStopped, d}
+	case !o.Started && o.ErrorKind == supervise.Denied && t.job.Work.Program.Run == events.RunUser:
+		return failed(events.UserLacksRights, "%s may not start %q: %s; deploy the program with run: administrative", r.Executor, r.Argv, o.Error)
 	case !o.Started:
 		return failed(startReason(o.ErrorKind), "%s could not start %q: %s", r.Executor, r.Argv, o.Error)
 	case o.TimedOut && o.StillRunning:
@@ -149,12 +175,18 @@ func (t *task) judge(ctx context.Context, r execute.Result) error {
 	t.result.explanation = fmt.Sprintf("%s ran %q: exit code %d (%s)", r.Executor, r.Argv, o.ExitCode, r.Meaning)
 	t.say(info, "Program %s ended with exit code %d: %s", t.order.Program, o.ExitCode, r.Meaning)
 	switch r.Meaning {
-	case execute.Success:
-		return nil
-	case execute.SoftReboot, execute.HardReboot:
-		return t.awaitRestart(ctx, r.Meaning == execute.HardReboot)
+	case execute.Success, execute.SoftReboot, execute.HardReboot:
+		if err := t.rightProfile(failed); err != nil {
+			return err
+		}
+		return t.afterwards(ctx, r.Meaning)
 	case execute.Retry:
 		return failed(events.InstallerBusy, "%s", t.result.explanation)
+	}
+	if t.job.Work.Program.Run == events.RunUser {
+		if operation, lacks := execute.LacksRights(o.ExitCode, r.OutputPath); lacks {
+			return failed(events.UserLacksRights, "user %s lacks the rights that %q needs: %s; deploy the program with run: administrative", r.Executor, r.Argv, operation)
+		}
 	}
 	return failed(events.ExitCode, "%s", t.result.explanation)
 }
@@ -190,33 +222,20 @@ func (t *task) lost(ctx context.Context, why string) error {
 	return &ending{events.Failed, events.OutcomeUnknown, d}
 }
 
-// awaitRestart parks a job whose program asked for a restart. After it a new process of the agent goes on
-// in afterRestart. Where the installer restarts the machine itself nothing else may start before.
-func (t *task) awaitRestart(ctx context.Context, hard bool) error {
-	t.job.Boot, t.job.Hard = t.facts.BootID, hard
-	t.enter(ctx, events.RebootPending, events.RebootRequired, t.result)
-	return t.afterRestart(ctx)
-}
-
-// afterRestart goes on with a program that asked for a restart, once there was one.
-func (t *task) afterRestart(ctx context.Context) error {
-	t.setStarted(true)
-	if t.job.Boot == t.a.Facts().BootID {
-		if t.job.Hard {
-			t.a.slots.block()
-		}
-		t.leaveSlot()
-		<-ctx.Done()
-		return ctx.Err()
+// rightProfile makes sure that what an administrative program installed did not end in the profile of the account
+// that ran it, where no user ever sees it.
+func (t *task) rightProfile(failed func(events.Reason, string, ...any) error) error {
+	w := t.job.Work
+	if w.Program.Run != events.RunAdministrative || w.Program.Product == "" || w.Gone {
+		return nil
 	}
-	if t.job.Work == nil {
-		return t.lost(ctx, "the journal does not say what was started")
+	own, err := detect.OwnProfile(w.Program.Product)
+	if err != nil {
+		t.say(warning, "For whom %s was installed cannot be found out: %v", w.Program.Product, err)
+		return nil
 	}
-	t.order, t.program = t.job.Work.Order, t.job.Work.Program
-	t.result = status{executor: t.job.Last.Executor, exitCode: t.job.Last.ExitCode, seconds: t.job.Last.Seconds}
-	t.job.Boot, t.job.Hard = "", false
-	if err := t.confirm(ctx); err != nil {
-		return err
+	if own {
+		return failed(events.InstalledForWrongUser, "product %s was installed for %s alone, where no user sees it", w.Program.Product, t.result.executor)
 	}
-	return succeeded
+	return nil
 }

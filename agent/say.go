@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"chandler/agent/cmlog"
+	"chandler/agent/execute"
 	"chandler/events"
 )
 
@@ -20,15 +21,15 @@ const (
 
 var levelNames = map[cmlog.Type]string{info: "info", warning: "warning", failure: "error"}
 
-// say writes one line about the job into execmgr.log and sends the same line as part of the job's log.
+// say writes one line about the job into the job log of this kind of client and sends the same line as part of the job's log.
 func (t *task) say(level cmlog.Type, format string, args ...any) {
-	t.line(level, "execmgr", fmt.Sprintf(format, args...))
+	t.line(level, executionManager, fmt.Sprintf(format, args...))
 }
 
 func (t *task) line(level cmlog.Type, component, text string) {
 	now := t.a.Clock()
 	entry := cmlog.Entry{Time: now, Component: component, Type: level, Context: t.job.Offer.Job, Text: text}
-	if err := t.a.jobLog.Write(entry); err != nil {
+	if err := t.a.jobLogs.write(t.facts.ClientKind, entry); err != nil {
 		t.a.log.Warn("log line not written", "error", err)
 	}
 	t.a.reporter.Line(t.ref(), events.LogLine{At: now.UTC(), Level: levelNames[level], Component: component, Text: entry.Clean().Text})
@@ -61,7 +62,19 @@ func (t *task) sayOutput(path string) {
 		}
 	}
 	if len(lines) > 0 {
-		t.line(info, "output", strings.Join(lines, "\n"))
+		t.line(info, programOutput, strings.Join(lines, "\n"))
+	}
+}
+
+// sayWho writes whose account runs the program, and what it is raised to for that.
+func (t *task) sayWho(x *execute.Execution) {
+	who := x.Executor()
+	if to := x.ElevatedTo(); to != "" {
+		who += ", elevated to " + to
+	}
+	t.say(info, "Program %s runs as %s; its content was read by %s", t.order.Program, who, orDefault(t.job.Work.Reader, "nobody, as it has none"))
+	if note := x.Note(); note != "" {
+		t.say(warning, "%s", note)
 	}
 }
 
@@ -96,5 +109,5 @@ func (t *task) tell(e *ending) {
 	if e.detail.retryAt != nil {
 		text += "; tried again not before " + e.detail.retryAt.Format("15:04:05 MST")
 	}
-	t.line(level, "execmgr", text)
+	t.line(level, executionManager, text)
 }

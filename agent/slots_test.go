@@ -29,16 +29,45 @@ func TestInstallersOfOneKindTakeTurns(t *testing.T) {
 	}
 }
 
+func TestAnAccountIsGivenRightsForOneProgramAtATime(t *testing.T) {
+	s := newSlots(4)
+	if ok, _ := s.take("dpkg", "account:token"); !ok {
+		t.Fatal("the first found no slot")
+	}
+	if ok, _ := s.take("msiexec", "account:token"); ok {
+		t.Fatal("two programs run by one account at once")
+	}
+	if ok, _ := s.take("msiexec", "account:corp"); !ok {
+		t.Fatal("another account is held up")
+	}
+	s.leave("dpkg", "account:token")
+	if ok, _ := s.take("account:token"); !ok {
+		t.Fatal("the account is not free after its program has ended")
+	}
+}
+
 func TestNoMoreProgramsRunThanThereAreSlots(t *testing.T) {
 	s := newSlots(1)
-	s.occupy("") // one that an earlier process of the agent had started
-	if ok, _ := s.take(""); ok {
+	s.occupy() // one that an earlier process of the agent had started
+	if ok, _ := s.take(); ok {
 		t.Fatal("a second program runs")
 	}
-	s.leave("")
+	idle, changed := s.idle()
+	if idle {
+		t.Fatal("nothing runs, it is said")
+	}
+	s.leave()
+	<-changed
+	if idle, _ := s.idle(); !idle {
+		t.Fatal("something runs, it is said")
+	}
 	s.block()
-	if ok, _ := s.take(""); ok {
+	if ok, _ := s.take(); ok {
 		t.Fatal("a program starts though a restart is under way")
+	}
+	s.unblock()
+	if ok, _ := s.take(); !ok {
+		t.Fatal("no program starts though no restart is under way any more")
 	}
 }
 

@@ -2,15 +2,17 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"chandler/agent/identity"
 	"chandler/agent/report"
 	"chandler/agent/supervise"
-	"chandler/events"
 )
 
 // sweep forgets what is old, and removes what ended runs left on the disk.
@@ -31,17 +33,51 @@ func (a *Agent) sweep(ctx context.Context) error {
 	}
 }
 
+// runRoots are the directories of runs: one that is closed to everybody, and one that users can pass through to
+// what is theirs, for programs that run as them.
+func (a *Agent) runRoots() [2]string { return [2]string{filepath.Join(a.StateDir, "runs"), a.UserRuns} }
+
 // runDir is where an attempt's supervisor and content are.
-func (a *Agent) runDir(o events.JobOffer) string {
-	return filepath.Join(a.StateDir, "runs", fmt.Sprintf("%s-%d", o.Job, o.Attempt))
+func (t *task) runDir() string {
+	root := t.a.runRoots()[0]
+	if t.who.Executor == identity.User && privileged() {
+		root = t.a.runRoots()[1]
+	}
+	return filepath.Join(root, fmt.Sprintf("%s-%d", t.job.Offer.Job, t.job.Offer.Attempt))
+}
+
+// openRuns makes the directory around a run's: the one for users' runs may be passed through, not listed.
+func (a *Agent) openRuns(dir string) error {
+	root := filepath.Dir(dir)
+	mode := os.FileMode(0o700)
+	if root == a.UserRuns {
+		mode = 0o711
+	}
+	if err := os.MkdirAll(root, mode); err != nil {
+		return fmt.Errorf("make directory of runs: %w", err)
+	}
+	info, err := os.Lstat(root)
+	switch {
+	case err != nil:
+		return fmt.Errorf("look at directory of runs: %w", err)
+	case !info.IsDir() || !ours(info):
+		return fmt.Errorf("directory of runs %s is not a directory of the agent's own", root)
+	case info.Mode().Perm() != mode:
+		return os.Chmod(root, mode) // made under a stricter umask
+	}
+	return nil
 }
 
 // cleanUp removes what the attempts of an ended job left on the disk. A program that is watched no longer
 // but still runs keeps its directory; the sweep comes back for it.
 func (a *Agent) cleanUp(job string) {
-	dirs, err := filepath.Glob(filepath.Join(a.StateDir, "runs", job+"-*"))
-	if err != nil {
-		return
+	var dirs []string
+	for _, root := range a.runRoots() {
+		found, err := filepath.Glob(filepath.Join(root, job+"-*"))
+		if err != nil {
+			return
+		}
+		dirs = append(dirs, found...)
 	}
 	for _, dir := range dirs {
 		if r, err := supervise.Attach(dir); err == nil && r.InUse() {
@@ -56,9 +92,13 @@ func (a *Agent) cleanUp(job string) {
 // sweepRuns removes run directories whose jobs have ended (their removal failed then, or the agent died
 // before it) or are forgotten.
 func (a *Agent) sweepRuns(ctx context.Context) {
-	dirs, err := os.ReadDir(filepath.Join(a.StateDir, "runs"))
-	if err != nil {
-		return
+	var dirs []os.DirEntry
+	for _, root := range a.runRoots() {
+		found, err := os.ReadDir(root)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			a.log.WarnContext(ctx, "directory of runs not read", "error", err)
+		}
+		dirs = append(dirs, found...)
 	}
 	for _, d := range dirs {
 		id, _, _ := strings.Cut(d.Name(), "-")

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"sync"
 
+	"chandler/agent/identity"
 	"chandler/agent/journal"
+	"chandler/agent/logon"
 	"chandler/agent/report"
 	"chandler/events"
 	"chandler/events/order"
@@ -17,7 +19,9 @@ type task struct {
 	job   journal.Job
 	facts events.Facts // of the moment the attempt began
 
-	slot      string // group of the slot held while the program runs
+	who       identity.Answer // as whom content is read and the program runs
+	session   *logon.Session  // of the user that the program runs as, or is shown to; nil: nobody's
+	slots     []string        // groups of the slot held while the program runs
 	holdsSlot bool
 	content   string // the fresh copy of the package's files
 	result    status // of the program that ran, for the end of the job
@@ -60,6 +64,9 @@ func (a *Agent) resume(ctx context.Context) error {
 	err := a.journal.Jobs(func(j journal.Job) error {
 		if j.Ended() {
 			return nil
+		}
+		if j.Boot == a.facts.BootID && j.Work != nil {
+			a.restarts[j.Offer.Job] = j.Work.Order.Package
 		}
 		if j.Hard && j.Boot == a.facts.BootID {
 			a.slots.block()

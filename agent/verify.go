@@ -169,7 +169,7 @@ func (t *task) verifyAgain(ctx context.Context) error {
 	if err := t.readManifest(ctx); err != nil {
 		return err
 	}
-	return t.supported()
+	return t.asWhom()
 }
 
 // patience is how often a question to a service is asked while the broker is there.

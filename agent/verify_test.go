@@ -15,8 +15,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"chandler/agent/cmlog"
+	"chandler/agent/execute"
+	"chandler/agent/execute/systemrunner"
 	"chandler/agent/fetch"
+	"chandler/agent/identity"
 	"chandler/agent/journal"
 	"chandler/agent/report"
 	"chandler/events"
@@ -41,8 +43,11 @@ func newMachine(t *testing.T) *machine {
 	m := &machine{t: t, blobs: map[string][]byte{}}
 	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
 	a := &Agent{id: machineID, log: log, metrics: newMetrics(prometheus.NewRegistry()), slots: newSlots(1), tasks: map[string]*task{},
+		restarts: map[string]string{}, thawed: make(chan struct{}), jobLogs: newJobLogs(dir), ctx: t.Context(),
 		facts: events.Facts{ID: machineID, OS: "linux", ClientKind: events.Advanced}}
-	a.Options = Options{StateDir: dir, ClientKind: events.Advanced, Clock: func() time.Time { return time.Now().Add(m.ahead) }, Trust: trusting()}
+	a.Options = Options{StateDir: dir, ClientKind: events.Advanced, Clock: func() time.Time { return time.Now().Add(m.ahead) }, Trust: trusting(),
+		Runners: map[string]execute.Runner{identity.System.Runner(): systemrunner.New()}}
+	a.setDefaults()
 	store, err := journal.Open(filepath.Join(dir, "journal.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -50,10 +55,7 @@ func newMachine(t *testing.T) *machine {
 	if a.journal, err = store.Agent(a.id); err != nil {
 		t.Fatal(err)
 	}
-	if a.jobLog, err = cmlog.Open(filepath.Join(dir, "execmgr.log"), cmlog.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { a.jobLog.Close(); store.Close() })
+	t.Cleanup(func() { a.running.Wait(); a.jobLogs.close(); store.Close() })
 	a.reporter = report.New(report.Options{Agent: a.id, Journal: a.journal, Metrics: a.metrics.report, Log: log})
 	a.fetcher, err = fetch.New(fetch.Options{Dir: filepath.Join(dir, "cache"), Sources: map[string]fetch.Source{"memory": m}, Log: log, Attempts: 1,
 		Locate: func(_ context.Context, digests []string) (map[string][]string, error) {
@@ -441,8 +443,8 @@ func TestAClockThatWasSetBackBeforeTheStartIsWaitedForAndAllIsLookedAtAgain(t *t
 		if state, reason := m.until(job, "decide"); state != "" {
 			t.Fatalf("before: %s (%s)", state, reason)
 		}
-		job.slot, job.holdsSlot = job.slotName(), true
-		if free, _ := m.slots.take(job.slot); !free {
+		job.slots, job.holdsSlot = job.slotNames(), true
+		if free, _ := m.slots.take(job.slots...); !free {
 			t.Fatal("no slot")
 		}
 		m.ahead = -time.Hour
@@ -452,7 +454,7 @@ func TestAClockThatWasSetBackBeforeTheStartIsWaitedForAndAllIsLookedAtAgain(t *t
 		if last := lastOf(t, m, job); last.State != events.Waiting || last.WaitingFor != events.WaitClock {
 			t.Errorf("it is %s for %s", last.State, last.WaitingFor)
 		}
-		if free, _ := m.slots.take(job.slot); !free {
+		if free, _ := m.slots.take(job.slots...); !free {
 			t.Error("it kept others from running meanwhile")
 		}
 	})

@@ -35,7 +35,7 @@ func (t *task) prepare(ctx context.Context) error {
 		return err
 	}
 	t.say(info, "Content of %s %s is in the cache: %d files, %d bytes, %d of them fetched now", t.order.Package, t.order.Version, len(t.manifest.Files), t.manifest.Size(), t.bytes)
-	t.pass(ctx, events.Downloaded, status{reader: "agent"})
+	t.pass(ctx, events.Downloaded, status{reader: t.reader()})
 	return nil
 }
 
@@ -51,6 +51,9 @@ const contactPatience = 30 * time.Second
 // with a slot held and a fresh copy of the content laid out. Laying it out takes time, so everything is
 // looked at once more afterwards.
 func (t *task) wait(ctx context.Context) error {
+	if t.forUsers() {
+		return t.forEveryUser(ctx)
+	}
 	for {
 		t.a.inbox.WaitCurrent(ctx, contactPatience)
 		t.a.heedTrust(ctx)
@@ -59,7 +62,8 @@ func (t *task) wait(ctx context.Context) error {
 		} else if hindered {
 			continue
 		}
-		free, changed := t.a.slots.take(t.slotName())
+		t.slots = t.slotNames()
+		free, changed := t.a.slots.take(t.slots...)
 		if !free {
 			t.pass(ctx, events.Waiting, status{waitingFor: events.WaitSlot, explanation: "another program runs here"})
 			if err := t.waitChange(ctx, changed); err != nil {
@@ -67,7 +71,7 @@ func (t *task) wait(ctx context.Context) error {
 			}
 			continue
 		}
-		t.slot, t.holdsSlot = t.slotName(), true
+		t.holdsSlot = true
 		if err := t.stageContent(ctx); err != nil {
 			return err
 		}
@@ -78,11 +82,18 @@ func (t *task) wait(ctx context.Context) error {
 	}
 }
 
-// hindered says whether time or a freeze forbids the start; it waits until that may have changed, if told
-// to. The error ends the attempt.
+// hindered says whether anything forbids the start; it waits until that may have changed, if told to. The error
+// ends the attempt.
 func (t *task) hindered(ctx context.Context, wait bool) (bool, error) {
 	d := timing.Decide(t.order, t.order.Assignments[0], t.a.Clock())
 	freeze, changed := t.a.frozen(t.facts)
+	hold := func(what events.WaitingFor, changed <-chan struct{}, format string, args ...any) (bool, error) {
+		if !wait {
+			return true, nil
+		}
+		t.pass(ctx, events.Waiting, status{waitingFor: what, explanation: fmt.Sprintf(format, args...)})
+		return true, t.waitChange(ctx, changed)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return true, ctx.Err()
@@ -94,13 +105,49 @@ func (t *task) hindered(ctx context.Context, wait bool) (bool, error) {
 		}
 		return true, t.waitUntil(ctx, d.Until, events.WaitAssignment, "starts at "+d.Until.Format(time.RFC3339))
 	case freeze != nil:
-		if !wait {
-			return true, nil
+		return hold(events.WaitFreeze, changed, "frozen (%s) by %s: %s", freeze.ID, freeze.By, orDefault(freeze.Why, "no reason given"))
+	}
+	if awaited, changed := t.a.awaitedRestart(t.job.Offer.Job, t.order.Package); awaited {
+		return hold(events.WaitReboot, changed, "another program of %s is complete only after a restart of the machine", t.order.Package)
+	}
+	logons := t.a.Logon.Changed()
+	if what, why, err := t.logonHindrance(); err != nil || what != "" {
+		if err != nil {
+			return true, err
 		}
-		t.pass(ctx, events.Waiting, status{waitingFor: events.WaitFreeze, explanation: fmt.Sprintf("frozen (%s) by %s: %s", freeze.ID, freeze.By, orDefault(freeze.Why, "no reason given"))})
-		return true, t.waitChange(ctx, changed)
+		return hold(what, logons, "%s", why)
+	}
+	if t.needsLease() && !t.a.conn.IsConnected() {
+		return hold(events.WaitContact, soon(ctx), "the account that runs the program comes from the credential service, which cannot be asked while the broker is away")
+	}
+	if holder := t.lockHolder(); holder != "" {
+		return hold(events.WaitSlot, soon(ctx), "%s", holder)
 	}
 	return false, nil
+}
+
+// soonAfter is how often that is looked at which nobody tells.
+const soonAfter = 2 * time.Second
+
+// soon is closed after a while, or when ctx ends.
+func soon(ctx context.Context) <-chan struct{} {
+	passed, cancel := context.WithTimeout(ctx, soonAfter)
+	context.AfterFunc(passed, cancel)
+	return passed.Done()
+}
+
+// lockHolder says in words who holds the lock that the program's installer needs; "": nobody.
+func (t *task) lockHolder() string {
+	installer := t.installer()
+	if installer == "" {
+		return ""
+	}
+	holder, err := t.a.LockHolder(installer)
+	if err != nil {
+		t.a.log.Warn("lock of an installer not read", "installer", installer, "error", err)
+		return ""
+	}
+	return holder
 }
 
 // waitUntil waits for a time, in steps, so that a clock that was set meanwhile is noticed.
@@ -137,8 +184,20 @@ func (a *Agent) frozen(facts events.Facts) (*events.Freeze, <-chan struct{}) {
 	return nil, a.thawed
 }
 
-// slotName groups programs that exclude each other: installers that lock the machine's package database.
-func (t *task) slotName() string {
+// slotNames are the groups of programs that exclude each other to which this one belongs: installers that lock the
+// machine's package database, and what runs by one account that is given rights for it.
+func (t *task) slotNames() (names []string) {
+	if installer := t.installer(); installer != "" {
+		names = append(names, installer)
+	}
+	if t.who.Elevated {
+		names = append(names, "account:"+string(t.who.Executor)+":"+t.program.InstallationAccount)
+	}
+	return names
+}
+
+// installer is the one that the program's command calls, by the name of its lock; "" where none is known.
+func (t *task) installer() string {
 	words := t.program.Command.Argv
 	if t.program.Command.Line != "" {
 		words = strings.Fields(t.program.Command.Line)
@@ -159,7 +218,7 @@ func (t *task) slotName() string {
 
 func (t *task) leaveSlot() {
 	if t.holdsSlot {
-		t.a.slots.leave(t.slot)
-		t.slot, t.holdsSlot = "", false
+		t.a.slots.leave(t.slots...)
+		t.holdsSlot = false
 	}
 }

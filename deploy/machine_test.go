@@ -159,6 +159,13 @@ func TestAPackageOfDebianIsInstalledByTheAgentsUnit(t *testing.T) {
 	if got := m.Exec("dpkg-query", "--show", "--showformat=${Status}", "hello"); got != "install ok installed" {
 		t.Errorf("dpkg says %q", got)
 	}
+	for _, kept := range []string{"", "/journal.db", "/logs", "/logs/execmgr.log"} {
+		kept = "/var/lib/chandler-agent" + kept
+		m.Exec("stat", kept)
+		if out, err := m.Command("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "cp", "--recursive", kept, "/tmp/taken").CombinedOutput(); err == nil {
+			t.Errorf("nobody can read %s: %s", kept, out)
+		}
+	}
 }
 
 // download fetches a package from Debian.

@@ -39,3 +39,13 @@ var (
 	AgentAccountReturned = declare("agent.account.returned", StreamEvents, "event.agent.account_returned.<agent>", "agent", "the run is over and the account has no more rights than before", exampleAccountNote)
 	AgentAccountRestored = declare("agent.account.restored", StreamEvents, "event.agent.account_restored.<agent>", "agent", "the agent found rights that a killed agent had left to an account, and took them back", exampleAccountNote)
 )
+
+// AccountNoteType is the type of an event about accounts, by its name.
+func AccountNoteType(name string) (Type[AccountNote], bool) {
+	for _, t := range []Type[AccountNote]{AgentAccountCreated, AgentAccountElevated, AgentAccountReturned, AgentAccountRestored} {
+		if t.Name == name {
+			return t, true
+		}
+	}
+	return Type[AccountNote]{}, false
+}

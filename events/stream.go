@@ -120,6 +120,7 @@ const (
 	BucketControl     = "chandler_control"
 	BucketFold        = "chandler_fold"
 	BucketAccounts    = "chandler_accounts"
+	BucketLeases      = "chandler_leases"
 	BucketEnrolments  = "chandler_enrolments"
 	BucketTrust       = "chandler_trust"
 )
@@ -135,6 +136,7 @@ func Buckets() []Bucket {
 		{Name: BucketControl, Owner: "execution", Description: "stops, freezes and the generations of streams", History: 5},
 		{Name: BucketFold, Owner: "execution", Description: "snapshots of execution's state, one per partition", Objects: true},
 		{Name: BucketAccounts, Owner: "credentials", Description: "accounts, encrypted, by name", History: 5},
+		{Name: BucketLeases, Owner: "credentials", Description: "accounts that are lent, to whom and until when, by lease; no secrets", History: 1},
 		{Name: BucketEnrolments, Owner: "credentials", Description: "agents' identities by id, enrolment tokens by public key, users by name; no secrets", History: 5},
 		{Name: BucketTrust, Owner: "credentials", Description: "signed trust bundles by version", History: 1},
 	}

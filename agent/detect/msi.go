@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"chandler/events"
+	"chandler/events/msi"
 )
 
 // MSI detects by Windows Installer's record of products in the registry. A
@@ -26,17 +26,15 @@ const (
 	productsPath = `SOFTWARE\Microsoft\Windows\CurrentVersion\Installer\UserData`
 )
 
-var (
-	errNoMSI    = errors.New("this machine has no Windows Installer")
-	productCode = regexp.MustCompile(`^\{[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\}$`)
-)
+var errNoMSI = errors.New("this machine has no Windows Installer")
 
 // Detect looks for the product code rule.MSI, "{8-4-4-4-12}".
 func (MSI) Detect(_ context.Context, rule events.Detect) Result {
-	if !productCode.MatchString(rule.MSI) {
-		return unknown("%q is not a product code", rule.MSI)
+	packed, err := msi.PackCode(rule.MSI)
+	if err != nil {
+		return unknown("%v", err)
 	}
-	products, err := registeredProducts(packCode(rule.MSI))
+	products, err := registeredProducts(packed)
 	if err != nil {
 		return unknown("MSI product %s cannot be looked up: %v", rule.MSI, err)
 	}
@@ -60,23 +58,4 @@ func judgeProducts(rule events.Detect, products []product) Result {
 		return unknown("%s is not installed for the machine, but for the user %s", what, strings.Join(users, " and "))
 	}
 	return notInstalled("%s is not installed", what)
-}
-
-// packCode writes a product code as the registry does: without punctuation, the
-// first three groups backwards, the digits of each later byte swapped.
-func packCode(code string) string {
-	groups := strings.Split(strings.ToUpper(strings.Trim(code, "{}")), "-")
-	var packed strings.Builder
-	for i, group := range groups {
-		size := 2
-		if i < 3 {
-			size = len(group)
-		}
-		for start := 0; start < len(group); start += size {
-			for j := start + size - 1; j >= start; j-- {
-				packed.WriteByte(group[j])
-			}
-		}
-	}
-	return packed.String()
 }

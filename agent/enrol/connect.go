@@ -60,7 +60,7 @@ func (k *Keeper) TLS() (*tls.Config, error) {
 
 // present shows the identity of the moment. nats.UserJWT would want one at once.
 func (k *Keeper) present(o *nats.Options) error {
-	o.UserJWT, o.SignatureCB = k.presentJWT, k.signNonce
+	o.UserJWT, o.SignatureCB = k.presentJWT, k.Sign
 	return nil
 }
 
@@ -74,13 +74,14 @@ func (k *Keeper) presentJWT() (string, error) {
 	return k.jwt, nil
 }
 
-func (k *Keeper) signNonce(nonce []byte) ([]byte, error) {
+// Sign signs with the enrolled key: the broker's nonces, and what the agent says to a service that proves its keys.
+func (k *Keeper) Sign(message []byte) ([]byte, error) {
 	pair, err := nkeys.FromSeed(k.seed)
 	if err != nil {
 		return nil, err
 	}
 	defer pair.Wipe()
-	return pair.Sign(nonce)
+	return pair.Sign(message)
 }
 
 // listenIn hears that the broker does not take the identity, beside the handlers that are there.

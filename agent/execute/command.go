@@ -21,9 +21,13 @@ const (
 	PowerShell = "powershell"
 )
 
+// LogPlaceholder as an argument stands for the path of a log file that the program may write, in the run's temporary directory.
+const LogPlaceholder = "%CHANDLER_LOG%"
+
 // Command is what to run: Argv; or Line, split by the operating system's rule without any shell; or Line as a script of
 // Shell. On unix a Line consists of words with quotes and backslashes as in sh, where nothing else is special; on Windows it
-// reaches the program verbatim, as every program there splits its own.
+// reaches the program verbatim, as every program there splits its own. An argument of Argv, or of a Line without a Shell, that
+// is LogPlaceholder and nothing else becomes the path that CHANDLER_LOG in the environment names.
 type Command struct {
 	Argv  []string
 	Line  string
@@ -63,8 +67,8 @@ type refusal struct{ kind, text string }
 
 func (r *refusal) Error() string { return r.text }
 
-// resolve finds the program and returns its argv, and on Windows the command line to pass verbatim.
-func (c Command) resolve(contentDir string, env []string) (argv []string, line string, err error) {
+// resolve finds the program and returns its argv, and on Windows the command line to pass verbatim. log replaces LogPlaceholder.
+func (c Command) resolve(contentDir, log string, env []string) (argv []string, line string, err error) {
 	if c.Shell != "" {
 		return c.resolveShell(env)
 	}
@@ -79,10 +83,44 @@ func (c Command) resolve(contentDir string, env []string) (argv []string, line s
 		return argv, "", err
 	}
 	argv = append([]string{path}, argv[1:]...)
+	for i, argument := range argv[1:] {
+		if argument == LogPlaceholder {
+			argv[i+1] = log
+		}
+	}
 	if len(c.Argv) == 0 {
-		line = verbatimLine(path, c.Line)
+		line = replaceArgument(verbatimLine(path, c.Line), LogPlaceholder, log)
 	}
 	return argv, line, nil
+}
+
+// replaceArgument puts a path, in quotes, for every argument of a Windows command line that is exactly old. Everything else
+// stays as it is written.
+func replaceArgument(line, old, path string) string {
+	if !strings.Contains(line, old) {
+		return line
+	}
+	_, rest, err := cutProgram(line)
+	if err != nil {
+		return line // splitLine has refused it
+	}
+	var b strings.Builder
+	b.WriteString(line[:len(line)-len(rest)])
+	for rest != "" {
+		arguments := strings.TrimLeft(rest, windowsBlanks)
+		b.WriteString(rest[:len(rest)-len(arguments)])
+		if arguments == "" {
+			break
+		}
+		var word string
+		word, rest = cutArgument(arguments)
+		if word == old {
+			b.WriteString(`"` + path + `"`)
+		} else {
+			b.WriteString(arguments[:len(arguments)-len(rest)])
+		}
+	}
+	return b.String()
 }
 
 // resolveShell never looks for a shell among the package's files.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -70,18 +71,87 @@ func TestAShellIsExplicitAndNotFromTheContent(t *testing.T) {
 		}
 	}
 	env := []string{"PATH=" + bin}
-	argv, line, err := Command{Line: `echo "$A" | cat`, Shell: Sh}.resolve(content, env)
+	argv, line, err := Command{Line: `echo "$A" | cat`, Shell: Sh}.resolve(content, "", env)
 	if diff := cmp.Diff([]string{"/bin/sh", "-c", `echo "$A" | cat`}, argv); diff != "" || line != "" || err != nil {
 		t.Errorf("sh: %v; %s", err, diff)
 	}
-	argv, _, err = Command{Line: "é\"", Shell: PowerShell}.resolve(content, env)
+	argv, _, err = Command{Line: "é\"", Shell: PowerShell}.resolve(content, "", env)
 	if err != nil || argv[0] != filepath.Join(bin, "pwsh") || argv[len(argv)-1] != "6QAiAA==" {
 		t.Errorf("powershell: %q, %v", argv, err)
 	}
 	var refused *refusal
-	if _, _, err = (Command{Line: "dir", Shell: Cmd}).resolve(content, env); !errors.As(err, &refused) {
+	if _, _, err = (Command{Line: "dir", Shell: Cmd}).resolve(content, "", env); !errors.As(err, &refused) {
 		t.Errorf("cmd: %v", err)
 	}
+}
+
+func TestAnArgumentIsReplacedByThePathOfTheLog(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the names are unix ones")
+	}
+	content := supervisetest.TempDir(t)
+	program := filepath.Join(content, "setup")
+	if err := os.WriteFile(program, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{program, "/l*v", "/run/the log", "x%CHANDLER_LOG%", "%chandler_log%", "/run/the log"}
+	given := []string{"setup", "/l*v", LogPlaceholder, "x" + LogPlaceholder, "%chandler_log%", LogPlaceholder}
+	argv, _, err := Command{Argv: given}.resolve(content, "/run/the log", nil)
+	if diff := cmp.Diff(want, argv); diff != "" || err != nil {
+		t.Errorf("a list: %v; %s", err, diff)
+	}
+	if given[2] != LogPlaceholder {
+		t.Error("the caller's list was changed")
+	}
+	argv, _, err = Command{Line: `setup /l*v %CHANDLER_LOG% x%CHANDLER_LOG% %chandler_log% "%CHANDLER_LOG%"`}.resolve(content, "/run/the log", nil)
+	if diff := cmp.Diff(want, argv); diff != "" || err != nil {
+		t.Errorf("a line: %v; %s", err, diff)
+	}
+	argv, _, err = Command{Line: "echo %CHANDLER_LOG%", Shell: Sh}.resolve(content, "/run/the log", nil)
+	if err != nil || argv[2] != "echo %CHANDLER_LOG%" {
+		t.Errorf("a script: %q, %v", argv, err)
+	}
+}
+
+func TestAnArgumentOfAWindowsLineIsReplacedAndNothingElse(t *testing.T) {
+	const path = `C:\Program Data\run\program.log`
+	for _, test := range []struct{ name, line, want string }{
+		{"a word", `"C:\msiexec.exe"  /i a.msi /l*v %CHANDLER_LOG%  P="a b" `, `"C:\msiexec.exe"  /i a.msi /l*v "` + path + `"  P="a b" `},
+		{"a word in quotes", `p "%CHANDLER_LOG%" x`, `p "` + path + `" x`},
+		{"part of a word", `p "/log %CHANDLER_LOG%" X=%CHANDLER_LOG% %CHANDLER_LOG%.txt`, `p "/log %CHANDLER_LOG%" X=%CHANDLER_LOG% %CHANDLER_LOG%.txt`},
+		{"the program itself", `%CHANDLER_LOG% x`, `%CHANDLER_LOG% x`},
+		{"no line", "", ""},
+	} {
+		if got := replaceArgument(test.line, LogPlaceholder, path); got != test.want {
+			t.Errorf("%s: %s, want %s", test.name, got, test.want)
+		}
+	}
+}
+
+// FuzzReplaceArgument shows that a line whose placeholder is replaced is split into the same words but for that one.
+func FuzzReplaceArgument(f *testing.F) {
+	f.Add(`msiexec /i "a b.msi" /l*v %CHANDLER_LOG% P="x \"y\""`)
+	f.Add(`"p" "%CHANDLER_LOG%"`)
+	f.Fuzz(func(t *testing.T, line string) {
+		words, err := splitWindows(line)
+		if err != nil {
+			return
+		}
+		const path = `C:\a dir\b`
+		for i := range words {
+			if i > 0 && words[i] == LogPlaceholder {
+				words[i] = path
+			}
+		}
+		replaced := replaceArgument(strings.TrimLeft(line, windowsBlanks), LogPlaceholder, path)
+		if len(replaced) > maxLine {
+			return
+		}
+		got, err := splitWindows(replaced)
+		if diff := cmp.Diff(words, got); diff != "" || err != nil {
+			t.Errorf("%q became %q: %v; %s", line, replaced, err, diff)
+		}
+	})
 }
 
 func TestACommandIsValidated(t *testing.T) {

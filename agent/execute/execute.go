@@ -152,7 +152,7 @@ func (e *Executor) Start(ctx context.Context, req Request) (*Execution, error) {
 		return nil, fmt.Errorf("execute job %s: %w", req.Job, err)
 	}
 	x := &Execution{rights: e.rights, dir: req.Dir, memory: memory{
-		Executor: prepared.Executor, ElevatedTo: prepared.ElevatedTo, Note: prepared.Note, ReturnCodes: merged(req.ReturnCodes), Argv: spec.Argv, WorkDir: spec.Dir}}
+		Executor: prepared.Executor, ElevatedTo: prepared.ElevatedTo, Note: prepared.Note, ReturnCodes: merged(req.ReturnCodes), Argv: spec.Argv, WorkDir: spec.Dir, Log: logPath(temporary)}}
 	if spec.Kept, err = json.Marshal(x.memory); err != nil {
 		return nil, err
 	}
@@ -245,12 +245,13 @@ func (r Request) spec(prepared Prepared, temporary string) (supervise.Spec, erro
 		"CHANDLER_JOB=" + r.Job,
 		"CHANDLER_ATTEMPT=" + strconv.Itoa(r.Attempt),
 		"CHANDLER_PACKAGE=" + r.ContentDir,
+		"CHANDLER_LOG=" + logPath(temporary),
 	})
 	var err error
 	if spec.Dir, err = r.workDir(temporary); err != nil {
 		return spec, err
 	}
-	spec.Argv, spec.CommandLine, err = r.Command.resolve(r.ContentDir, spec.Env)
+	spec.Argv, spec.CommandLine, err = r.Command.resolve(r.ContentDir, logPath(temporary), spec.Env)
 	return spec, err
 }
 
@@ -281,6 +282,9 @@ func makeDirectories(dir string, owner *supervise.Credential) (temporary string,
 	}
 	return temporary, os.Chown(temporary, int(owner.UID), int(owner.GID))
 }
+
+// logPath is where the program may write a log of its own.
+func logPath(temporary string) string { return filepath.Join(temporary, "program.log") }
 
 // mergeEnv joins environments; of two entries with one name the later wins.
 func mergeEnv(lists ...[]string) []string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"chandler/agent/supervise"
 )
@@ -24,7 +25,16 @@ type memory struct {
 	// Argv and WorkDir are the program's, which an elevated run's supervisor is not given as they are.
 	Argv        []string        `json:"argv"`
 	WorkDir     string          `json:"work_dir"`
+	Log         string          `json:"log,omitempty"`
 	ReturnCodes map[int]Meaning `json:"return_codes"`
+}
+
+// written is the path of the program's log, if there is one.
+func (m memory) written() string {
+	if info, err := os.Lstat(m.Log); err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+		return ""
+	}
+	return m.Log
 }
 
 // Result is what came of a Request.
@@ -42,6 +52,9 @@ type Result struct {
 	Argv           []string // as resolved
 	WorkDir        string
 	OutputPath     string // standard output and error together, the middle left out above the limit; may be absent
+	// LogPath is the log that the program wrote where LogPlaceholder or CHANDLER_LOG said, "" if it wrote none. The program's
+	// user owns the directory: open it as package msilog does, which follows no link out of there.
+	LogPath string
 }
 
 // Wait returns the result once the execution has ended. An error that wraps supervise.ErrNotStarted says that the program
@@ -69,7 +82,7 @@ func (x *Execution) Wait(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	result.Outcome, result.TimedOut = outcome, outcome.TimedOut
+	result.Outcome, result.TimedOut, result.LogPath = outcome, outcome.TimedOut, x.memory.written()
 	result.Meaning = meaningOf(outcome, x.memory.ReturnCodes)
 	return result, nil
 }

@@ -16,8 +16,20 @@ import (
 	"chandler/events"
 )
 
-// Owner is who may read a staged copy, by the numbers of a Unix account.
-type Owner struct{ UID, GID int }
+// Owner is who may read a staged copy, by the numbers of a Unix account; one that is Writable the owner may
+// change and add to.
+type Owner struct {
+	UID, GID int
+	Writable bool
+}
+
+// mode is that of a file or directory whose own owner bits are given.
+func (o *Owner) mode(bits fs.FileMode) fs.FileMode {
+	if o.Writable {
+		return bits & 0o700
+	}
+	return bits & 0o500
+}
 
 // Stage makes a fresh copy of the files for one run in dest, which must not exist; its parent must. Every
 // byte is hashed as it is copied. The copy is for this process's account alone (directories 0700); with an
@@ -68,7 +80,7 @@ func (f *Fetcher) stage(ctx context.Context, files []events.File, dest string, o
 	}
 	// Innermost first: afterwards nothing can be added.
 	for i := len(directories) - 1; i >= 0; i-- {
-		if err := errors.Join(root.Chmod(directories[i], 0o500), root.Lchown(directories[i], owner.UID, owner.GID)); err != nil {
+		if err := errors.Join(root.Chmod(directories[i], owner.mode(0o700)), root.Lchown(directories[i], owner.UID, owner.GID)); err != nil {
 			return err
 		}
 	}
@@ -128,7 +140,7 @@ func (f *Fetcher) stageFile(ctx context.Context, root *os.Root, file events.File
 	}
 	mode := fs.FileMode(file.Mode) & 0o700
 	if owner != nil {
-		mode &= 0o500
+		mode = owner.mode(mode)
 		if err := dst.Chown(owner.UID, owner.GID); err != nil {
 			return err
 		}

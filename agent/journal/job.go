@@ -7,6 +7,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"chandler/agent/logon"
 	"chandler/events"
 	"chandler/events/order"
 )
@@ -28,9 +29,11 @@ type Job struct {
 	// Work is what an attempt that was started needs to be followed to its end without asking anybody.
 	Work *Work `json:"work,omitempty"`
 	// Boot is the boot id under which the program asked for a restart; Hard: nothing else may start before.
-	Boot   string    `json:"boot,omitempty"`
-	Hard   bool      `json:"hard,omitempty"`
-	Opened time.Time `json:"opened"`
+	Boot string `json:"boot,omitempty"`
+	Hard bool   `json:"hard,omitempty"`
+	// SawUser: somebody was logged on since the job was opened; a job that is assigned to a logoff waits for it.
+	SawUser bool      `json:"saw_user,omitempty"`
+	Opened  time.Time `json:"opened"`
 }
 
 // Work is the order and the program of a started attempt, as they were verified before the start.
@@ -40,6 +43,10 @@ type Work struct {
 	// Rules tell whether the program has done its work; with Gone, by finding the product no more.
 	Rules []events.Detect `json:"rules,omitempty"`
 	Gone  bool            `json:"gone,omitempty"`
+	// Session is that of the user that the program runs as; nil for administrative programs.
+	Session *logon.Session `json:"session,omitempty"`
+	Reader  string         `json:"reader,omitempty"` // who read the content
+	Slots   []string       `json:"slots,omitempty"`  // groups of programs that exclude each other
 }
 
 // Ended says whether nothing more will happen to the job by itself.
@@ -104,7 +111,7 @@ func remember(history *bbolt.Bucket, job Job) error {
 	if !job.Ran || s.State != events.Succeeded && s.State != events.Failed {
 		return nil
 	}
-	name := ProgramName{s.Package, s.Version, s.Program}
+	name := ProgramName{s.Package, s.Version, s.Program, s.User}
 	if err := history.Put(name.key(), []byte(s.State)); err != nil {
 		return err
 	}

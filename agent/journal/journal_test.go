@@ -14,7 +14,7 @@ import (
 	"chandler/events"
 )
 
-var hello = ProgramName{"hello", "1.0", "install"}
+var hello = ProgramName{Package: "hello", Version: "1.0", Program: "install"}
 
 var t0 = time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC)
 
@@ -175,7 +175,7 @@ func TestWhatUndoesAProgramMakesItNeverHaveRun(t *testing.T) {
 	installed := job("a", events.Succeeded, 3)
 	installed.Ran = true
 	must(t, j.Advance(installed))
-	if state, _ := j.LastRun(ProgramName{"hello", "1.1", "install"}); state != "" {
+	if state, _ := j.LastRun(ProgramName{Package: "hello", Version: "1.1", Program: "install"}); state != "" {
 		t.Fatalf("another version has history %q", state)
 	}
 	removed := job("b", events.Succeeded, 3)

@@ -1,5 +1,5 @@
-// Package report brings what an agent has to say to the broker: statuses from the journal's outbox, log
-// lines in chunks, facts and heartbeats.
+// Package report brings what an agent has to say to the broker: statuses and notices about accounts from the
+// journal, log lines in chunks, facts and heartbeats.
 //
 // Under failure: a status stays in the journal until the broker has said that it is stored, and a while
 // longer; it is published again after a restart, a reconnect, or when STATUS lost it. Log lines are kept
@@ -80,14 +80,14 @@ func (r *Reporter) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
-			if err := r.drain(last); err != nil {
+			if err := errors.Join(r.drain(last), r.tellNotices(last)); err != nil {
 				r.Log.InfoContext(last, "statuses are left for the next start", "error", err)
 			}
 			return nil
 		case <-r.wake:
 		case <-retry.C:
 		}
-		if err := r.drain(ctx); err != nil {
+		if err := errors.Join(r.drain(ctx), r.tellNotices(ctx)); err != nil {
 			r.Metrics.failures.Inc()
 			r.Log.DebugContext(ctx, "statuses not stored yet", "error", err)
 			retry.Reset(pause)
@@ -106,7 +106,7 @@ func (r *Reporter) drain(ctx context.Context) error {
 			return err
 		}
 		if !r.Bus.Conn().IsConnected() {
-			return errors.New("the broker is away")
+			return errAway
 		}
 		if err := r.publish(ctx, entries); err != nil {
 			return err

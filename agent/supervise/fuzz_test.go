@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"chandler/agent/supervise"
+	"chandler/agent/supervise/supervisetest"
 )
 
 // FuzzRecords reads run directories whose files hold anything: nothing panics, and nothing that cannot be
@@ -14,7 +15,7 @@ func FuzzRecords(f *testing.F) {
 	f.Add([]byte(`{"job":"j","attempt":1,"argv":["/bin/true"],"dir":"/"}`), []byte(`{}`), []byte(`{"started":true,"exit_code":0}`))
 	f.Add([]byte("{"), []byte("x"), []byte{0xff})
 	f.Fuzz(func(t *testing.T, spec, started, outcome []byte) {
-		dir := t.TempDir()
+		dir := supervisetest.TempDir(t)
 		for name, data := range map[string][]byte{"spec.json": spec, "started": started, "outcome.json": outcome} {
 			if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 				t.Fatal(err)

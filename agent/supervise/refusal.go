@@ -33,6 +33,9 @@ func refuse(spec Spec) (kind string, err error) {
 
 // errorKind sorts an error of starting a program whose file and directory were there a moment ago.
 func errorKind(err error) string {
+	if _, ok := errors.AsType[*logonError](err); ok {
+		return NoLogon
+	}
 	switch {
 	case notAProgram(err):
 		return NotExecutable
@@ -40,8 +43,14 @@ func errorKind(err error) string {
 		return BadDirectory
 	case errors.Is(err, fs.ErrNotExist): // a script's interpreter, a binary's loader
 		return NotFound
-	case errors.Is(err, fs.ErrPermission):
+	case denied(err):
 		return Denied
 	}
 	return Other
 }
+
+// logonError is about who a program was to run as, whatever the operating system calls it.
+type logonError struct{ err error }
+
+func (l *logonError) Error() string { return l.err.Error() }
+func (l *logonError) Unwrap() error { return l.err }

@@ -17,6 +17,8 @@ func notAProgram(err error) bool { return errors.Is(err, unix.ENOEXEC) }
 
 func badDirectory(err error) bool { return errors.Is(err, unix.ENOTDIR) }
 
+func denied(err error) bool { return errors.Is(err, fs.ErrPermission) }
+
 // exitStatus is the exit code, or -1 and the name of the signal.
 func exitStatus(state *os.ProcessState) (code int, signal string) {
 	if status := state.Sys().(syscall.WaitStatus); status.Signaled() {

@@ -52,7 +52,7 @@ func startIn(makeGroup func() string, command []string, dir string, spec Spec) (
 		if err := writeRecord(dir, specFile, plan{Spec: spec, Group: group}); err != nil {
 			return nil, err
 		}
-		return launch(group, func() *exec.Cmd {
+		return launch(group, spec.Logon, func() *exec.Cmd {
 			cmd := exec.Command(command[0], append(command[1:len(command):len(command)], dir)...)
 			// The program could read its parent's environment, so nothing of the agent's is in it.
 			cmd.Env = []string{}

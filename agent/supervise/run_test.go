@@ -384,14 +384,19 @@ func TestASpecIsValidated(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, spoil := range map[string]func(*supervise.Spec){
-		"no program":                        func(s *supervise.Spec) { s.Argv = nil },
-		"a program to be searched for":      func(s *supervise.Spec) { s.Argv = []string{"sh"} },
-		"a relative directory":              func(s *supervise.Spec) { s.Dir = "." },
-		"negative time":                     func(s *supervise.Spec) { s.MaxRunTime = -1 },
-		"output without bound":              func(s *supervise.Spec) { s.OutputLimit = 1 << 40 },
-		"an unknown word":                   func(s *supervise.Spec) { s.OnTimeout = "pray" },
-		"a NUL":                             func(s *supervise.Spec) { s.Argv = append(s.Argv, "a\x00b") },
-		"what JSON would change":            func(s *supervise.Spec) { s.Argv = append(s.Argv, "\xff") },
+		"no program":                   func(s *supervise.Spec) { s.Argv = nil },
+		"a program to be searched for": func(s *supervise.Spec) { s.Argv = []string{"sh"} },
+		"a relative directory":         func(s *supervise.Spec) { s.Dir = "." },
+		"negative time":                func(s *supervise.Spec) { s.MaxRunTime = -1 },
+		"output without bound":         func(s *supervise.Spec) { s.OutputLimit = 1 << 40 },
+		"an unknown word":              func(s *supervise.Spec) { s.OnTimeout = "pray" },
+		"a NUL":                        func(s *supervise.Spec) { s.Argv = append(s.Argv, "a\x00b") },
+		"what JSON would change":       func(s *supervise.Spec) { s.Argv = append(s.Argv, "\xff") },
+		"a logon of nobody":            func(s *supervise.Spec) { s.Logon = &supervise.Logon{Visible: true} },
+		"a logon of two":               func(s *supervise.Spec) { s.Logon = &supervise.Logon{Session: 1, Token: 1} },
+		"a logon and a credential": func(s *supervise.Spec) {
+			s.Logon, s.Credential = &supervise.Logon{Session: 1}, &supervise.Credential{UID: 1}
+		},
 		"an environment without names":      func(s *supervise.Spec) { s.Env = []string{"=x"} },
 		"arguments that no system can take": func(s *supervise.Spec) { s.Argv = append(s.Argv, strings.Repeat("x", 4<<20)) },
 	} {

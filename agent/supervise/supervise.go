@@ -23,7 +23,8 @@
 //
 // Only a time-out or Kill kills, and then the whole process tree: on Linux a cgroup v2 that setsid does not leave; where
 // none can be made the descendants of the supervisor, which adopts orphans (PR_SET_CHILD_SUBREAPER); on Windows a job
-// object; on macOS the process group and all descendants (there a process that left both its session and a dead parent
+// object, or, where Windows takes none (a user's session is not the supervisor's), the program and its descendants; on
+// macOS the process group and all descendants (in both, a process that left a dead parent, on macOS its session too,
 // escapes). A daemon that a program leaves behind lives on: while it still holds the program's output, the supervisor
 // stays to drain it, so that the daemon neither blocks nor dies of a broken pipe; the run has ended nevertheless.
 //
@@ -55,6 +56,7 @@ const (
 	NotExecutable = "not_executable" // a directory, without execute permission, or not a program
 	BadDirectory  = "bad_directory"  // the working directory is missing or is not one
 	Denied        = "denied"         // the operating system refused
+	NoLogon       = "no_logon"       // the Windows session has no user any more, or the token is none
 	Other         = "other"
 )
 
@@ -90,14 +92,16 @@ type Credential struct {
 	Groups []uint32 `json:"groups"` // complete: an empty list leaves no supplementary group
 }
 
-// Logon is the Windows identity that a program runs as; nil in a Spec means the supervisor's own.
+// Logon is the Windows identity that a program runs as; nil in a Spec means the supervisor's own. It has a Session or a
+// Token. The agent must be LocalSystem.
 type Logon struct {
 	// Session is that of a logged-on user: the program runs with its user's token, on its desktop, and is seen there
-	// if it is Visible.
+	// if it is Visible. When the user logs off Windows ends the program, with an exit code as any other.
 	Session uint32 `json:"session,omitempty"`
 	Visible bool   `json:"visible,omitempty"`
-	// Token is a handle of a token in the process that calls Start, instead of Session. The supervisor inherits it; it
-	// means nothing in any other process.
+	// Token is a handle of a primary token in the process that calls Start. The supervisor inherits it and uses it once;
+	// it means nothing in any other process. The caller closes its own when Start has returned, and starts one run with
+	// it at a time. A Visible program is shown on the desktop of the token's session, another has a desktop of its own.
 	Token uint64 `json:"token,omitempty"`
 }
 
@@ -149,6 +153,9 @@ func (s Spec) Validate() error {
 	}
 	if !slices.Contains([]string{"", KillOnTimeout, StopMonitoring}, s.OnTimeout) {
 		return fmt.Errorf("spec: on-timeout %q is neither %s nor %s", s.OnTimeout, KillOnTimeout, StopMonitoring)
+	}
+	if l := s.Logon; l != nil && (s.Credential != nil || (l.Session == 0) == (l.Token == 0)) { // session 0 is the services'
+		return errors.New("spec: a logon has either a session or a token, and no credential beside it")
 	}
 	size := 0
 	for _, text := range slices.Concat(s.Argv, s.Env, []string{s.Dir, s.CommandLine}) {

@@ -61,6 +61,9 @@ func (t *tree) start(cmd *exec.Cmd, spec Spec) error {
 	if spec.CommandLine != "" {
 		return errors.New("a command line is for Windows only")
 	}
+	if spec.Logon != nil {
+		return errors.New("a logon is for Windows only")
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if c := spec.Credential; c != nil {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups}
@@ -108,7 +111,7 @@ func killRecorded(group string, program process) error {
 }
 
 // launch starts the supervisor in a session of its own, and in the group if there is one.
-func launch(group string, command func() *exec.Cmd) (*exec.Cmd, error) {
+func launch(group string, _ *Logon, command func() *exec.Cmd) (*exec.Cmd, error) {
 	cmd := command()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	leave, err := enterGroup(cmd.SysProcAttr, group)

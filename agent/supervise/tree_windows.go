@@ -3,6 +3,8 @@ package supervise
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/exec"
 	"strconv"
 	"syscall"
@@ -11,11 +13,17 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// exit code of what the job object kills
-const killedCode = 1
+const (
+	killedCode = 1   // exit code of what is killed
+	killRounds = 100 // of looking for descendants
+)
 
 // tree is a job object without limits: it is only there to be terminated, and its processes outlive its handle.
-type tree struct{ job windows.Handle }
+type tree struct {
+	job     windows.Handle
+	machine machine
+	program uint32 // process id of a program that the job did not take; 0: it did
+}
 
 func makeGroup() string  { return "" }
 func removeGroup(string) {}
@@ -26,7 +34,7 @@ func newTree(string) (*tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create job object: %w", err)
 	}
-	return &tree{job: job}, nil
+	return &tree{job: job, machine: windowsItself{}}, nil
 }
 
 func (t *tree) groupName() string { return "" }
@@ -36,51 +44,72 @@ func (t *tree) start(cmd *exec.Cmd, spec Spec) error {
 	if spec.Credential != nil {
 		return errors.New("a unix credential on Windows")
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		CmdLine:       spec.CommandLine,
-		CreationFlags: windows.CREATE_SUSPENDED | windows.CREATE_NO_WINDOW | windows.CREATE_NEW_PROCESS_GROUP,
+	token, err := t.token(spec.Logon)
+	if err != nil {
+		return &logonError{err}
 	}
-	if err := cmd.Start(); err != nil {
-		return err
+	if token != 0 {
+		defer token.Close()
 	}
-	var failed error
-	err := cmd.Process.WithHandle(func(handle uintptr) {
-		failed = windows.AssignProcessToJobObject(t.job, windows.Handle(handle))
-	})
-	if err = errors.Join(err, failed); err == nil {
-		err = resume(uint32(cmd.Process.Pid))
+	created, err := t.machine.Create(creationOf(cmd, spec, token))
+	if err != nil {
+		return &fs.PathError{Op: "start", Path: cmd.Path, Err: err}
 	}
-	if err != nil { // it has not run an instruction yet
-		cmd.Process.Kill()
-		cmd.Wait()
-		return fmt.Errorf("put program in its job object: %w", err)
+	defer windows.CloseHandle(created.Process)
+	defer windows.CloseHandle(created.Thread)
+	if err := t.admit(cmd, spec.Logon, created); err != nil { // it has not run an instruction yet
+		return errors.Join(fmt.Errorf("put program in its job object: %w", err), windows.TerminateProcess(created.Process, killedCode))
 	}
 	return nil
 }
 
-func resume(pid uint32) error {
-	snapshot, err := windows.CreateToolhelp32Snapshot(windows.TH32CS_SNAPTHREAD, 0)
+// token is that of the program; 0: this process's own.
+func (t *tree) token(logon *Logon) (windows.Token, error) {
+	switch {
+	case logon == nil:
+		return 0, nil
+	case logon.Token == 0:
+		token, err := t.machine.UserToken(logon.Session)
+		if err != nil {
+			return 0, fmt.Errorf("user of session %d: %w", logon.Session, err)
+		}
+		return token, nil
+	}
+	token := windows.Token(logon.Token)
+	if err := windows.SetHandleInformation(windows.Handle(token), windows.HANDLE_FLAG_INHERIT, 0); err != nil {
+		return 0, fmt.Errorf("inherited token: %w", err)
+	}
+	var kind, size uint32
+	err := windows.GetTokenInformation(token, windows.TokenType, (*byte)(unsafe.Pointer(&kind)), uint32(unsafe.Sizeof(kind)), &size)
+	if err != nil || kind != windows.TokenPrimary {
+		return 0, errors.Join(errors.New("what was inherited is not a primary token"), err)
+	}
+	return token, nil
+}
+
+// admit assigns the new process to the job and lets it run. A job takes only processes of the session that it was made
+// in, so that of a user may have to be killed by descent.
+func (t *tree) admit(cmd *exec.Cmd, logon *Logon, created windows.ProcessInformation) error {
+	err := t.machine.Assign(t.job, created.Process)
+	if logon != nil && errors.Is(err, windows.ERROR_ACCESS_DENIED) {
+		t.program, err = created.ProcessId, nil
+	}
 	if err != nil {
 		return err
 	}
-	defer windows.CloseHandle(snapshot)
-	thread := windows.ThreadEntry32{Size: uint32(unsafe.Sizeof(windows.ThreadEntry32{}))}
-	for err = windows.Thread32First(snapshot, &thread); err == nil; err = windows.Thread32Next(snapshot, &thread) {
-		if thread.OwnerProcessID != pid {
-			continue
-		}
-		handle, err := windows.OpenThread(windows.THREAD_SUSPEND_RESUME, false, thread.ThreadID)
-		if err != nil {
-			return err
-		}
-		_, err = windows.ResumeThread(handle)
-		windows.CloseHandle(handle)
-		return err // a suspended process has this one thread
+	if cmd.Process, err = os.FindProcess(int(created.ProcessId)); err != nil { // the id is not another's while we have a handle
+		return err
 	}
-	return fmt.Errorf("find thread of process %d: %w", pid, err)
+	_, err = windows.ResumeThread(created.Thread)
+	return err
 }
 
-func (t *tree) kill() error { return windows.TerminateJobObject(t.job, killedCode) }
+func (t *tree) kill() error {
+	if t.program != 0 {
+		return killFamily(t.program)
+	}
+	return windows.TerminateJobObject(t.job, killedCode)
+}
 
 // killRecorded terminates the program and its descendants, after a check that the process id was not given to another.
 // The job object cannot be found again without the supervisor.
@@ -88,18 +117,34 @@ func killRecorded(_ string, program process) error {
 	if identity, err := processStart(program.PID); err != nil || identity != program.Start {
 		return nil
 	}
-	below, err := descendants(uint32(program.PID))
-	if err != nil {
-		return err
+	return killFamily(uint32(program.PID))
+}
+
+// killFamily terminates a process and its descendants. It looks again until it meets nobody new, because a process may
+// start another between being listed and being terminated.
+func killFamily(program uint32) error {
+	met := map[uint32]bool{}
+	for range killRounds {
+		below, err := descendants(program)
+		if err != nil {
+			return err
+		}
+		fresh := false
+		for _, pid := range append(below, program) {
+			if !met[pid] {
+				met[pid], fresh = true, true
+				err = errors.Join(err, terminate(pid))
+			}
+		}
+		if !fresh || err != nil {
+			return err
+		}
 	}
-	for _, pid := range append(below, uint32(program.PID)) {
-		err = errors.Join(err, terminate(pid))
-	}
-	return err
+	return fmt.Errorf("process %d starts others faster than they are killed", program)
 }
 
 func terminate(pid uint32) error {
-	handle, err := windows.OpenProcess(windows.PROCESS_TERMINATE, false, pid)
+	handle, err := windows.OpenProcess(windows.PROCESS_TERMINATE|windows.SYNCHRONIZE, false, pid)
 	if errors.Is(err, windows.ERROR_INVALID_PARAMETER) {
 		return nil // it has ended
 	}
@@ -107,7 +152,11 @@ func terminate(pid uint32) error {
 		return fmt.Errorf("open process %d: %w", pid, err)
 	}
 	defer windows.CloseHandle(handle)
-	return windows.TerminateProcess(handle, killedCode)
+	err = windows.TerminateProcess(handle, killedCode)
+	if event, _ := windows.WaitForSingleObject(handle, 0); event == windows.WAIT_OBJECT_0 {
+		return nil // what has ended already cannot be terminated
+	}
+	return err
 }
 
 // descendants lists the processes below root, leaving out a "child" that is older than its parent: Windows keeps the id
@@ -162,15 +211,25 @@ func created(pid uint32) (int64, error) {
 	return creation.Nanoseconds(), nil
 }
 
-// launch starts the supervisor without a console and, where the agent's own job object allows it, outside that job.
-func launch(_ string, command func() *exec.Cmd) (*exec.Cmd, error) {
+// launch starts the supervisor without a console and, where the agent's own job object allows it, outside that job. It
+// inherits the token of the logon.
+func launch(_ string, logon *Logon, command func() *exec.Cmd) (*exec.Cmd, error) {
 	const flags = windows.DETACHED_PROCESS | windows.CREATE_NEW_PROCESS_GROUP
+	var inherited []syscall.Handle
+	if logon != nil && logon.Token != 0 {
+		token := windows.Handle(logon.Token)
+		if err := windows.SetHandleInformation(token, windows.HANDLE_FLAG_INHERIT, windows.HANDLE_FLAG_INHERIT); err != nil {
+			return nil, fmt.Errorf("let the token be inherited: %w", err)
+		}
+		defer windows.SetHandleInformation(token, windows.HANDLE_FLAG_INHERIT, 0)
+		inherited = []syscall.Handle{syscall.Handle(token)}
+	}
 	cmd := command()
-	cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: flags | windows.CREATE_BREAKAWAY_FROM_JOB}
+	cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: flags | windows.CREATE_BREAKAWAY_FROM_JOB, AdditionalInheritedHandles: inherited}
 	err := cmd.Start()
 	if errors.Is(err, windows.ERROR_ACCESS_DENIED) {
 		cmd = command()
-		cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: flags}
+		cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: flags, AdditionalInheritedHandles: inherited}
 		err = cmd.Start()
 	}
 	return cmd, err

@@ -14,6 +14,8 @@ type reads struct {
 	// follows are streams that it reads by readers of the moment, whose names the client makes up: it may
 	// then use any reader of that stream.
 	follows []string
+	// looks are streams whose stored messages it gets one by one or in batches, without readers.
+	looks   []string
 	hears   []events.Declaration     // events that are not stored
 	asks    []events.CallDeclaration // of other services
 	writes  []string                 // what it stores that is no event
@@ -39,7 +41,10 @@ func readers() map[string]reads {
 			writes:  []string{events.FoldSubject("*"), events.HistorySubject("*")},
 			empties: []string{events.StreamFold}, // up to its newest snapshot
 		},
-		"credentials": {},
+		"credentials": {
+			// Whether a job was offered and has not ended, before it lends an account for it.
+			looks: []string{events.StreamJobs, events.StreamStatus, events.StreamEvents},
+		},
 	}
 }
 
@@ -75,6 +80,9 @@ func grantService(g *grant, name string) {
 	}
 	for _, stream := range needs.follows {
 		grantFollow(g, stream)
+		grantGet(g, stream)
+	}
+	for _, stream := range needs.looks {
 		grantGet(g, stream)
 	}
 	for _, b := range events.Buckets() {

@@ -69,6 +69,11 @@ func TestEachServiceMayDoWhatItsTableSays(t *testing.T) {
 					t.Errorf("follow %s: %v", stream, err)
 				}
 			}
+			for _, stream := range needs.Looks() {
+				if err := service.Browse(t.Context(), bus.BrowseOptions{Stream: stream}, func(jetstream.Msg) error { return nil }); err != nil {
+					t.Errorf("look %s up: %v", stream, err)
+				}
+			}
 			for _, bucket := range events.Buckets() {
 				if bucket.Owner == name {
 					keeps(t, service, bucket)

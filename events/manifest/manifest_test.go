@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"chandler/events"
 )
@@ -110,6 +111,17 @@ func TestEachMistakeIsSaidWhereItIs(t *testing.T) {
 		{"another run", install(func(p *events.Program) { p.Run = "root" }), "$.programs.'install'.run", "run: root"},
 		{"a user's program without a user", install(func(p *events.Program) { p.Run, p.Logon = events.RunUser, "none" }), "$.programs.'install'.logon", "logged on"},
 		{"an account for a user's program", install(func(p *events.Program) { p.Run, p.InstallationAccount = events.RunUser, "corp" }), "$.programs.'install'.installation-account", "administrative only"},
+		{"an account for a program that needs its user", install(func(p *events.Program) { p.Logon, p.InstallationAccount = "user", "corp" }), "$.programs.'install'.installation-account", "logon: none"},
+		{"an account for a program that is shown", install(func(p *events.Program) { p.Interactive, p.InstallationAccount = true, "corp" }), "$.programs.'install'.installation-account", "interactive"},
+		{"an account that is no name", install(func(p *events.Program) { p.InstallationAccount = `EXAMPLE\corp` }), "$.programs.'install'.installation-account", "installation-account"},
+		{"every user, whoever is logged on", install(func(p *events.Program) { p.EveryUser = true }), "$.programs.'install'.every-user", "logon: user"},
+		{"every user of an administrator's program that does not say when", install(func(p *events.Program) { p.EveryUser, p.Logon = true, "" }), "$.programs.'install'.every-user", "logon: user"},
+		{"every user when none is there", install(func(p *events.Program) { p.EveryUser, p.Logon = true, "none" }), "$.programs.'install'.every-user", "logon: user"},
+		{"every user of a user's program with logon any", install(func(p *events.Program) { p.Run, p.EveryUser = events.RunUser, true }), "$.programs.'install'.every-user", "logon: user"},
+		{"shown when nobody is there", install(func(p *events.Program) { p.Interactive, p.Logon = true, "none" }), "$.programs.'install'.interactive", "logon: none"},
+		{"an unknown msi-scope", install(func(p *events.Program) { p.MSIScope = "user" }), "$.programs.'install'.msi-scope", "machine, as-authored"},
+		{"a product without braces", install(func(p *events.Program) { p.Product = "12345678-1234-1234-1234-123456789012" }), "$.programs.'install'", "GUID in braces"},
+		{"a product with more", install(func(p *events.Program) { p.Product = "{12345678-1234-1234-1234-123456789012} /qb" }), "$.programs.'install'", "GUID in braces"},
 		{"an unknown logon", install(func(p *events.Program) { p.Logon = "sometimes" }), "$.programs.'install'.logon", "user, none, any"},
 		{"an unknown on-timeout", install(func(p *events.Program) { p.OnTimeout = "wait" }), "$.programs.'install'.on-timeout", "kill, stop-monitoring"},
 		{"an unknown shell", install(func(p *events.Program) { p.Shell = "fish" }), "$.programs.'install'.shell", "sh, cmd, powershell"},
@@ -169,6 +181,31 @@ func TestEachMistakeIsSaidWhereItIs(t *testing.T) {
 			t.Errorf("found %+v, not %s at %s", problems, c.text, c.where)
 		})
 	}
+}
+
+// Whatever is combined, what was let through can be meant.
+func TestContextsThatAreLetThroughMakeSense(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := events.Program{
+			Command:             events.Command{Argv: []string{"setup"}},
+			Run:                 rapid.SampledFrom([]events.RunMode{events.RunUser, events.RunAdministrative}).Draw(t, "run"),
+			Logon:               rapid.SampledFrom(logons).Draw(t, "logon"),
+			EveryUser:           rapid.Bool().Draw(t, "every user"),
+			Interactive:         rapid.Bool().Draw(t, "interactive"),
+			InstallationAccount: rapid.SampledFrom([]string{"", "corp"}).Draw(t, "account"),
+		}
+		m := valid()
+		m.Programs = map[string]events.Program{"install": p}
+		problems := Check(m)
+		user, account := p.Run == events.RunUser, p.InstallationAccount != ""
+		senseless := user && p.Logon == events.LogonNone ||
+			account && (user || p.LogonNeeded() == events.LogonUser || p.Interactive) ||
+			p.EveryUser && (p.LogonNeeded() != events.LogonUser || p.Logon == events.LogonAny) ||
+			p.Interactive && p.LogonNeeded() == events.LogonNone
+		if senseless != (len(problems) > 0) {
+			t.Fatalf("%+v: %+v", p, problems)
+		}
+	})
 }
 
 func FuzzDecode(f *testing.F) {

@@ -13,12 +13,16 @@ import (
 
 // Words that a program's fields may hold; the empty one is the default.
 var (
-	logons      = []string{"", "user", "none", "any"}
+	logons      = []string{"", events.LogonUser, events.LogonNone, events.LogonAny}
 	timeouts    = []string{"", "kill", "stop-monitoring"}
 	shells      = []string{"", "sh", "cmd", "powershell"}
-	afters      = []string{"", "none", "restart", "program-restarts", "logoff"}
+	afters      = []string{"", events.AfterNone, events.AfterRestart, events.AfterProgramRestarts, events.AfterLogoff}
+	msiScopes   = []string{"", events.MSIScopeMachine, events.MSIScopeAsAuthored}
 	returnWords = []string{"success", "failure", "soft-reboot", "hard-reboot", "retry"}
 )
+
+// productCode names one product of Windows Installer.
+var productCode = regexp.MustCompile(`^\{[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\}$`)
 
 // versionCondition is what agents can compare.
 var versionCondition = regexp.MustCompile(`^(=|>=|>|<=|<)?\s*[0-9A-Za-z.+~^:_-]{1,100}$`)
@@ -29,10 +33,16 @@ const maxRunTime = 7 * 24 * time.Hour
 func (c *checker) program(where, name string, p events.Program, m events.Manifest) {
 	c.command(where, name, p)
 	c.run(where, name, p)
+	c.account(where, name, p)
+	c.session(where, name, p)
 	c.word(where, name, "logon", p.Logon, logons)
 	c.word(where, name, "on-timeout", p.OnTimeout, timeouts)
 	c.word(where, name, "shell", p.Shell, shells)
 	c.word(where, name, "after", p.After, afters)
+	c.word(where, name, "msi-scope", p.MSIScope, msiScopes)
+	if p.Product != "" && !productCode.MatchString(p.Product) {
+		c.add(where, "program %s: product %.80q is no product code: it is a GUID in braces", name, p.Product)
+	}
 	if p.WorkingDirectory != "" {
 		if err := ValidPath(p.WorkingDirectory); err != nil {
 			c.add(where+".working-directory", "program %s: working-directory: %s", name, strings.Replace(err.Error(), "file path", "path", 1))
@@ -77,29 +87,6 @@ func (c *checker) command(where, name string, p events.Program) {
 		c.add(where+".shell", "program %s: a command for a shell is one line, not a list", name)
 	}
 	c.text(where+".command", "program "+name+": command", strings.Join(argv, " ")+p.Command.Line)
-}
-
-func (c *checker) run(where, name string, p events.Program) {
-	const choose = `"run: user" (with the rights of whoever is logged on) or "run: administrative"`
-	switch p.Run {
-	case events.RunUser:
-		if p.Logon == "none" {
-			c.add(where+".logon", "program %s: run: user needs somebody logged on, logon: none forbids it", name)
-		}
-		if p.InstallationAccount != "" {
-			c.add(where+".installation-account", "program %s: installation-account is for run: administrative only", name)
-		}
-	case events.RunAdministrative:
-	case "":
-		c.add(where, "program %s does not say as whom it runs: write %s", name, choose)
-	default:
-		c.add(where+".run", "program %s: run: %s: write %s", name, p.Run, choose)
-	}
-	if p.InstallationAccount != "" {
-		if err := events.ValidToken(p.InstallationAccount); err != nil {
-			c.add(where+".installation-account", "program %s: installation-account: %s", name, err)
-		}
-	}
 }
 
 func (c *checker) word(where, name, key, value string, known []string) {

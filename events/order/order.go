@@ -45,7 +45,8 @@ type Order struct {
 	Manifest   string         `json:"manifest"` // digest: binds every file and the program's command
 	Program    string         `json:"program"`
 	Run        events.RunMode `json:"run"` // as in the manifest; both must agree
-	// InstallationAccount names the software installation account of legacy clients, as in the manifest.
+	// InstallationAccount names the software installation account of legacy clients, as in the manifest; both
+	// must agree.
 	InstallationAccount string `json:"installation_account,omitempty"`
 	Collection          string `json:"collection"`
 	Expression          string `json:"expression,omitempty"`
@@ -60,13 +61,27 @@ type Order struct {
 	NotAfter      time.Time    `json:"not_after"`
 }
 
-// Assignment is one time at which the program is to run. Exactly one of its fields is set.
+// Assignment is when the program is to run. Exactly one of its fields is set.
 type Assignment struct {
 	ASAP bool `json:"asap,omitempty"`
-	// Logon and Logoff: when next a user logs on, or the last one logs off.
+	// Logon and Logoff: when next a user logs on, or the last one logs off. The latter is for programs with
+	// logon: none (domain-facts §1.3).
 	Logon  bool       `json:"logon,omitempty"`
 	Logoff bool       `json:"logoff,omitempty"`
 	At     *time.Time `json:"at,omitempty"` // a deadline: content is fetched before it
+}
+
+// String says it in words, a time in RFC 3339.
+func (a Assignment) String() string {
+	switch {
+	case a.Logon:
+		return "when a user logs on"
+	case a.Logoff:
+		return "when the last user has logged off"
+	case a.At != nil:
+		return "at " + a.At.Format(time.RFC3339)
+	}
+	return "as soon as possible"
 }
 
 func (a Assignment) kinds() (n int) {
@@ -157,6 +172,20 @@ func (o Order) validateTimes() error {
 		return errors.New("expires lies before available")
 	case o.Expires != nil && o.Deadline() != nil && !o.Expires.After(*o.Deadline()):
 		return errors.New("expires lies before the deadline")
+	}
+	return nil
+}
+
+// Agrees holds the order against its program as the manifest has it, for whoever has both. Every error is a [sign.Refusal]:
+// ManifestMismatch where order and manifest differ, ContextUnsupported where the program cannot run when the order says.
+func (o Order) Agrees(p events.Program) error {
+	switch {
+	case p.Run != o.Run:
+		return refuse(events.ManifestMismatch, "the order says run: %s, the manifest run: %s", o.Run, p.Run)
+	case p.InstallationAccount != o.InstallationAccount:
+		return refuse(events.ManifestMismatch, "the order names installation account %q, the manifest %q", o.InstallationAccount, p.InstallationAccount)
+	case p.LogonNeeded() != events.LogonNone && slices.ContainsFunc(o.Assignments, func(a Assignment) bool { return a.Logoff }):
+		return refuse(events.ContextUnsupported, "program %s is to start when the last user has logged off: that is for programs with logon: none, this one has logon: %s", o.Program, p.LogonNeeded())
 	}
 	return nil
 }

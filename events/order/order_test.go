@@ -149,17 +149,23 @@ func TestTheTargetListsAreBound(t *testing.T) {
 func TestContradictoryOrdersAreNotSigned(t *testing.T) {
 	at := func(h int) *time.Time { return new(issued.Add(time.Duration(h) * time.Hour)) }
 	for name, edit := range map[string]func(*Order){
-		"expiry before availability":      func(o *Order) { o.Available, o.Expires = at(5), at(4) },
-		"expiry before the deadline":      func(o *Order) { o.Assignments = []Assignment{{At: at(5)}}; o.Expires = at(4) },
-		"an assignment of both kinds":     func(o *Order) { o.Assignments = []Assignment{{ASAP: true, At: at(1)}} },
-		"no assignment":                   func(o *Order) { o.Assignments = nil },
-		"a target that reaches nobody":    func(o *Order) { o.Expression = "" },
-		"an expression that is no CEL":    func(o *Order) { o.Expression = "agent." },
-		"no run mode":                     func(o *Order) { o.Run = "" },
-		"a deployment named with a dot":   func(o *Order) { o.Deployment = "a.b" },
-		"a revision of zero":              func(o *Order) { o.Revision = 0 },
-		"an expression that is too large": func(o *Order) { o.Expression = "agent.os == \"" + strings.Repeat("x", MaxSize) + "\"" },
-		"a validity that ends at once":    func(o *Order) { o.NotAfter = o.Issued },
+		"expiry before availability":       func(o *Order) { o.Available, o.Expires = at(5), at(4) },
+		"expiry before the deadline":       func(o *Order) { o.Assignments = []Assignment{{At: at(5)}}; o.Expires = at(4) },
+		"an assignment of both kinds":      func(o *Order) { o.Assignments = []Assignment{{ASAP: true, At: at(1)}} },
+		"as soon as possible and at logon": func(o *Order) { o.Assignments = []Assignment{{ASAP: true, Logon: true}} },
+		"at logon and at logoff":           func(o *Order) { o.Assignments = []Assignment{{Logon: true, Logoff: true}} },
+		"at logoff and at a time":          func(o *Order) { o.Assignments = []Assignment{{Logoff: true, At: at(1)}} },
+		"an assignment of no kind":         func(o *Order) { o.Assignments = []Assignment{{}} },
+		"two assignments":                  func(o *Order) { o.Assignments = []Assignment{{ASAP: true}, {Logon: true}} },
+		"an account that is no name":       func(o *Order) { o.InstallationAccount = "corp.*" },
+		"no assignment":                    func(o *Order) { o.Assignments = nil },
+		"a target that reaches nobody":     func(o *Order) { o.Expression = "" },
+		"an expression that is no CEL":     func(o *Order) { o.Expression = "agent." },
+		"no run mode":                      func(o *Order) { o.Run = "" },
+		"a deployment named with a dot":    func(o *Order) { o.Deployment = "a.b" },
+		"a revision of zero":               func(o *Order) { o.Revision = 0 },
+		"an expression that is too large":  func(o *Order) { o.Expression = "agent.os == \"" + strings.Repeat("x", MaxSize) + "\"" },
+		"a validity that ends at once":     func(o *Order) { o.NotAfter = o.Issued },
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := sample()
@@ -170,6 +176,63 @@ func TestContradictoryOrdersAreNotSigned(t *testing.T) {
 		})
 	}
 }
+
+func TestOrdersForLogonAndLogoffAreReadBackWithTheirAccount(t *testing.T) {
+	k := key(t, 1)
+	bundle := trust.Bundle{Fleet: "testfleet", Threshold: 1, Keys: []sign.PublicKey{k.Public().Named("a")}}
+	for _, a := range []Assignment{{ASAP: true}, {Logon: true}, {Logoff: true}, {At: new(issued.Add(time.Hour))}} {
+		t.Run(a.String(), func(t *testing.T) {
+			want := sample()
+			want.Format, want.Assignments, want.InstallationAccount = Format, []Assignment{a}, "corp-installer"
+			got, _, err := Verify(signed(t, want, k), bundle, issued)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+			if timed := got.Deadline() != nil; timed != (a.At != nil) || (got.Assignments[0].Occurrence() != 0) != timed {
+				t.Errorf("deadline %v, occurrence %d", got.Deadline(), got.Assignments[0].Occurrence())
+			}
+		})
+	}
+}
+
+func TestAnOrderAgreesWithItsProgram(t *testing.T) {
+	administrative := events.Program{Run: events.RunAdministrative}
+	change := func(f func(*events.Program)) events.Program { p := administrative; f(&p); return p }
+	for name, c := range map[string]struct {
+		edit    func(*Order)
+		program events.Program
+		want    events.Reason
+	}{
+		"the same run mode":               {func(*Order) {}, administrative, ""},
+		"another run mode":                {func(o *Order) { o.Run = events.RunUser }, administrative, events.ManifestMismatch},
+		"the same account":                {func(o *Order) { o.InstallationAccount = "corp" }, change(func(p *events.Program) { p.InstallationAccount = "corp" }), ""},
+		"another account":                 {func(o *Order) { o.InstallationAccount = "corp" }, change(func(p *events.Program) { p.InstallationAccount = "corp2" }), events.ManifestMismatch},
+		"an account the manifest lacks":   {func(o *Order) { o.InstallationAccount = "corp" }, administrative, events.ManifestMismatch},
+		"an account the order lacks":      {func(*Order) {}, change(func(p *events.Program) { p.InstallationAccount = "corp" }), events.ManifestMismatch},
+		"logoff, logon none":              {logoff, change(func(p *events.Program) { p.Logon = events.LogonNone }), ""},
+		"logoff, logon any":               {logoff, change(func(p *events.Program) { p.Logon = events.LogonAny }), events.ContextUnsupported},
+		"logoff, logon user":              {logoff, change(func(p *events.Program) { p.Logon = events.LogonUser }), events.ContextUnsupported},
+		"logoff, no word of logon":        {logoff, administrative, events.ContextUnsupported},
+		"logoff, a user's program":        {func(o *Order) { logoff(o); o.Run = events.RunUser }, events.Program{Run: events.RunUser}, events.ContextUnsupported},
+		"logon, logon user":               {func(o *Order) { o.Assignments = []Assignment{{Logon: true}} }, change(func(p *events.Program) { p.Logon = events.LogonUser }), ""},
+		"as soon as possible, logon none": {func(*Order) {}, change(func(p *events.Program) { p.Logon = events.LogonNone }), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := sample()
+			c.edit(&o)
+			err := o.Agrees(c.program)
+			var refused *sign.Refusal
+			if errors.As(err, &refused) != (c.want != "") || refused != nil && refused.Reason != c.want || err != nil && refused == nil {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func logoff(o *Order) { o.Assignments = []Assignment{{Logoff: true}} }
 
 func TestSignedTellsWhoSignedADraftSoFar(t *testing.T) {
 	a, b, stranger := key(t, 1), key(t, 2), key(t, 3)

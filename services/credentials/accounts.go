@@ -5,21 +5,23 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"chandler/events"
 	"chandler/events/bus"
+	"chandler/events/lease"
 )
 
 // Limits of one account.
 const (
-	maxSecret    = 64 << 10
+	maxSecret    = lease.MaxSecret
 	maxUser      = 256
 	maxResources = 64
 	maxResource  = 1 << 10
@@ -52,6 +54,9 @@ func (s *Service) accountSet(ctx context.Context, caller string, req events.Acco
 	if err := checkAccount(req); err != nil {
 		return events.AccountNotice{}, bus.BadRequest(err)
 	}
+	if err := s.alone(ctx, req); err != nil {
+		return events.AccountNotice{}, err
+	}
 	var before *events.AccountNotice
 	r, err := change(ctx, s.accounts, req.Account, func(old accountRecord, found bool) (accountRecord, error) {
 		if found && !old.Removed && old.Kind != req.Kind {
@@ -80,7 +85,7 @@ func (s *Service) accountSet(ctx context.Context, caller string, req events.Acco
 }
 
 func (s *Service) accountList(ctx context.Context, _ string, _ events.Nothing) (events.AccountViews, error) {
-	all, err := s.accountRecords(ctx)
+	all, err := s.known.all(ctx)
 	if err != nil {
 		return events.AccountViews{}, err
 	}
@@ -117,47 +122,75 @@ func (s *Service) accountRemove(ctx context.Context, caller string, req events.N
 	return events.Nothing{}, nil
 }
 
-// accountRecords reads every account, also removed ones, by name.
-func (s *Service) accountRecords(ctx context.Context) ([]accountRecord, error) {
-	kv, err := s.accounts.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	watch, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
-	if err != nil {
-		return nil, fmt.Errorf("list accounts: %w", err)
-	}
-	defer func() { _ = watch.Stop() }() // what it leaves behind ends by itself
-	all, err := readAll(ctx, watch.Updates())
-	if err != nil {
-		return nil, fmt.Errorf("list accounts: %w", err)
-	}
-	return all, nil
+// accountStore is this replica's copy of the accounts, their secrets sealed.
+type accountStore struct {
+	*bucketReader
+	mu      sync.Mutex
+	records map[string]accountRecord // by name, also removed ones
 }
 
-// readAll reads the accounts up to the nil that ends the present ones. A listing that is cut before is an
-// error: a short one would look whole.
-func readAll(ctx context.Context, updates <-chan jetstream.KeyValueEntry) ([]accountRecord, error) {
-	var all []accountRecord
-	for {
-		select {
-		case entry, ok := <-updates:
-			switch {
-			case !ok:
-				return nil, errors.Join(errors.New("the broker's answer was cut"), context.Cause(ctx))
-			case entry == nil:
-				slices.SortFunc(all, func(a, b accountRecord) int { return strings.Compare(a.Account, b.Account) })
-				return all, nil
-			}
-			var r accountRecord
-			if err := json.Unmarshal(entry.Value(), &r); err != nil {
-				return nil, fmt.Errorf("read account %s: %w", entry.Key(), err)
-			}
-			all = append(all, r)
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+func newAccountStore(b *bucket, log *slog.Logger) *accountStore {
+	a := &accountStore{records: map[string]accountRecord{}}
+	a.bucketReader = newBucketReader(b, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		clear(a.records)
+	}, func(name string, value []byte) {
+		if err := a.learn(name, value); err != nil {
+			log.Error("an account cannot be read and is left out", "account", name, "error", err)
+		}
+	})
+	return a
+}
+
+func (a *accountStore) learn(name string, value []byte) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.records, name)
+	if value == nil {
+		return nil
+	}
+	var r accountRecord
+	if err := json.Unmarshal(value, &r); err != nil {
+		return err
+	}
+	a.records[name] = r
+	return nil
+}
+
+// all accounts that there are now, also removed ones, by name. None is missed that is changed meanwhile.
+func (a *accountStore) all(ctx context.Context) ([]accountRecord, error) {
+	if err := a.refresh(ctx); err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.SortedFunc(maps.Values(a.records), func(a, b accountRecord) int { return strings.Compare(a.Account, b.Account) }), nil
+}
+
+// ofKind lists the accounts of a kind that are not removed, by name.
+func (s *Service) ofKind(ctx context.Context, kind events.AccountKind) ([]accountRecord, error) {
+	all, err := s.known.all(ctx)
+	return slices.DeleteFunc(all, func(r accountRecord) bool { return r.Removed || r.Kind != kind }), err
+}
+
+// alone refuses a second account of a kind of which a fleet has one. Of two that are set at the same moment
+// both may be kept: then neither is lent until one is removed.
+func (s *Service) alone(ctx context.Context, req events.AccountRequest) error {
+	if req.Kind != events.ClientTokenDomain {
+		return nil
+	}
+	there, err := s.ofKind(ctx, req.Kind)
+	if err != nil {
+		return err
+	}
+	for _, r := range there {
+		if r.Account != req.Account {
+			return bus.Conflict(fmt.Errorf("there is an account of kind %s already, %s, and every domain controller uses the same: "+
+				"set that one to change its secret, or remove it first with `chandler account rm %s`", r.Kind, r.Account, r.Account))
 		}
 	}
+	return nil
 }
 
 // checkAccount says what is wrong with a request, never quoting the secret.

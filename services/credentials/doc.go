@@ -6,19 +6,36 @@
 // people, services or the broker's accounts, and what it tells of trust is signed by roots that it does not
 // have. Whoever takes it over can make agents, and withhold identities and bundles; it cannot give orders.
 //
-// Secrets of accounts go in and never come out: no answer, event, log or metric of this service carries one.
-// The request that sets one carries it in the clear as far as the broker's connections are not TLS.
+// Secrets of accounts go in, and come out only sealed to the agent that an account is lent to: no other answer, and
+// no event, log or metric of this service carries one. The request that sets one carries it in the clear as far as
+// the broker's connections are not TLS.
+//
+// # Leases
+//
+// An account is lent for one job, by package lease: the agent encloses the signed order, and this service verifies
+// it by the newest trust bundle, as the agent does. It lends a software installation account to a legacy client
+// whose administrative order names it, and the fleet's one account of kind client-token-domain to an agent on which
+// an administrator conferred that it is a domain controller; to run programs, and not to reach external sources. An
+// account of another kind never runs anything. The job must be of that order and of the agent that asks, its order
+// offered to it, not withdrawn, and not ended; see alive. A lease lasts ten minutes; asked for again while the job
+// lives it is the same one, for longer, and holds the secret that is current by then. Setting an account again makes
+// a new version: whoever was lent the former keeps it for as long as the domain takes it. A request is granted once:
+// sent again it is refused, by every replica.
+//
+// What this cannot keep: an agent that was taken over while it may have an account can hide that its job has ended,
+// and go on asking until its order's validity ends, the deployment is stopped, or the agent is revoked.
 //
 // # Consumes
 //
 // Requests of people (accounts, tokens, agents, trust, users), of agents (a lease, renewal, trust bundles)
 // and of machines without an identity (enrol, return), see events/call_credential.go and
-// events/call_enrolment.go. No events.
+// events/call_enrolment.go. It handles no events, but looks up what is stored of a job before it lends an account:
+// JobOffered and JobCancelRequested, JobFinished, and the ends of jobs that the agent itself told.
 //
 // # Emits
 //
-// AccountSet, AccountRemoved, and LeaseDenied: this version brokers no credentials yet, and says so to every
-// agent that asks. TokenCreated and TokenRemoved; AgentEnrolled, AgentPending, AgentApproved, AgentRevoked,
+// AccountSet and AccountRemoved; CredentialLeased before the secret is given, and LeaseDenied, once an hour for each
+// agent, wish and reason within the bounds of EnrolmentRefused. TokenCreated and TokenRemoved; AgentEnrolled, AgentPending, AgentApproved, AgentRevoked,
 // AgentArchived and AgentKindSet; UserAdded and UserRevoked; TrustChanged, and TrustAnnounced every minute and
 // after a change (each replica, not stored). EnrolmentRefused is stored once an hour for each agent, reason
 // and token, and for at most 500 at once and one every 5 s afterwards; metrics count all.
@@ -32,10 +49,15 @@
 // start, for its user alone (0600). It is in clear for now: who reads the file and the bucket reads the
 // secrets, so back it up apart from the broker's files. Every replica needs the same file.
 //
+// The bucket of leases, without secrets: what is lent and the nonces of the requests, until they have expired. If it
+// is lost, a request that was recorded within the last minutes can be sent once more; its answer is still sealed to
+// the key of the agent that made it.
+//
 // The bucket of enrolments, without secrets: agent.<id>, token.<name> and user.<name>. Agents never go away;
 // an expired token is emptied after 30 days, of a user the last key is kept. The bucket of trust: every
-// bundle that was set, by version. Each replica keeps a copy of both in memory, some 1.2 KB for each agent,
-// and reads what was stored since whenever it is asked for a list: what one replica did, all of them show.
+// bundle that was set, by version. Each replica keeps a copy of accounts (as they are sealed), enrolments and trust
+// in memory, some 1.2 KB for each agent, and reads what was stored since whenever it is asked for a list: what one
+// replica did, all of them show.
 //
 // # On failure
 //

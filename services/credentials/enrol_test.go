@@ -277,30 +277,6 @@ func TestAServiceThatIsNotSetUpSaysWhatIsMissing(t *testing.T) {
 	}
 }
 
-func TestAnAgentThatIsNotActiveGetsNoLease(t *testing.T) {
-	f := newFleet(t)
-	f.ready()
-	m := f.machine("ws-1")
-	m.enrol(f.token("office", 1))
-	lease := func(id string) string {
-		a, err := ask(f.story, id, events.CredentialLease, leaseRequest())
-		if err != nil || !a.Denied || a.Reason != events.CredentialDenied {
-			t.Fatalf("lease: %+v, %v", a, err)
-		}
-		return a.Why
-	}
-	if why := lease(m.id); why != notBrokered {
-		t.Errorf("an active agent: %s", why)
-	}
-	change1(f, events.AgentRevoke, m)
-	if why := lease(m.id); !strings.Contains(why, "revoked") {
-		t.Errorf("a revoked agent: %s", why)
-	}
-	if why := lease(agent); !strings.Contains(why, "never enrolled") && !strings.Contains(why, "ever enrolled") {
-		t.Errorf("a stranger: %s", why)
-	}
-}
-
 func TestWhatAMachineSaysOfItselfIsBounded(t *testing.T) {
 	f := newFleet(t)
 	f.ready()

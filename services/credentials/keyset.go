@@ -29,9 +29,14 @@ func (s sealer) seal(account string, version int, secret []byte) ([]byte, error)
 	return s.aead.Encrypt(secret, binding(account, version))
 }
 
+// open decrypts it. The caller clears what it gets.
+func (s sealer) open(account string, version int, sealed []byte) ([]byte, error) {
+	return s.aead.Decrypt(sealed, binding(account, version))
+}
+
 // check says whether a sealed secret belongs to the account and version and is whole.
 func (s sealer) check(account string, version int, sealed []byte) error {
-	secret, err := s.aead.Decrypt(sealed, binding(account, version))
+	secret, err := s.open(account, version, sealed)
 	clear(secret)
 	return err
 }

@@ -22,6 +22,8 @@ const (
 	refusalEvery, refusalsAtOnce = 5 * time.Second, 500
 	// askEvery is the pace at which one agent may ask for identities.
 	askEvery, asksAtOnce = 10 * time.Second, 20
+	// leaseEvery is the pace at which one agent may ask for accounts.
+	leaseEvery, leasesAtOnce = 5 * time.Second, 30
 	// remembered is how many agents, and as many refusals, are kept in mind: at most twice as many.
 	remembered = 1 << 15
 	// moment bounds the time after which those that came too many at once ask again.
@@ -34,6 +36,7 @@ type limits struct {
 
 	mu     sync.Mutex
 	agents recent[*rate.Limiter]
+	leases recent[*rate.Limiter]
 	told   recent[struct{}]
 }
 
@@ -41,7 +44,7 @@ func newLimits() *limits {
 	return &limits{
 		proofs: rate.NewLimiter(proofsPerSecond, proofsAtOnce), joins: rate.NewLimiter(joinsPerSecond, joinsAtOnce),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalsAtOnce),
-		agents:   recent[*rate.Limiter]{limit: remembered}, told: recent[struct{}]{limit: remembered},
+		agents:   recent[*rate.Limiter]{limit: remembered}, leases: recent[*rate.Limiter]{limit: remembered}, told: recent[struct{}]{limit: remembered},
 	}
 }
 
@@ -58,18 +61,30 @@ func crowd(l *rate.Limiter, now time.Time) error {
 func (l *limits) asks(agent string, now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	own, ok := l.agents.get(agent)
-	if !ok {
-		own = rate.NewLimiter(rate.Every(askEvery), asksAtOnce)
-		l.agents.put(agent, own)
-	}
-	r := own.ReserveN(now, 1)
+	r := own(&l.agents, agent, askEvery, asksAtOnce).ReserveN(now, 1)
 	wait := r.DelayFrom(now)
 	if wait == 0 {
 		return nil
 	}
 	r.CancelAt(now)
 	return &refusal{reason: events.RefusedLater, why: "this agent asks too often", later: max(wait, time.Second)}
+}
+
+// lends says whether an agent may ask for one more account.
+func (l *limits) lends(agent string, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return own(&l.leases, agent, leaseEvery, leasesAtOnce).AllowN(now, 1)
+}
+
+// own is the limit of one agent.
+func own(of *recent[*rate.Limiter], agent string, every time.Duration, atOnce int) *rate.Limiter {
+	l, ok := of.get(agent)
+	if !ok {
+		l = rate.NewLimiter(rate.Every(every), atOnce)
+		of.put(agent, l)
+	}
+	return l
 }
 
 // tellRefusal says whether a refusal is to be stored: each id once, and not too many at once.

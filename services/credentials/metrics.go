@@ -17,7 +17,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		accounts: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "chandler_credentials_accounts", Help: "Accounts, by kind."}, []string{"kind"}),
 		unusable: prometheus.NewGauge(prometheus.GaugeOpts{Name: "chandler_credentials_unusable_accounts", Help: "Accounts whose secret cannot be opened with this replica's keyset: set them again."}),
-		leases:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "chandler_credentials_leases_total", Help: "Requests for a credential, by result."}, []string{"result"}),
+		leases:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "chandler_credentials_leases_total", Help: "Requests for an account, by result: granted, denied, or error."}, []string{"result"}),
 
 		enrolments: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "chandler_credentials_enrolments_total", Help: "Requests for an identity, by call (enrol, return, renew) and result (ok, the refusal, error)."}, []string{"call", "result"}),
 		identities: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "chandler_credentials_identities", Help: "Agents that have enrolled, by the state of their identity."}, []string{"state"}),

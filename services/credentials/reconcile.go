@@ -14,7 +14,7 @@ import (
 func (s *Service) reconcileAccounts(ctx context.Context) (failed, unusable error) {
 	ctx, cancel := context.WithTimeout(ctx, s.lookTime)
 	defer cancel()
-	all, err := s.accountRecords(ctx)
+	all, err := s.known.all(ctx)
 	if err != nil {
 		return err, nil
 	}

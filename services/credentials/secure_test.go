@@ -23,7 +23,9 @@ func TestTheServiceWorksWithTheRightsOfItsRole(t *testing.T) {
 	r := f.replicaOf(o)
 	f.run(r)
 	f.eventually("healthy", func() bool { return r.Healthy(t.Context()) == nil })
-	if _, err := f.set(f.bundle(1)); err != nil {
+	deployer := keysOf(t, 1)[0]
+	l := &lender{fleet: f, deployer: deployer, service: r}
+	if _, err := f.set(l.trusting(1, deployer)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ask(f.story, "ada", events.AccountSetCall, reader()); err != nil {
@@ -54,6 +56,8 @@ func TestTheServiceWorksWithTheRightsOfItsRole(t *testing.T) {
 	if got, err := bus.Request(t.Context(), own, m.id, events.AgentTrust, events.TrustQuery{}); err != nil || len(got.Bundles) != 1 {
 		t.Errorf("trust: %+v, %v", got, err)
 	}
+	l.execution = broker.Bus(t, access.Service("execution"), "execution")
+	lendsWithItsRights(l, m, own)
 	viewer := broker.Bus(t, access.Viewer, "eve")
 	if got, err := bus.Request(t.Context(), viewer, "eve", events.EnrolmentList, events.EnrolmentQuery{}); err != nil || len(got.Enrolments) != 1 {
 		t.Errorf("a viewer lists %+v, %v", got, err)
@@ -78,5 +82,39 @@ func TestTheServiceWorksWithTheRightsOfItsRole(t *testing.T) {
 	}
 	if err := r.Healthy(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// lendsWithItsRights looks jobs up, lends an account for one, and forgets the lease.
+func lendsWithItsRights(l *lender, m *machine, own *bus.Bus) {
+	l.t.Helper()
+	yes := true
+	if _, err := ask(l.story, "ada", events.AgentSetKind, events.SetKindRequest{Agents: []string{m.id}, Kind: events.Legacy, DomainController: &yes}); err != nil {
+		l.t.Fatal(err)
+	}
+	l.account("domain-token", events.ClientTokenDomain, secret)
+	w := l.domainWish(m).offer(1)
+	asks := func() events.LeaseAnswer {
+		l.t.Helper()
+		a, err := bus.Request(l.t.Context(), own, m.id, events.CredentialLease, w.again().request())
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		return a
+	}
+	a := asks()
+	if a.Grant == nil {
+		l.t.Fatalf("answer %+v", a)
+	}
+	if got, err := w.key.Open(w.st, *a.Grant, l.clock.Now()); err != nil || string(got) != secret {
+		l.t.Errorf("opened %q, %v", got, err)
+	}
+	w.finish()
+	if a := asks(); !a.Denied || a.Reason != events.CredentialDenied {
+		l.t.Errorf("of a job that has ended: %+v", a)
+	}
+	l.clock.pass(2 * leaseLife)
+	if err := l.service.forgetLeases(l.t.Context()); err != nil || leases(l) != 0 {
+		l.t.Errorf("%d leases are kept, %v", leases(l), err)
 	}
 }

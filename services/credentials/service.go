@@ -64,7 +64,9 @@ type Service struct {
 	wake     chan struct{} // holds one token while there is something to tell
 
 	accounts, enrolments  *bucket
-	mirror                *mirror // of enrolments
+	leases                *bucket
+	known                 *accountStore // of accounts
+	mirror                *mirror       // of enrolments
 	trust                 *trustStore
 	limits                *limits
 	taking                chan struct{} // holds one token while a token's use is counted
@@ -96,10 +98,11 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{bus: o.Bus, log: log, metrics: m, sealer: sealer, version: o.Version, now: o.Now, tick: o.Tick, lookTime: lookTime,
 		wake: make(chan struct{}, 1), problem: errors.New("what is kept is not read yet"),
-		accounts: kept(events.BucketAccounts, "account"), enrolments: kept(events.BucketEnrolments, "record"),
+		accounts: kept(events.BucketAccounts, "account"), enrolments: kept(events.BucketEnrolments, "record"), leases: kept(events.BucketLeases, "lease"),
 		limits: newLimits(), taking: make(chan struct{}, 1), signer: o.AgentSigner, account: o.AgentsAccount, enrolmentJWT: o.EnrolmentJWT,
 		jwtLife: o.JWTLife, grace: o.Grace, announceEvery: o.AnnounceEvery}
 	s.mirror = newMirror(s.enrolments, s.grace, log)
+	s.known = newAccountStore(s.accounts, log)
 	s.trust = newTrustStore(kept(events.BucketTrust, "trust bundle"), log)
 	return s, nil
 }
@@ -207,7 +210,7 @@ func (s *Service) look(ctx context.Context) {
 // administrator can put right.
 func (s *Service) reconcile(ctx context.Context) (failed, unusable error) {
 	failed, unusable = s.reconcileAccounts(ctx)
-	return errors.Join(failed, s.reconcileEnrolments(ctx), s.reconcileTrust(ctx)), unusable
+	return errors.Join(failed, s.reconcileEnrolments(ctx), s.reconcileTrust(ctx), s.forgetLeases(ctx)), unusable
 }
 
 // Healthy says what keeps this replica from its work, and which accounts cannot be used.

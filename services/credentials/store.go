@@ -111,6 +111,56 @@ func (b *bucket) called(key string) string {
 	return b.noun + " " + key
 }
 
+// each visits the values of all keys, in no order. One that is replaced meanwhile may be missed.
+func (b *bucket) each(ctx context.Context, visit func(jetstream.KeyValueEntry) error) error {
+	kv, err := b.open(ctx)
+	if err != nil {
+		return err
+	}
+	watch, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
+	if err != nil {
+		return fmt.Errorf("list bucket %s: %w", b.name, err)
+	}
+	defer func() { _ = watch.Stop() }() // what it leaves behind ends by itself
+	if err := visitAll(ctx, watch.Updates(), visit); err != nil {
+		return fmt.Errorf("list bucket %s: %w", b.name, err)
+	}
+	return nil
+}
+
+// visitAll visits up to the nil that ends what is there. A listing that is cut before is an error: a short one
+// would look whole.
+func visitAll(ctx context.Context, updates <-chan jetstream.KeyValueEntry, visit func(jetstream.KeyValueEntry) error) error {
+	for {
+		select {
+		case entry, ok := <-updates:
+			switch {
+			case !ok:
+				return errors.Join(errors.New("the broker's answer was cut"), context.Cause(ctx))
+			case entry == nil:
+				return nil
+			}
+			if err := visit(entry); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// drop forgets a key for good, if its value is still the one of the given revision.
+func (b *bucket) drop(ctx context.Context, key string, revision uint64) error {
+	stream, err := b.bus.JetStream().Stream(ctx, b.stream())
+	if err == nil {
+		err = stream.Purge(ctx, jetstream.WithPurgeSubject(b.subject(key)), jetstream.WithPurgeSequence(revision+1))
+	}
+	if err != nil {
+		return fmt.Errorf("forget %s: %w", b.called(key), err)
+	}
+	return nil
+}
+
 // load reads a record; revision 0: there is none.
 func (b *bucket) load(ctx context.Context, key string, into any) (revision uint64, err error) {
 	kv, err := b.open(ctx)

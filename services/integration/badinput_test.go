@@ -187,7 +187,7 @@ func TestAProgramThatCannotRunHereSaysWhy(t *testing.T) {
 	}{
 		"elsewhere":     {`{command: ["true"], run: administrative, applies-if: 'agent.os == "plan9"'}`, events.Rejected, events.RequirementsNotMet, "linux", nil},
 		"unclear":       {`{command: ["true"], run: administrative, applies-if: 'agent.tags[7] == "x"'}`, events.Rejected, events.RequirementsUnknown, "index", nil},
-		"as-user":       {`{command: ["true"], run: user}`, events.Rejected, events.ContextUnsupported, "logged-on user", func(o *order.Order) { o.Run = events.RunUser }},
+		"as-user":       {`{command: ["true"], run: user}`, events.Rejected, events.ContextUnsupported, "programs as user", func(o *order.Order) { o.Run = events.RunUser }},
 		"no-command":    {`{command: [no-such-program, --now], run: administrative}`, events.Failed, events.CommandNotFound, "no-such-program", nil},
 		"no-executable": {`{command: [./payload], run: administrative}`, events.Failed, events.CommandNotExecutable, "payload", nil},
 		"nowhere":       {`{command: ["true"], run: administrative, working-directory: no/such/place}`, events.Failed, events.BadWorkingDirectory, "no/such/place", nil},

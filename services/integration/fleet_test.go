@@ -316,6 +316,14 @@ func (f *fleet) row(deployment string, m *machine) (events.JobRow, bool) {
 	return rows.Jobs[0], true
 }
 
+// wantWaiting waits until a job waits, for that.
+func (f *fleet) wantWaiting(deployment string, m *machine, what events.WaitingFor) {
+	f.t.Helper()
+	if row := f.want(deployment, m, events.Waiting); row.WaitingFor != what {
+		f.t.Fatalf("%s's job of %s waits for %s, not for %s", m.name, deployment, row.WaitingFor, what)
+	}
+}
+
 // want waits until execution sees a machine's job in a state; another end is a failure at once.
 func (f *fleet) want(deployment string, m *machine, state events.State) events.JobRow {
 	f.t.Helper()

@@ -18,9 +18,11 @@ import (
 	"chandler/agent"
 	"chandler/agent/detect"
 	"chandler/agent/enrol"
+	"chandler/agent/execute"
 	"chandler/agent/execute/systemrunner"
 	"chandler/agent/fetch"
 	"chandler/agent/fetch/dpsource"
+	"chandler/agent/identity"
 	"chandler/agent/supervise"
 	"chandler/events"
 	"chandler/events/enrolment"
@@ -100,7 +102,7 @@ func runAgent(file string) error {
 	a, err := agent.New(agent.Options{
 		Registerer: reg, Enrolment: keeper,
 		StateDir: f.StateDir, Servers: []string{f.Server}, Hostname: f.Hostname, Site: f.Site, Tags: f.Tags, Environment: env,
-		Supervisor: []string{self, "supervise"}, Runner: systemrunner.New(), Sources: map[string]fetch.Source{"http": dp},
+		Supervisor: []string{self, "supervise"}, Runners: map[string]execute.Runner{identity.System.Runner(): systemrunner.New()}, Sources: map[string]fetch.Source{"http": dp},
 		Kinds:     map[string]detect.Kind{detect.KindFile: detect.File{}, detect.KindScript: detect.Script{Run: detect.Exec(env), Dir: scripts}},
 		CacheSize: f.CacheSize, Bandwidth: f.Bandwidth, RetryAfter: f.RetryAfter,
 		CheckEvery: 2 * time.Second, BeaconEvery: f.Beacon, ReconnectMax: 500 * time.Millisecond,

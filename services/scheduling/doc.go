@@ -8,7 +8,8 @@
 // DeploymentHalted (from EVENTS), TimerDue (from TIMERS), heartbeats (core NATS), and of a deployment the last
 // DeploymentProgressed when it is shown, and that and the last DeploymentCreated before it is replaced. Requests
 // of people: events/call_scheduling.go. While it knows no package at all, and to reconcile, it asks content for its list
-// (ContentList): the events of packages may be older than what EVENTS keeps, and content alone knows them then.
+// (ContentList): the events of packages may be older than what EVENTS keeps, and content alone knows them then. So it does
+// for an order that starts at logoff, since no event says which programs run without anybody logged on.
 //
 // # Emits
 //
@@ -44,8 +45,8 @@
 // no longer holds is gone for scheduling: agents report again, orders are created again, and while no package
 // is known content is asked for all of them, at start, every minute, and when reconciling. No right order is
 // refused for what an old copy does not hold: before a refusal the newest trust bundle is looked for among the
-// events, and so is the package. Revisions that were used since are known from the events, so that
-// one that agents would take for old is refused here. Agents that were archived since are shown once more. Where
-// others lost what they heard, an administrator lets every live deployment and its batches be told once more
-// (Reconcile).
+// events, and so is the package. Revisions that were used since are known from the events, so that one that agents
+// would take for old is refused here. Agents that were archived since are shown once more. An order that starts at
+// logoff is taken only while content answers. Where others lost what they heard, an administrator lets every live
+// deployment and its batches be told once more (Reconcile).
 package scheduling

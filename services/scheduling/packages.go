@@ -126,7 +126,7 @@ func (s *Service) recallPackage(ctx context.Context, o order.Order) error {
 	return last()
 }
 
-// checkPackage refuses an order whose package or program is not published.
+// checkPackage refuses an order whose package or program is not published, or cannot run when it says.
 func (s *Service) checkPackage(ctx context.Context, o order.Order) error {
 	p, ok := s.packageOf(o.Manifest)
 	if !ok || p.Removed {
@@ -144,6 +144,28 @@ func (s *Service) checkPackage(ctx context.Context, o order.Order) error {
 		return bus.BadRequest(fmt.Errorf("the order names package %s %s, but its manifest is that of %s %s", o.Package, o.Version, p.Package, p.Version))
 	case !slices.Contains(p.Programs, o.Program):
 		return bus.NotFound(fmt.Errorf("package %s %s has no program %s; it has %s", o.Package, o.Version, o.Program, strings.Join(p.Programs, ", ")))
+	}
+	return s.checkProgram(ctx, o)
+}
+
+// checkProgram holds an order for a logoff against its program, which content alone knows: it is to be heard at once that
+// every agent would refuse it. Whatever else agents hold against the manifest has no need of a question.
+func (s *Service) checkProgram(ctx context.Context, o order.Order) error {
+	if !slices.ContainsFunc(o.Assignments, func(a order.Assignment) bool { return a.Logoff }) {
+		return nil
+	}
+	asking, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	all, err := bus.Request(asking, s.bus, serviceName, events.ContentList, events.Nothing{})
+	if err != nil {
+		return bus.Unavailable(fmt.Errorf("whether program %s may start at logoff is not known, since content does not say: %w", o.Program, err))
+	}
+	i := slices.IndexFunc(all.Packages, func(p events.PackageInfo) bool { return p.Digest == o.Manifest })
+	if i < 0 {
+		return bus.NotFound(fmt.Errorf("package %s %s with manifest %.12s is not there: `chandler package ls` lists those that are", o.Package, o.Version, o.Manifest))
+	}
+	if err := o.Agrees(all.Packages[i].Manifest.Programs[o.Program]); err != nil {
+		return bus.BadRequest(err)
 	}
 	return nil
 }

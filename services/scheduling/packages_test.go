@@ -3,22 +3,29 @@ package scheduling
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"chandler/events"
 	"chandler/events/bus"
+	"chandler/events/order"
 )
 
 // content runs a service that has the package hello and says nothing of it unasked.
 func (s *story) content() {
 	s.t.Helper()
+	s.contentWith(map[string]events.Program{"install": {}})
+}
+
+func (s *story) contentWith(programs map[string]events.Program) {
+	s.t.Helper()
 	b := s.bus(events.ServiceSource("content"))
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		m := events.Manifest{Package: "hello", Version: "2.10-3", Programs: map[string]events.Program{"install": {}}}
+		m := events.Manifest{Package: "hello", Version: "2.10-3", Programs: programs}
 		info := events.PackageInfo{Digest: manifest, Manifest: m, By: "ada"}
 		_ = b.Serve(ctx, "content", "0.0.0", bus.Answer(events.ContentList, func(context.Context, string, events.Nothing) (events.PackageList, error) {
 			return events.PackageList{Packages: []events.PackageInfo{info}}, nil
@@ -95,5 +102,37 @@ func TestWhatAnEventSaysOfAPackageCountsMoreThanContentsList(t *testing.T) {
 	record, _, err := load[packageRecord](t.Context(), r.deploymentStore, kindPackage+"."+manifest)
 	if err != nil || !record.Removed || record.Stored.Before(time.Now().Add(-time.Hour)) {
 		t.Errorf("%+v, %v", record, err)
+	}
+}
+
+func TestAnOrderForLogoffIsOnlyForProgramsThatRunWithoutUsers(t *testing.T) {
+	s := newStory(t)
+	s.running()
+	s.published()
+	must(s, events.CollectionSet, linuxMachines())
+	send := func(program string, a order.Assignment) error {
+		o := s.order(func(o *order.Order) {
+			o.Deployment, o.Program, o.Assignments = "at-"+program, program, []order.Assignment{a}
+		})
+		_, err := bus.Request(s.t.Context(), s.admin, "ada", events.DeploymentCreate, events.DeploymentRequest{Envelope: s.sign(o)})
+		return err
+	}
+	if err := send("install", order.Assignment{Logoff: true}); !errors.Is(err, bus.ErrUnavailable) || !strings.Contains(err.Error(), "content does not say") {
+		t.Errorf("while content is away: %v", err)
+	}
+	s.contentWith(map[string]events.Program{
+		"install": {Run: events.RunAdministrative, Logon: events.LogonNone},
+		"remove":  {Run: events.RunAdministrative, Logon: events.LogonAny},
+	})
+	if err := send("remove", order.Assignment{Logoff: true}); !errors.Is(err, bus.ErrBadRequest) || !strings.Contains(err.Error(), "logon: none") {
+		t.Errorf("a program that runs whoever is logged on: %v", err)
+	}
+	if _, err := ask(s, events.DeploymentShow, events.Named{Name: "at-remove"}); !errors.Is(err, bus.ErrNotFound) {
+		t.Errorf("something of a refused order was kept: %v", err)
+	}
+	for program, a := range map[string]order.Assignment{"install": {Logoff: true}, "remove": {Logon: true}} {
+		if err := send(program, a); err != nil {
+			t.Errorf("%s %s: %v", program, a, err)
+		}
 	}
 }

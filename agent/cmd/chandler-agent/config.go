@@ -4,31 +4,37 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
 
 	"chandler/agent"
+	"chandler/agent/elevate"
 	"chandler/agent/enrol"
-	"chandler/agent/execute/systemrunner"
+	"chandler/agent/installers"
+	"chandler/agent/logon"
+	"chandler/agent/restart"
 	"chandler/events"
 	"chandler/services/daemon"
 )
 
 // config is the agent's one configuration file. Flags and environment (CHANDLER_SERVERS …) override it.
 type config struct {
-	Servers     []string         `yaml:"servers"` // instead of the token's
-	Domain      string           `yaml:"domain"`
-	StateDir    string           `yaml:"state-dir"`
-	Hostname    string           `yaml:"hostname"`
-	Site        string           `yaml:"site"`
-	Tags        []string         `yaml:"tags"`
-	ClientKind  string           `yaml:"client-kind"`
-	CacheSize   string           `yaml:"cache-size"` // 5GiB
-	Bandwidth   string           `yaml:"bandwidth"`  // 10MiB, per second
-	Environment []string         `yaml:"environment"`
-	Metrics     string           `yaml:"metrics"` // listen address
-	Log         daemon.LogConfig `yaml:"log"`
+	Servers    []string `yaml:"servers"` // instead of the token's
+	Domain     string   `yaml:"domain"`
+	StateDir   string   `yaml:"state-dir"`
+	Hostname   string   `yaml:"hostname"`
+	Site       string   `yaml:"site"`
+	Tags       []string `yaml:"tags"`
+	ClientKind string   `yaml:"client-kind"`
+	// TokenAccount is the local account that a legacy client makes for its programs.
+	TokenAccount string           `yaml:"token-account"`
+	CacheSize    string           `yaml:"cache-size"` // 5GiB
+	Bandwidth    string           `yaml:"bandwidth"`  // 10MiB, per second
+	Environment  []string         `yaml:"environment"`
+	Metrics      string           `yaml:"metrics"` // listen address
+	Log          daemon.LogConfig `yaml:"log"`
 }
 
 func defaultConfigFile() string {
@@ -88,7 +94,7 @@ func (c config) sizes() (s sizes, err error) {
 
 // options turns the configuration and the machine's identity into the agent's options, with the tables of
 // everything it can do.
-func (c config) options(identity *enrol.Keeper) (agent.Options, error) {
+func (c config) options(identity *enrol.Keeper, log *slog.Logger) (agent.Options, error) {
 	limits, err := c.sizes()
 	if err != nil {
 		return agent.Options{}, err
@@ -105,11 +111,26 @@ func (c config) options(identity *enrol.Keeper) (agent.Options, error) {
 	if err := os.MkdirAll(scripts, 0o700); err != nil {
 		return agent.Options{}, fmt.Errorf("make directory of scripts: %w", err)
 	}
+	kept, err := filepath.Abs(filepath.Join(c.StateDir, "rights"))
+	if err != nil {
+		return agent.Options{}, fmt.Errorf("find state directory: %w", err)
+	}
+	rights, err := elevate.New(elevate.Options{Dir: kept, Log: log})
+	if err != nil {
+		return agent.Options{}, err
+	}
+	run, err := runners(rights, c.TokenAccount)
+	if err != nil {
+		return agent.Options{}, err
+	}
 	return agent.Options{
 		Enrolment: identity, StateDir: c.StateDir, Servers: c.Servers, Domain: c.Domain, Hostname: c.Hostname, Site: c.Site, Tags: c.Tags,
 		ClientKind: events.ClientKind(c.ClientKind), Environment: c.Environment, CacheSize: limits.cache, Bandwidth: limits.bandwidth,
 		Supervisor: []string{self, "supervise"},
-		Runner:     systemrunner.New(),
+		Runners:    run, Rights: rights,
+		Logon:      logon.New(logon.Options{Driver: logon.System(), Log: log}),
+		LockHolder: installers.LockHolder,
+		Restart:    restart.Machine,
 		Sources:    sources(secure),
 		Kinds:      kinds(c.Environment, scripts),
 	}, nil

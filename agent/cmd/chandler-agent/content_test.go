@@ -69,11 +69,11 @@ func TestContentIsFetchedFromServersOfThePinnedCAAlone(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			keeper, err := identity(t.Context(), conf, nil, slog.New(slog.DiscardHandler))
+			keeper, err := ownIdentity(t.Context(), conf, nil, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
-			options, err := conf.options(keeper)
+			options, err := conf.options(keeper, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -53,11 +53,11 @@ func run(ctx context.Context, conf config, source tokenSource, output io.Writer)
 	if err != nil {
 		return err
 	}
-	keeper, err := identity(ctx, conf, source, log)
+	keeper, err := ownIdentity(ctx, conf, source, log)
 	if err != nil {
 		return err
 	}
-	options, err := conf.options(keeper)
+	options, err := conf.options(keeper, log)
 	if err != nil {
 		return err
 	}
@@ -76,8 +76,8 @@ func run(ctx context.Context, conf config, source tokenSource, output io.Writer)
 	return daemon.Run(ctx, daemon.RunOptions{Log: log}, daemon.Part{Name: "agent", Run: a.Run}, daemon.Part{Name: "monitor", Run: monitor.Run})
 }
 
-// identity opens the machine's identity; one that has none enrols, if it was given a token, for as long as it takes.
-func identity(ctx context.Context, conf config, source tokenSource, log *slog.Logger) (*enrol.Keeper, error) {
+// ownIdentity opens the machine's identity; one that has none enrols, if it was given a token, for as long as it takes.
+func ownIdentity(ctx context.Context, conf config, source tokenSource, log *slog.Logger) (*enrol.Keeper, error) {
 	k, facts, err := conf.keeper(ctx, log)
 	if err != nil {
 		return nil, err

@@ -10,20 +10,24 @@ import (
 )
 
 // native is launchd or the service control manager.
-type native struct{ service.Service }
+type native struct {
+	service.Service
+	command []string // the program and its arguments
+}
 
 func systemManager(root, program, config string) (manager, error) {
 	if root != "" {
 		return nil, errors.New("--root is for images of systems with systemd")
 	}
+	command := []string{program, "run", "--config", config}
 	s, err := service.New(nobody{}, &service.Config{
 		Name: serviceName, DisplayName: "Chandler agent", Description: "installs what signed orders say",
-		Executable: program, Arguments: []string{"run", "--config", config}, Option: serviceOptions(),
+		Executable: command[0], Arguments: command[1:], Option: serviceOptions(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open service manager: %w", err)
 	}
-	return native{s}, nil
+	return native{s, command}, nil
 }
 
 // nobody is what is run where the service is only managed.
@@ -33,10 +37,14 @@ func (nobody) Start(service.Service) error { return nil }
 func (nobody) Stop(service.Service) error  { return nil }
 
 func (n native) install() (changed bool, err error) {
-	if n.installed() {
-		return false, nil
+	if !n.installed() {
+		return true, n.Install()
 	}
-	return true, n.Install()
+	changed, err = n.redirect()
+	if err != nil {
+		return changed, fmt.Errorf("change the service's command: %w", err)
+	}
+	return changed, nil
 }
 
 func (n native) uninstall() (changed bool, err error) {

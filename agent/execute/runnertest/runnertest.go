@@ -1,12 +1,11 @@
 // Package runnertest is the suite that every runner of package execute passes: it runs real programs under a real
 // supervisor and shows that identity, environment, limits and results hold whoever runs them.
 //
-// The TestMain of a package that uses it begins with supervisetest.Main. It leaves no process behind, also when it fails.
+// The TestMain of a package that uses it begins with supervisetest.Main. It leaves no process and no file behind, also when
+// it fails.
 package runnertest
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -24,14 +23,38 @@ import (
 
 const underTest = "runner-under-test"
 
+// Options of Run. The zero value is right for a runner whose programs run as the user of the test, except for UID.
+type Options struct {
+	// UID is the user id that programs see themselves have, -1 on Windows: os.Getuid() for the user of the test.
+	UID int
+	// Base is an absolute directory that every user may pass and only the user of the test may write to. Everything that
+	// programs run, read, or work in is below it, open to all. "" where programs run as the user of the test.
+	Base string
+	// Rights takes back what the runner gives; nil: it gives nothing.
+	Rights execute.Rights
+	// Complete adds to every request what the runner needs: a session, an account, a lease. May be nil.
+	Complete func(req *execute.Request)
+	// Serial runs the tests one after the other, for runners that let an account have one run at a time.
+	Serial bool
+	// Elevated: another program (sudo) stands between the supervisor and the program, so that an error of the start itself,
+	// an *execute.Impossible, is as good as a kind for what cannot be executed.
+	Elevated bool
+}
+
 // Run runs the suite. newRunner is called once for each of its tests.
-func Run(t *testing.T, newRunner func(t *testing.T) execute.Runner) {
+func Run(t *testing.T, newRunner func(t *testing.T) execute.Runner, options Options) {
+	program := ""
+	if options.Base != "" {
+		program = openCopy(t, options.Base)
+	}
 	for name, test := range map[string]func(*bench){
 		"the exit code arrives with its meaning":                    (*bench).exitCodes,
+		"the program has the user id of its user":                   (*bench).userID,
 		"the environment is clean and complete":                     (*bench).environment,
 		"arguments arrive byte for byte":                            (*bench).arguments,
 		"a shell runs a script, when asked for":                     (*bench).shell,
 		"the working directory is the content's or the one asked":   (*bench).workDirs,
+		"a program can write its temporary files":                   (*bench).temporary,
 		"output is captured and capped":                             (*bench).output,
 		"the time limit kills the tree with its orphans":            (*bench).timeOut,
 		"stop-monitoring leaves the program alone":                  (*bench).stopMonitoring,
@@ -42,81 +65,20 @@ func Run(t *testing.T, newRunner func(t *testing.T) execute.Runner) {
 		"a kill ends it, as a failure whatever the code would mean": (*bench).kill,
 	} {
 		t.Run(name, func(t *testing.T) {
-			if name != "the environment is clean and complete" { // it sets the agent's
+			if name != "the environment is clean and complete" && !options.Serial { // that one sets the agent's
 				t.Parallel()
 			}
 			executor, err := execute.New(execute.Options{
 				Supervisor: supervisetest.Supervisor(),
 				Runners:    map[string]execute.Runner{underTest: newRunner(t)},
+				Rights:     options.Rights,
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			test(&bench{T: t, executor: executor})
+			test(&bench{T: t, executor: executor, options: options, executable: program})
 		})
 	}
-}
-
-// bench is one test's.
-type bench struct {
-	*testing.T
-	executor *execute.Executor
-}
-
-func (b *bench) request(argv []string) execute.Request {
-	return execute.Request{
-		Job: "job1", Attempt: 1, As: underTest, Dir: filepath.Join(supervisetest.TempDir(b), "run"), ContentDir: supervisetest.TempDir(b),
-		Command: execute.Command{Argv: argv},
-	}
-}
-
-func (b *bench) start(req execute.Request) *execute.Execution {
-	b.Helper()
-	execution, err := b.executor.Start(b.Context(), req)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { // the directory goes next: nothing may write there any more
-		ctx, cancel := context.WithTimeout(context.Background(), supervisetest.Patience)
-		defer cancel()
-		if err := execution.Kill(); err != nil {
-			b.Error(err)
-		}
-		if _, err := execution.Wait(ctx); err != nil {
-			b.Error(err)
-		}
-	})
-	return execution
-}
-
-func (b *bench) wait(execution *execute.Execution) execute.Result {
-	b.Helper()
-	ctx, cancel := context.WithTimeout(b.Context(), supervisetest.Patience)
-	defer cancel()
-	result, err := execution.Wait(ctx)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return result
-}
-
-func (b *bench) run(req execute.Request) execute.Result {
-	b.Helper()
-	return b.wait(b.start(req))
-}
-
-func (b *bench) describe(req execute.Request) (supervisetest.Description, execute.Result) {
-	b.Helper()
-	result := b.run(req)
-	output, err := os.ReadFile(result.OutputPath)
-	if err != nil {
-		b.Fatalf("%v after %+v", err, result)
-	}
-	var d supervisetest.Description
-	if err := json.Unmarshal(output, &d); err != nil {
-		b.Fatalf("%v in %q", err, output)
-	}
-	return d, result
 }
 
 func (b *bench) exitCodes() {
@@ -124,7 +86,7 @@ func (b *bench) exitCodes() {
 		code string
 		want execute.Meaning
 	}{{"0", execute.Success}, {"1", execute.Failure}, {"42", execute.SoftReboot}} {
-		req := b.request(supervisetest.Program("exit", test.code))
+		req := b.request(b.program("exit", test.code))
 		req.ReturnCodes = map[int]execute.Meaning{42: execute.SoftReboot}
 		if got := b.run(req); got.Meaning != test.want || !got.Outcome.Started || got.Executor == "" {
 			b.Errorf("exit code %s: %+v", test.code, got)
@@ -132,10 +94,17 @@ func (b *bench) exitCodes() {
 	}
 }
 
+func (b *bench) userID() {
+	d, result := b.describe(b.request(b.program("describe")))
+	if d.UID != b.options.UID {
+		b.Errorf("user id %d, want %d; the result says %s", d.UID, b.options.UID, result.Executor)
+	}
+}
+
 func (b *bench) environment() {
 	b.Setenv("CHANDLER_TOKEN", "secret of the agent")
 	b.Setenv("LD_PRELOAD_OF_THE_AGENT", "x")
-	req := b.request(supervisetest.Program("describe"))
+	req := b.request(b.program("describe"))
 	req.Env = []string{"PRODUCT=a b", "CHANDLER_JOB=forged"}
 	d, _ := b.describe(req)
 	env := map[string]string{}
@@ -171,11 +140,11 @@ func (b *bench) environment() {
 
 func (b *bench) arguments() {
 	args := []string{"%n%s%1", "två ord", `say "hi"`, `c:\dir with blank\`, "日本語", "", "a=b c", "$HOME", "`id`", "*", "'", "\t", "--"}
-	d, _ := b.describe(b.request(supervisetest.Program("describe", args...)))
+	d, _ := b.describe(b.request(b.program("describe", args...)))
 	if diff := cmp.Diff(args, d.Args); diff != "" {
 		b.Errorf("as a list: %s", diff)
 	}
-	program := supervisetest.Program("describe")
+	program := b.program("describe")
 	req := b.request(nil)
 	req.Command = execute.Command{Line: `"` + program[0] + `" ` + strings.Join(program[1:], " ") + ` "två ord" %n "say \"hi\"" "日本語" "" $HOME`}
 	d, _ = b.describe(req)
@@ -196,15 +165,15 @@ func (b *bench) shell() {
 }
 
 func (b *bench) workDirs() {
-	req := b.request(supervisetest.Program("describe"))
+	req := b.request(b.program("describe"))
 	if err := os.Mkdir(filepath.Join(req.ContentDir, "sub dir"), 0o755); err != nil {
 		b.Fatal(err)
 	}
-	elsewhere := supervisetest.TempDir(b)
+	elsewhere := b.directory()
 	for _, test := range []struct{ given, want string }{
 		{"", req.ContentDir}, {"sub dir", filepath.Join(req.ContentDir, "sub dir")}, {elsewhere, elsewhere},
 	} {
-		req.WorkDir, req.Dir = test.given, filepath.Join(supervisetest.TempDir(b), "run")
+		req.WorkDir, req.Dir = test.given, filepath.Join(b.directory(), "run")
 		d, result := b.describe(req)
 		want, err := filepath.EvalSymlinks(test.want)
 		if err != nil {
@@ -216,8 +185,22 @@ func (b *bench) workDirs() {
 	}
 }
 
+func (b *bench) temporary() {
+	req := b.request(nil)
+	req.Command = execute.Command{Shell: execute.Sh, Line: `cd "$TMPDIR" && echo x > written && test "$PWD" != "$CHANDLER_PACKAGE"`}
+	if runtime.GOOS == "windows" {
+		req.Command = execute.Command{Shell: execute.Cmd, Line: `echo x>"%TEMP%\written"`}
+	}
+	if got := b.run(req); got.Meaning != execute.Success {
+		b.Errorf("result %+v", got)
+	}
+	if _, err := os.Stat(filepath.Join(req.Dir, "tmp", "written")); err != nil {
+		b.Error(err)
+	}
+}
+
 func (b *bench) output() {
-	req := b.request(supervisetest.Program("flood", "10000000"))
+	req := b.request(b.program("flood", "10000000"))
 	req.OutputLimit = 20
 	result := b.run(req)
 	output, err := os.ReadFile(result.OutputPath)
@@ -237,7 +220,7 @@ func (b *bench) timeOut() {
 		b.Skip("macOS cannot find orphans that left their session")
 	}
 	meeting := supervisetest.Meet(b)
-	req := b.request(meeting.Program("p"))
+	req := b.request(b.open(meeting.Program("p")))
 	req.MaxRunTime = 5 * time.Second
 	execution := b.start(req)
 	program := meeting.Guest(b, "p")
@@ -253,7 +236,7 @@ func (b *bench) timeOut() {
 
 func (b *bench) stopMonitoring() {
 	meeting := supervisetest.Meet(b)
-	req := b.request(meeting.Program("p"))
+	req := b.request(b.open(meeting.Program("p")))
 	req.MaxRunTime, req.OnTimeout = 200*time.Millisecond, supervise.StopMonitoring
 	got := b.run(req)
 	if !got.TimedOut || got.Outcome.Killed || !got.Outcome.StillRunning || got.Meaning != execute.Failure {
@@ -264,7 +247,7 @@ func (b *bench) stopMonitoring() {
 
 func (b *bench) daemon() {
 	meeting := supervisetest.Meet(b)
-	execution := b.start(b.request(meeting.Program("p")))
+	execution := b.start(b.request(b.open(meeting.Program("p"))))
 	program := meeting.Guest(b, "p")
 	program.Do(b, "orphan daemon")
 	daemon := meeting.Guest(b, "daemon")
@@ -278,12 +261,12 @@ func (b *bench) daemon() {
 
 func (b *bench) refusals() {
 	req := b.request(nil)
-	for name, mode := range map[string]os.FileMode{"data": 0o600, "junk.exe": 0o700} {
+	for name, mode := range map[string]os.FileMode{"data": 0o600, "junk.exe": 0o755} {
 		if err := os.WriteFile(filepath.Join(req.ContentDir, name), []byte("junk"), mode); err != nil {
 			b.Fatal(err)
 		}
 	}
-	fine := supervisetest.Program("exit", "0")
+	fine := b.program("exit", "0")
 	for _, test := range []struct {
 		name, workDir, want string
 		argv                []string
@@ -301,8 +284,16 @@ func (b *bench) refusals() {
 		if test.unixOnly && runtime.GOOS == "windows" {
 			continue
 		}
-		req.Dir, req.WorkDir, req.Command.Argv = filepath.Join(supervisetest.TempDir(b), "run"), test.workDir, test.argv
-		got := b.run(req)
+		req.Dir, req.WorkDir, req.Command.Argv = filepath.Join(b.directory(), "run"), test.workDir, test.argv
+		execution, err := b.executor.Start(b.Context(), req)
+		var impossible *execute.Impossible
+		if b.options.Elevated && errors.As(err, &impossible) && impossible.Reason.Known() && impossible.Answer != "" {
+			continue
+		}
+		if err != nil {
+			b.Fatalf("%s: %v", test.name, err)
+		}
+		got := b.wait(execution)
 		if got.Outcome.Started || got.Outcome.ErrorKind != test.want || got.Outcome.Error == "" || got.Meaning != execute.Failure {
 			b.Errorf("%s: %+v, want %s", test.name, got, test.want)
 		}
@@ -311,7 +302,7 @@ func (b *bench) refusals() {
 
 func (b *bench) resume() {
 	meeting := supervisetest.Meet(b)
-	req := b.request(meeting.Program("p"))
+	req := b.request(b.open(meeting.Program("p")))
 	if _, err := b.executor.Resume(req.Dir); !errors.Is(err, supervise.ErrNotStarted) {
 		b.Errorf("before the start: %v", err)
 	}
@@ -330,7 +321,7 @@ func (b *bench) resume() {
 }
 
 func (b *bench) once() {
-	req := b.request(supervisetest.Program("exit", "0"))
+	req := b.request(b.program("exit", "0"))
 	b.run(req)
 	if _, err := b.executor.Start(b.Context(), req); !errors.Is(err, supervise.ErrAlreadyStarted) {
 		b.Errorf("a second start: %v", err)
@@ -339,7 +330,7 @@ func (b *bench) once() {
 
 func (b *bench) kill() {
 	meeting := supervisetest.Meet(b)
-	req := b.request(meeting.Program("p"))
+	req := b.request(b.open(meeting.Program("p")))
 	req.ReturnCodes = map[int]execute.Meaning{-1: execute.Success, 1: execute.Success}
 	execution := b.start(req)
 	guest := meeting.Guest(b, "p")

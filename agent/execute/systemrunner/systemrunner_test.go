@@ -16,7 +16,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestRunner(t *testing.T) {
-	runnertest.Run(t, func(*testing.T) execute.Runner { return New() })
+	runnertest.Run(t, func(*testing.T) execute.Runner { return New() }, runnertest.Options{UID: os.Getuid()})
 }
 
 func TestOnlyAnAgentThatIsNotTheSystemGivesANote(t *testing.T) {

@@ -3,9 +3,14 @@
 package systemrunner
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"os/user"
 	"strconv"
+
+	"chandler/agent/account"
+	"chandler/agent/logon"
 )
 
 const systemName = "root"
@@ -36,4 +41,15 @@ func environment(name string) ([]string, error) {
 		"SHELL=/bin/sh",
 		"LANG=" + standardLanguage,
 	}, nil
+}
+
+func showIn(ctx context.Context, session logon.Session) ([]string, string) {
+	owner, err := account.Lookup(ctx, session.User)
+	if err != nil {
+		return nil, fmt.Sprintf("the home of the session's user is not known: %v", err)
+	}
+	if owner.UID != session.UID {
+		return nil, fmt.Sprintf("the session is uid %d's, and the user database says that %s is %d", session.UID, session.User, owner.UID)
+	}
+	return session.Desktop(owner.Home)
 }

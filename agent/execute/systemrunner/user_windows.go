@@ -1,7 +1,11 @@
 package systemrunner
 
 import (
+	"context"
+
 	"golang.org/x/sys/windows"
+
+	"chandler/agent/logon"
 )
 
 const systemName = "SYSTEM"
@@ -24,4 +28,8 @@ func whoAmI() (name string, isSystem bool, err error) {
 // environment is what the system and the user's profile define, as for a new logon.
 func environment(string) ([]string, error) {
 	return windows.GetCurrentProcessToken().Environ(false)
+}
+
+func showIn(context.Context, logon.Session) ([]string, string) {
+	return nil, "on Windows programs of the system have a session of their own, which no user sees"
 }

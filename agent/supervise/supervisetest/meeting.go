@@ -98,7 +98,7 @@ func (m *Meeting) Absent(t testing.TB, name string) {
 	}
 }
 
-// Do gives an order and waits until it is done: "ping", "print TEXT", "stat PATH", "orphan NAME".
+// Do gives an order and waits until it is done: "ping", "print TEXT", "stat PATH", "child NAME", "orphan NAME".
 func (g *Guest) Do(t testing.TB, order string) {
 	t.Helper()
 	g.conn.SetDeadline(time.Now().Add(Patience))

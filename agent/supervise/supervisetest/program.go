@@ -123,6 +123,8 @@ func guest(address, name string) int {
 			_, err = fmt.Println(argument)
 		case "stat":
 			_, err = os.Stat(argument)
+		case "child":
+			err = spawn(true, "guest", address, argument)
 		case "orphan": // a grandchild in a session of its own whose parent has ended
 			err = spawn(false, "go-between", address, argument)
 		default:

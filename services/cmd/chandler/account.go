@@ -18,7 +18,7 @@ import (
 const maxSecret = 16 << 10
 
 func newAccount(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "account", Short: "Accounts that agents reach external sources with"}
+	cmd := &cobra.Command{Use: "account", Short: "Accounts that agents run programs by, or reach external sources with"}
 	cmd.AddCommand(accountSet(a), accountList(a), accountRemove(a))
 	return cmd
 }
@@ -29,8 +29,16 @@ func accountSet(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "set NAME --kind KIND --user USER", Short: "Make or change an account", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeAccounts),
 		Long: `The secret is asked for on a terminal, or read from --secret-file or standard input. It goes into the
-credential service and never comes out of it again.`,
-		Example: `  chandler account set corp-reader --kind network-access --user 'EXAMPLE\reader' --resource 'smb://files.example/software/*'`,
+credential service, and comes out of it only for a job that may use it, sealed to the agent that carries the job out.
+
+The kinds: network-access reaches external sources and never runs anything; software-installation runs the programs
+of legacy clients whose package names it as installation-account; client-token-domain runs administrative programs on
+legacy domain controllers, and a fleet has one.
+
+Setting an account again changes its secret, which becomes its next version. Agents that were lent the former secret
+go on with it for as long as the domain takes it.`,
+		Example: `  chandler account set corp-installer --kind software-installation --user 'EXAMPLE\installer' --secret-file installer.secret
+  chandler account set corp-reader --kind network-access --user 'EXAMPLE\reader' --resource 'smb://files.example/software/*'`,
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			request.Account, request.Kind = args[0], events.AccountKind(kind)
 			if err := checkAccount(request); err != nil {

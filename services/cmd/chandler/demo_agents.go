@@ -15,9 +15,11 @@ import (
 	"chandler/agent"
 	"chandler/agent/detect"
 	"chandler/agent/enrol"
+	"chandler/agent/execute"
 	"chandler/agent/execute/systemrunner"
 	"chandler/agent/fetch"
 	"chandler/agent/fetch/dpsource"
+	"chandler/agent/identity"
 	"chandler/agent/supervise"
 	"chandler/events/enrolment"
 )
@@ -92,7 +94,7 @@ func newDemoAgent(ctx context.Context, d *demo, name string, token enrolment.Tok
 	env := []string{"DEMO_ROOT=" + root}
 	tool := detect.Exec(env)
 	o := agent.Options{
-		StateDir: state, Hostname: name, Environment: env, Supervisor: []string{self, "supervise"}, Runner: systemrunner.New(),
+		StateDir: state, Hostname: name, Environment: env, Supervisor: []string{self, "supervise"}, Runners: map[string]execute.Runner{identity.System.Runner(): systemrunner.New()},
 		Kinds:        map[string]detect.Kind{detect.KindScript: detect.Script{Run: tool, Dir: scripts}, detect.KindFile: detect.File{}},
 		ReconnectMax: time.Second, Log: slog.New(slog.DiscardHandler),
 	}

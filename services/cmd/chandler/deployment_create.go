@@ -24,11 +24,12 @@ const confirmAbove = 1000
 
 // createFlags are those of deployment create, as typed.
 type createFlags struct {
-	packageRef, program, to                    string
-	available, deadline, expires, rerun, valid string
-	yes, dryRun, watch, revise, draft          bool
-	revision                                   uint64 // 0: the one that follows
-	asked                                      *asking
+	packageRef, program, to           string
+	available, at, deadline, expires  string
+	rerun, valid                      string
+	yes, dryRun, watch, revise, draft bool
+	revision                          uint64 // 0: the one that follows
+	asked                             *asking
 }
 
 func deploymentCreate(a *app) *cobra.Command {
@@ -56,7 +57,8 @@ Times are RFC 3339 (2026-12-01T08:00:00Z), local with a zone ("2026-12-01T08:00 
 	flags.StringVar(&f.program, "program", "", "program of the package")
 	flags.StringVar(&f.to, "to", "", "collection")
 	flags.StringVar(&f.available, "available", "", "not before this time (default: now)")
-	flags.StringVar(&f.deadline, "deadline", "", "start at this time, with the content fetched before (default: as soon as possible)")
+	flags.StringVar(&f.at, "at", atASAP, "when it starts: asap, logon (when next a user logs on) or logoff (when the last one has logged off; for programs with logon: none)")
+	flags.StringVar(&f.deadline, "deadline", "", "start at this time, with the content fetched before, instead of --at")
 	flags.StringVar(&f.expires, "expires", "", "start nothing after this time")
 	flags.StringVar(&f.rerun, "rerun", string(order.RerunIfFailed), "where the program ran before: never, always, if-failed or if-succeeded")
 	flags.StringVar(&f.valid, "valid", "90d", "how long the signature is valid")
@@ -73,6 +75,7 @@ Times are RFC 3339 (2026-12-01T08:00:00Z), local with a zone ("2026-12-01T08:00 
 	a.completeFlag(cmd, "program", completePrograms)
 	a.completeFlag(cmd, "to", completeCollections)
 	completeWords(cmd, "rerun", reruns()...)
+	completeWords(cmd, "at", atASAP, atLogon, atLogoff)
 	return cmd
 }
 
@@ -121,9 +124,6 @@ func (a *app) create(cmd *cobra.Command, c *client, o order.Order, f createFlags
 		}
 	}
 	tellFaults(cmd.ErrOrStderr(), collection)
-	if o.Run == events.RunUser {
-		warnUserRun(cmd)
-	}
 	if f.dryRun {
 		if _, _, err := s.order(o); err != nil {
 			return err
@@ -138,10 +138,6 @@ func (a *app) create(cmd *cobra.Command, c *client, o order.Order, f createFlags
 		return err
 	}
 	return a.tellCreated(cmd, c, view, f.watch)
-}
-
-func warnUserRun(cmd *cobra.Command) {
-	note(cmd.ErrOrStderr(), "WARNING: agents of this version refuse programs with run: user (%s): they run administrative ones only", events.ContextUnsupported)
 }
 
 // checkDraft says what is to be done where several must sign. Where one is enough a draft would be released
@@ -182,7 +178,7 @@ func (a *app) tellCreated(cmd *cobra.Command, c *client, view events.DeploymentV
 
 // times fills what the flags say about time into an order.
 func (a *app) times(f createFlags) (order.Order, error) {
-	o := order.Order{Format: order.Format, Rerun: order.Rerun(f.rerun), Issued: a.now().UTC().Truncate(time.Second), Assignments: []order.Assignment{{ASAP: true}}}
+	o := order.Order{Format: order.Format, Rerun: order.Rerun(f.rerun), Issued: a.now().UTC().Truncate(time.Second)}
 	valid, err := parseSpan(f.valid)
 	if err != nil {
 		return o, fmt.Errorf("--valid: %w", err)
@@ -211,9 +207,11 @@ func (a *app) times(f createFlags) (order.Order, error) {
 		}
 		*t.into = &when
 	}
-	if deadline != nil {
-		o.Assignments = []order.Assignment{{At: deadline}}
+	assignment, err := assignmentOf(f.at, deadline)
+	if err != nil {
+		return o, err
 	}
+	o.Assignments = []order.Assignment{assignment}
 	for _, before := range []struct {
 		flag string
 		time *time.Time
@@ -223,6 +221,39 @@ func (a *app) times(f createFlags) (order.Order, error) {
 		}
 	}
 	return o, nil
+}
+
+// Words of --at.
+const (
+	atASAP   = "asap"
+	atLogon  = "logon"
+	atLogoff = "logoff"
+)
+
+// assignmentOf is the one assignment that --at and --deadline ask for.
+func assignmentOf(at string, deadline *time.Time) (order.Assignment, error) {
+	if deadline != nil && at != atASAP {
+		return order.Assignment{}, fmt.Errorf("--at %s and --deadline: a deployment starts at one of them", at)
+	}
+	switch {
+	case deadline != nil:
+		return order.Assignment{At: deadline}, nil
+	case at == atASAP:
+		return order.Assignment{ASAP: true}, nil
+	case at == atLogon:
+		return order.Assignment{Logon: true}, nil
+	case at == atLogoff:
+		return order.Assignment{Logoff: true}, nil
+	}
+	return order.Assignment{}, fmt.Errorf("--at %q: it must be %s, %s or %s; a time is a --deadline", at, atASAP, atLogon, atLogoff)
+}
+
+// starts is when an order's program starts, in words.
+func (a *app) starts(o order.Order) string {
+	if at := o.Deadline(); at != nil {
+		return a.longTime(*at)
+	}
+	return o.Assignments[0].String()
 }
 
 // fillOrder looks up what the order binds: the package's manifest, the collection's definition, the
@@ -242,6 +273,10 @@ func (a *app) fillOrder(ctx context.Context, c *client, s signer, o *order.Order
 		return events.CollectionView{}, fmt.Errorf("package %s@%s has no program %q; it has %s", m.Package, m.Version, f.program, strings.Join(programNames(m), ", "))
 	}
 	o.Package, o.Version, o.Manifest, o.Run = m.Package, m.Version, found.Digest, program.Run
+	o.InstallationAccount = program.InstallationAccount
+	if err := o.Agrees(program); err != nil {
+		return events.CollectionView{}, fmt.Errorf("agents would refuse it: %w", err)
+	}
 	collection, err := fillTarget(ctx, c, o, f.to)
 	if err != nil {
 		return collection, fmt.Errorf("--to: %w", err)
@@ -307,14 +342,10 @@ func packageText(name, version string) string {
 
 // writeOrder shows what would be signed.
 func (a *app) writeOrder(cmd *cobra.Command, o order.Order) error {
-	assignment := "as soon as possible"
-	if at := o.Deadline(); at != nil {
-		assignment = a.longTime(*at)
-	}
 	return writeDetail(cmd.OutOrStdout(), a.output, o, o.Deployment, []field{
 		{"Deployment", o.Deployment}, {"Revision", o.Revision}, {"Fleet", o.Fleet}, {"Program", fmt.Sprintf("%s@%s/%s", o.Package, o.Version, o.Program)},
-		{"Manifest", o.Manifest}, {"Run", o.Run}, {"Collection", o.Collection}, {"Target", o.Expression}, {"Included agents", o.IncludeDigest},
-		{"Excluded agents", o.ExcludeDigest}, {"Available", a.optionalTime(o.Available)}, {"Starts", assignment}, {"Expires", a.optionalTime(o.Expires)},
+		{"Manifest", o.Manifest}, {"Run", o.Run}, {"Installation account", o.InstallationAccount}, {"Collection", o.Collection}, {"Target", o.Expression}, {"Included agents", o.IncludeDigest},
+		{"Excluded agents", o.ExcludeDigest}, {"Available", a.optionalTime(o.Available)}, {"Starts", a.starts(o)}, {"Expires", a.optionalTime(o.Expires)},
 		{"Rerun", o.Rerun}, {"Valid until", a.longTime(o.NotAfter)},
 	})
 }

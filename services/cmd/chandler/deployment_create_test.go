@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +113,7 @@ func TestWhatMustNotBeSentIsNotSent(t *testing.T) {
 		"no validity":                         {args: []string{"--valid", "0d"}, code: 1, says: "--valid"},
 		"an expiry before the deadline":       {args: []string{"--deadline", "+2d", "--expires", "+1d"}, code: 1, says: "expires"},
 		"a time without a zone":               {args: []string{"--available", "2026-12-01T08:00"}, code: 1, says: "zone"},
+		"at logoff, with users logged on":     {args: []string{"--at", "logoff"}, code: 1, says: "logon: none"},
 		"an unknown rerun":                    {args: []string{"--rerun", "sometimes"}, code: 1, says: "if-failed"},
 		"another collection than asked for":   {change: func(f *fakeFleet) { f.collection.Name = "everybody" }, code: 1, says: "answered with everybody"},
 		"very many machines, not confirmed":   {change: func(f *fakeFleet) { f.collection.Members = many }, code: 1, says: "--yes"},
@@ -149,6 +151,8 @@ func TestMistakesOnTheCommandLineAreToldBeforeAnybodyIsAsked(t *testing.T) {
 		"the broker":  nil,
 		"--rerun":     {"--rerun", "sometimes"},
 		"--valid":     {"--valid", "soon"},
+		"--at":        {"--at", "noon"},
+		"one of them": {"--at", "logon", "--deadline", "+1d"},
 		"--deadline":  {"--deadline", "yesterday"},
 		"--package":   {"--package", "Hello World"},
 		"--to":        {"--to", "a.b"},
@@ -162,14 +166,53 @@ func TestMistakesOnTheCommandLineAreToldBeforeAnybodyIsAsked(t *testing.T) {
 	}
 }
 
-func TestAProgramForUsersIsWarnedAbout(t *testing.T) {
-	f := helloFleet(t)
+// republish puts the package hello with another program install.
+func (f *fakeFleet) republish(t *testing.T, change func(*events.Program)) {
+	t.Helper()
 	m := f.packages[0].Manifest
-	m.Programs = map[string]events.Program{"install": {Command: m.Programs["install"].Command, Run: events.RunUser}}
+	p := m.Programs["install"]
+	change(&p)
+	m.Programs = map[string]events.Program{"install": p}
 	f.publish(t, m)
-	code, _, stderr := command(t, f.app, "", append(createHello, "--dry-run")...)
-	if code != 0 || !strings.Contains(stderr, "refuse programs with run: user") {
-		t.Errorf("exit code %d, %s", code, stderr)
+}
+
+func TestAnOrderSaysWhenAndByWhomAProgramRuns(t *testing.T) {
+	none := func(p *events.Program) { p.Logon, p.InstallationAccount = events.LogonNone, "corp-installer" }
+	for name, c := range map[string]struct {
+		change func(*events.Program)
+		args   []string
+		want   order.Assignment
+		shown  []string // by a dry run
+	}{
+		"as soon as possible":          {func(*events.Program) {}, nil, order.Assignment{ASAP: true}, []string{"as soon as possible"}},
+		"as soon as possible, said":    {func(*events.Program) {}, []string{"--at", "asap"}, order.Assignment{ASAP: true}, []string{"as soon as possible"}},
+		"at logon, as the user":        {func(p *events.Program) { p.Run = events.RunUser }, []string{"--at", "logon"}, order.Assignment{Logon: true}, []string{"when a user logs on"}},
+		"at logoff, by an account":     {none, []string{"--at", "logoff"}, order.Assignment{Logoff: true}, []string{"when the last user has logged off", "corp-installer"}},
+		"at a deadline, by an account": {none, []string{"--deadline", "+24h"}, order.Assignment{At: new(testNow.Add(24 * time.Hour))}, []string{"corp-installer"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := helloFleet(t)
+			f.republish(t, c.change)
+			code, stdout, stderr := command(t, f.app, "", slices.Concat(createHello, c.args, []string{"--dry-run"})...)
+			for _, says := range c.shown {
+				if code != 0 || !strings.Contains(stdout, says) {
+					t.Errorf("dry run: exit code %d, %s %s; want %q", code, stdout, stderr, says)
+				}
+			}
+			if code, _, stderr = command(t, f.app, "", append(createHello, c.args...)...); code != 0 || strings.Contains(stderr, "WARNING") {
+				t.Fatalf("exit code %d: %s", code, stderr)
+			}
+			o, _, err := order.Open(f.sent().Envelope)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]order.Assignment{c.want}, o.Assignments); diff != "" {
+				t.Error(diff)
+			}
+			if want := f.packages[0].Manifest.Programs["install"].InstallationAccount; o.InstallationAccount != want {
+				t.Errorf("installation account %q, want %q", o.InstallationAccount, want)
+			}
+		})
 	}
 }
 

@@ -116,22 +116,22 @@ func (a *app) describe(ctx context.Context, w io.Writer, c *client, s signer, o 
 		return fmt.Errorf("the order binds manifest %.12s, the package published is %.12s: nothing was signed", o.Manifest, found.Digest)
 	}
 	program, ok := m.Programs[o.Program]
-	if !ok || program.Run != o.Run {
-		return fmt.Errorf("the order names program %s with run %s, which the package does not have: nothing was signed", o.Program, o.Run)
+	if !ok {
+		return fmt.Errorf("the order names program %s, which the package does not have: nothing was signed", o.Program)
+	}
+	if err := o.Agrees(program); err != nil {
+		return fmt.Errorf("agents would refuse the order: %w; nothing was signed", err)
 	}
 	meant, err := a.machines(ctx, c, o, include, exclude)
 	if err != nil {
 		return err
 	}
-	starts := "as soon as possible"
-	if at := o.Deadline(); at != nil {
-		starts = a.longTime(*at)
-	}
 	return writeDetail(w, formTable, nil, "", []field{
 		{"Runs", commandLine(program.Command)}, {"Program", fmt.Sprintf("%s@%s/%s", o.Package, o.Version, o.Program)}, {"Manifest", o.Manifest}, {"With the rights of", rights(o.Run)},
+		{"Conditions", strings.Join(conditions(program), "; ")},
 		{"On", plural(meant, "machine now", "machines now")}, {"Target", cellOr(o.Expression, "the included agents only")},
 		{"Included besides", listText(include)}, {"Excluded", listText(exclude)}, {"Collection", o.Collection},
-		{"Available", a.optionalTime(o.Available)}, {"Starts", starts}, {"Expires", a.optionalTime(o.Expires)}, {"Rerun", o.Rerun}, {"Valid until", a.longTime(o.NotAfter)},
+		{"Available", a.optionalTime(o.Available)}, {"Starts", a.starts(o)}, {"Expires", a.optionalTime(o.Expires)}, {"Rerun", o.Rerun}, {"Valid until", a.longTime(o.NotAfter)},
 	})
 }
 

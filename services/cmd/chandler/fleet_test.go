@@ -42,6 +42,7 @@ type fakeFleet struct {
 	draft       *events.DraftView
 	progress    *events.Progress
 	enrolments  []events.EnrolmentView
+	accounts    []events.AccountView
 }
 
 func newFakeFleet(t *testing.T) *fakeFleet {
@@ -148,7 +149,9 @@ func with[Req, Resp any](f *fakeFleet, call events.Call[Req, Resp], answer func(
 func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
 	return map[string][]bus.Endpoint{
 		"credentials": {
-			with(f, events.AccountList, func(events.Nothing) (events.AccountViews, error) { return events.AccountViews{}, nil }),
+			with(f, events.AccountList, func(events.Nothing) (events.AccountViews, error) {
+				return events.AccountViews{Accounts: f.accounts}, nil
+			}),
 			with(f, events.EnrolmentList, func(q events.EnrolmentQuery) (events.EnrolmentViews, error) {
 				return events.EnrolmentViews{Enrolments: slices.DeleteFunc(slices.Clone(f.enrolments), func(e events.EnrolmentView) bool {
 					return len(q.Agents) > 0 && !slices.Contains(q.Agents, e.Agent)

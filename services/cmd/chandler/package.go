@@ -91,19 +91,49 @@ func (a *app) writePackage(cmd *cobra.Command, c *client, found events.PackageIn
 	} else {
 		view.Signers = names
 	}
-	fields := []field{
-		{"Package", m.Package}, {"Version", m.Version}, {"Publisher", m.Publisher}, {"Comment", m.Comment}, {"Digest", found.Digest},
+	fields := slices.Concat(titleFields(m), []field{{"Digest", found.Digest},
 		{"Signed by", cmp.Or(view.Refused, strings.Join(view.Signers, ", "))},
-		{"Published", a.longTime(m.Published)}, {"By", found.By}, {"Deployments", found.Deployments},
-	}
+		{"Published", a.longTime(m.Published)}, {"By", found.By}, {"Deployments", found.Deployments}}, contentFields(m))
+	return writeDetail(cmd.OutOrStdout(), a.output, view, packageName(found), fields)
+}
+
+func titleFields(m events.Manifest) []field {
+	return []field{{"Package", m.Package}, {"Version", m.Version}, {"Publisher", m.Publisher}, {"Comment", m.Comment}}
+}
+
+// contentFields are what a package runs and what it brings.
+func contentFields(m events.Manifest) (fields []field) {
 	for _, program := range programNames(m) {
 		p := m.Programs[program]
-		fields = append(fields, field{"Program " + program, "run " + string(p.Run) + ": " + commandLine(p.Command)})
+		context := strings.Join(append([]string{"run " + string(p.Run)}, conditions(p)...), "; ")
+		fields = append(fields, field{"Program " + program, context + ": " + commandLine(p.Command)})
 	}
 	for _, f := range m.Files {
 		fields = append(fields, field{"File " + f.Path, byteSize(f.Size) + "  " + f.SHA256})
 	}
-	return writeDetail(cmd.OutOrStdout(), a.output, view, packageName(found), fields)
+	return fields
+}
+
+// conditions say in words when, before whom and by which account a program runs, and what follows; nothing where all is
+// as it is by default.
+func conditions(p events.Program) (words []string) {
+	add := func(is bool, text string) {
+		if is {
+			words = append(words, text)
+		}
+	}
+	add(p.EveryUser, "once for every user who logs on")
+	add(!p.EveryUser && p.Run == events.RunAdministrative && p.Logon == events.LogonUser, "only when a user is logged on")
+	add(p.Logon == events.LogonNone, "only when nobody is logged on")
+	add(p.Interactive, "shown to the user")
+	add(p.InstallationAccount != "", "on legacy clients by installation account "+p.InstallationAccount)
+	add(p.After == events.AfterRestart, "the machine is restarted afterwards")
+	add(p.After == events.AfterProgramRestarts, "restarts the machine itself")
+	add(p.After == events.AfterLogoff, "users are logged off afterwards")
+	add(p.MSIScope == events.MSIScopeMachine, "for the whole machine")
+	add(p.MSIScope == events.MSIScopeAsAuthored, "for whom its .msi was made")
+	add(p.Product != "", "product "+p.Product)
+	return words
 }
 
 func packageRemove(a *app) *cobra.Command {

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +22,7 @@ var errNameVersion = errors.New("say which version is to be removed: NAME@VERSIO
 // publishFlags are those of package publish, as typed.
 type publishFlags struct {
 	run, name, version string
+	dryRun             bool
 	asked              *asking
 }
 
@@ -28,6 +32,7 @@ func packagePublish(a *app) *cobra.Command {
 		Use: "publish PATH", Short: "Publish a package: a directory with package.yaml, or a .deb, .rpm, .msi or script file", Args: cobra.ExactArgs(1),
 		Long: `Reads and checks the package here, signs it with the key of the context, uploads what the content service
 lacks, and publishes it. Agents run nothing but what a publisher signed. A published version never changes.
+With --dry-run it ends with the checks, and shows what would be signed.
 
 The programs of a .deb, .rpm, .msi or script are inferred; whose rights they run with is not: say --run.`,
 		Example: `  chandler package publish ./hello
@@ -40,6 +45,7 @@ The programs of a .deb, .rpm, .msi or script are inferred; whose rights they run
 	cmd.Flags().StringVar(&f.run, "run", "", "whose rights the programs of a file run with: user or administrative")
 	cmd.Flags().StringVar(&f.name, "name", "", "name of the package of a file, instead of what the file says")
 	cmd.Flags().StringVar(&f.version, "version", "", "version of the package of a file, instead of what the file says")
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "check everything and show what would be signed; sign and send nothing")
 	completeWords(cmd, "run", string(events.RunUser), string(events.RunAdministrative))
 	return cmd
 }
@@ -51,26 +57,13 @@ func (a *app) publish(cmd *cobra.Command, c *client, path string, f publishFlags
 	if err := c.may(events.ContentCommit.CallDeclaration); err != nil {
 		return err
 	}
-	s, err := a.signer(cmd.Context(), c, f.asked)
+	plan, err := a.plan(cmd, c, path, f)
 	if err != nil {
 		return err
-	}
-	if err := s.mayPublish(); err != nil {
-		return err
-	}
-	plan, err := a.readPackage(cmd, path, f, s.seal)
-	if err != nil {
-		return err
-	}
-	for _, n := range plan.Notes {
-		note(cmd.ErrOrStderr(), "note: %s", n)
 	}
 	m := plan.Manifest
-	for _, p := range m.Programs {
-		if p.Run == events.RunUser {
-			warnUserRun(cmd)
-			break
-		}
+	if f.dryRun {
+		return writeDetail(cmd.OutOrStdout(), a.output, m, packageName(events.PackageInfo{Manifest: m}), slices.Concat(titleFields(m), contentFields(m)))
 	}
 	_, lookErr := ask(cmd.Context(), c, events.ContentShow, events.Named{Name: m.Package, Version: m.Version})
 	web, err := c.web()
@@ -89,6 +82,64 @@ func (a *app) publish(cmd *cobra.Command, c *client, path string, f publishFlags
 	}
 	return a.answer(cmd, published, packageName(published), "package %s %s: %s, %s, programs: %s", packageName(published), done,
 		plural(len(published.Manifest.Files), "file", "files"), byteSize(published.Manifest.Size()), cellText(programNames(published.Manifest)))
+}
+
+// plan reads the package, tells what the administrator should know of it, and signs it unless this is a dry run.
+func (a *app) plan(cmd *cobra.Command, c *client, path string, f publishFlags) (*publish.Plan, error) {
+	var seal func(events.Manifest) ([]byte, error)
+	if !f.dryRun {
+		s, err := a.signer(cmd.Context(), c, f.asked)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.mayPublish(); err != nil {
+			return nil, err
+		}
+		seal = s.seal
+	}
+	plan, err := a.readPackage(cmd, path, f, seal)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range plan.Notes {
+		note(cmd.ErrOrStderr(), "note: %s", n)
+	}
+	return plan, a.checkAccounts(cmd, c, plan.Manifest)
+}
+
+// checkAccounts refuses programs whose installation account must not run any; one that the fleet does not have yet is only
+// told of. Credential service and agents refuse both by themselves, when a program is to run.
+func (a *app) checkAccounts(cmd *cobra.Command, c *client, m events.Manifest) error {
+	named := map[string][]string{} // account: programs
+	for _, name := range programNames(m) {
+		if account := m.Programs[name].InstallationAccount; account != "" {
+			named[account] = append(named[account], name)
+		}
+	}
+	if len(named) == 0 {
+		return nil
+	}
+	all, err := ask(cmd.Context(), c, events.AccountList, events.Nothing{})
+	if err != nil {
+		return fmt.Errorf("find out what the installation accounts are: %w", err)
+	}
+	kinds := map[string]events.AccountKind{}
+	for _, account := range all.Accounts {
+		kinds[account.Account] = account.Kind
+	}
+	var refused []error
+	for _, account := range slices.Sorted(maps.Keys(named)) {
+		programs := strings.Join(named[account], ", ")
+		switch kind, there := kinds[account]; {
+		case kind == events.SoftwareInstallation:
+		case !there:
+			note(cmd.ErrOrStderr(), "WARNING: the fleet has no account %s, by which legacy clients are to run %s: make it with `%s account set %s --kind %s`",
+				account, programs, a.self, account, events.SoftwareInstallation)
+		default:
+			refused = append(refused, fmt.Errorf("account %s is of kind %s, which must not run programs (%s): name one of kind %s as installation-account", account, kind, programs, events.SoftwareInstallation))
+		}
+	}
+	return errors.Join(refused...)
 }
 
 // checkPublish refuses flags that say what the package's own file says.

@@ -59,7 +59,7 @@ func readFile(ctx context.Context, path string, o Options) (*Plan, error) {
 	if o.Version == "" {
 		i.notes = append(i.versionNotes, i.notes...)
 	}
-	return newPlan(m, dir, i.notes, o.Seal)
+	return newPlan(m, dir, append(i.notes, src.contextNotes(m)...), o.Seal)
 }
 
 // inferred is what a file says of itself.
@@ -138,13 +138,21 @@ func inferMSI(f io.ReaderAt, file events.File, run events.RunMode) (inferred, er
 	if err != nil {
 		return inferred{}, err
 	}
-	i := inferred{name: info.ProductName, version: info.ProductVersion, publisher: info.Manufacturer,
-		programs: programs(run, msi.InstallCommand(file.Path), msi.UninstallCommand(info.ProductCode),
-			events.Detect{MSI: info.ProductCode, Version: ">= " + info.ProductVersion}, `agent.os == "windows"`)}
-	p := i.programs["install"]
-	if note := completeCommand("install", &p, info); note != "" {
-		i.programs["install"] = p
-		i.notes = append(i.notes, note)
+	const appliesIf = `agent.os == "windows"`
+	install := events.Program{Command: events.Command{Argv: msi.InstallCommand(file.Path)}, Run: run, AppliesIf: appliesIf}
+	notes, err := completeInstall(&install, info)
+	if err != nil {
+		return inferred{}, err
+	}
+	i := inferred{name: info.ProductName, version: info.ProductVersion, publisher: info.Manufacturer, programs: map[string]events.Program{
+		"install": install,
+		"remove": {Command: events.Command{Argv: msi.UninstallCommand(info.ProductCode)}, Run: run, AppliesIf: appliesIf, Undoes: "install",
+			ReturnCodes: map[int]string{1605: "success", 1614: "success"}}, // it is not there
+		// Without detection, which would find the product and nothing to do.
+		"repair": {Command: events.Command{Argv: msi.RepairCommand(file.Path)}, Run: run, AppliesIf: appliesIf},
+	}}
+	for _, note := range notes {
+		i.notes = append(i.notes, "program install: "+note)
 	}
 	i.plainVersion()
 	return i, nil

@@ -50,11 +50,11 @@ func TestAPackageFileTellsItsPrograms(t *testing.T) {
 		{"rpm", sample(t, "../rpmfile/testdata/sample.rpm", "x.rpm"), events.RunAdministrative, outcome{
 			Install: []string{"rpm", "-U", "x.rpm"}, Remove: []string{"rpm", "-e", "NAME"}, Detect: []events.Detect{{Rpm: "NAME", Version: ">= VERSION"}}, AppliesIf: "linux"}, ""},
 		{"msi for an administrator", sample(t, "../../../events/msi/testdata/sample.msi", "x.msi"), events.RunAdministrative, outcome{
-			Install: []string{"msiexec", "/i", "x.msi", "/qn", "/norestart", "ALLUSERS=1"}, Remove: []string{"msiexec", "/x", "CODE", "/qn", "/norestart"},
+			Install: []string{"msiexec", "/i", "x.msi", "/l*v", "%CHANDLER_LOG%", "/qn", "/norestart", "ALLUSERS=1"}, Remove: []string{"msiexec", "/x", "CODE", "/l*v", "%CHANDLER_LOG%", "/qn", "/norestart"},
 			Detect: []events.Detect{{MSI: "CODE", Version: ">= VERSION"}}, AppliesIf: "windows"}, "ALLUSERS=1 was added"},
 		{"msi for a user", sample(t, "../../../events/msi/testdata/sample.msi", "x.msi"), events.RunUser, outcome{
-			Install: []string{"msiexec", "/i", "x.msi", "/qn", "/norestart"}, Remove: []string{"msiexec", "/x", "CODE", "/qn", "/norestart"},
-			Detect: []events.Detect{{MSI: "CODE", Version: ">= VERSION"}}, AppliesIf: "windows"}, ""},
+			Install: []string{"msiexec", "/i", "x.msi", "/l*v", "%CHANDLER_LOG%", "/qn", "/norestart"}, Remove: []string{"msiexec", "/x", "CODE", "/l*v", "%CHANDLER_LOG%", "/qn", "/norestart"},
+			AppliesIf: "windows"}, "has no detection"},
 		{"shell script", script(t, "fix.sh", "echo hello"), events.RunUser, outcome{Install: []string{"sh", "fix.sh"}, AppliesIf: "windows"}, "no version"},
 		{"python script", script(t, "fix", "#!/usr/bin/env python3\nprint()"), events.RunUser, outcome{Install: []string{"/usr/bin/env", "python3", "fix"}, AppliesIf: "windows"}, "no version"},
 		{"PowerShell script", script(t, "fix.ps1", "exit"), events.RunUser, outcome{
@@ -100,6 +100,23 @@ func TestAPackageFileTellsItsPrograms(t *testing.T) {
 				t.Errorf("notes: %q", p.Notes)
 			}
 		})
+	}
+}
+
+func TestAPackageFileForUsersIsToldOfWhereItNeedsMoreRights(t *testing.T) {
+	for name, c := range map[string]struct{ from, want string }{
+		"x.deb": {"../debfile/testdata/sample.deb", "program install: to install a .deb needs more rights than users have; use run: administrative"},
+		"x.rpm": {"../rpmfile/testdata/sample.rpm", "program install: to install an .rpm needs more rights than users have; use run: administrative"},
+		"x.msi": {"../../../events/msi/testdata/sample.msi", ""}, // made for whoever installs it
+	} {
+		for _, run := range []events.RunMode{events.RunUser, events.RunAdministrative} {
+			o := options()
+			o.Run = run
+			notes := strings.Join(read(t, sample(t, c.from, name), o).Notes, "\n")
+			if told := strings.Contains(notes, "more rights"); told != (run == events.RunUser && c.want != "") || told && !strings.Contains(notes, c.want) {
+				t.Errorf("%s, run %s: notes %q", name, run, notes)
+			}
+		}
 	}
 }
 
@@ -158,37 +175,4 @@ func TestWhatIsNoPackageFileIsRefused(t *testing.T) {
 			t.Errorf("%s was read as %+v", name, p.Manifest)
 		}
 	}
-}
-
-func TestAnMSIInADirectoryIsCompletedForTheMachine(t *testing.T) {
-	msiFile, err := os.ReadFile("../../../events/msi/testdata/sample.msi")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, c := range map[string]struct{ command, run, want string }{
-		"a list":                   {`[msiexec, /i, app\setup.msi, /qn]`, "administrative", `["msiexec" "/i" "app\\setup.msi" "/qn" "ALLUSERS=1"]`},
-		"a line":                   {`msiexec /i "app\setup.msi" /qn`, "administrative", `msiexec /i "app\setup.msi" /qn ALLUSERS=1`},
-		"said already":             {`msiexec /i app\setup.msi ALLUSERS=1`, "administrative", `msiexec /i app\setup.msi ALLUSERS=1`},
-		"a user's":                 {`msiexec /i app\setup.msi`, "user", `msiexec /i app\setup.msi`},
-		"a file that is elsewhere": {`msiexec /i other.msi`, "administrative", `msiexec /i other.msi`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := directory(t, "[hello.deb, data/notes.txt]", "[app/setup.msi]", "[dpkg, -i, hello.deb]", c.command, "run: administrative\n    max", "run: "+c.run+"\n    max", "run: administrative, undoes", "run: user, undoes")
-			write(t, dir, "app/setup.msi", string(msiFile))
-			p := read(t, dir, options())
-			if got := p.Manifest.Programs["install"].Command.String(); got != c.want {
-				t.Errorf("command %s", got)
-			}
-			if completed := strings.Contains(strings.Join(p.Notes, ""), "was added"); completed != (strings.HasSuffix(c.want, "ALLUSERS=1") && name != "said already" || name == "a list") {
-				t.Errorf("notes: %q", p.Notes)
-			}
-		})
-	}
-	t.Run("a file that is no msi", func(t *testing.T) {
-		dir := directory(t, "[hello.deb, data/notes.txt]", "[setup.msi]", "[dpkg, -i, hello.deb]", "msiexec /i setup.msi")
-		write(t, dir, "setup.msi", "text")
-		if _, err := Read(t.Context(), dir, options()); err == nil || !strings.Contains(err.Error(), "program install installs setup.msi") || !strings.Contains(err.Error(), ":8:") {
-			t.Errorf("error: %v", err)
-		}
-	})
 }

@@ -123,7 +123,7 @@ func readDirectory(ctx context.Context, dir string, o Options) (*Plan, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	return newPlan(m, dir, slices.Concat(notes, more, commandNotes(m)), o.Seal)
+	return newPlan(m, dir, slices.Concat(notes, more, commandNotes(m), src.contextNotes(m)), o.Seal)
 }
 
 // newPlan seals the manifest and lists the blobs; the files' paths are below dir.

@@ -24,7 +24,7 @@ func baseRoot(t testing.TB) string {
 		t.Fatal(err)
 	}
 	// The number counts changes of base.sh that old copies lack.
-	root := filepath.Join(dir, "debian-12-1")
+	root := filepath.Join(dir, "debian-12-2")
 	out, err := exec.CommandContext(t.Context(), "flock", root+".lock", "sh", "-euc", baseScript, "sh", root).CombinedOutput()
 	if err != nil {
 		unavailable(t, "make the base file system "+root+" from Debian's packages: "+err.Error()+"\n"+string(out))

@@ -3,7 +3,7 @@ root=$1
 [ ! -d "$root" ] || exit 0
 rm -rf "$root.new"
 mmdebstrap --quiet --variant=minbase \
-	--include=systemd-sysv,dbus,libpam-systemd,sudo,login,passwd,iproute2,procps,ca-certificates \
+	--include=systemd-sysv,dbus,dbus-user-session,libpam-systemd,sudo,login,passwd,iproute2,procps,ca-certificates \
 	bookworm "$root.new"
 # What came from the machine that runs the tests; every machine gets its own. Without a machine-id, even an
 # empty one, systemd would take each boot for the first and ask questions.

@@ -8,6 +8,11 @@
 //	m := lab.Start("alpha")
 //	m.CopyIn("chandler-agent", "/usr/local/bin/chandler-agent", 0o755)
 //	m.Exec("systemctl", "start", "chandler-agent")
+//	m.AddUser("alice")
+//	m.Login("alice")
+//
+// Users log on and off as the machine's own logind has it. A machine that restarts, by Reboot or because a
+// program in it asks for that, boots again with its files; Kill9 kills a service where no unit is told.
 //
 // Under failure: what the machine that runs the tests lacks makes the test skip with a sentence that says
 // what to install, or fail when CHANDLER_TEST_REQUIRE=1. Everything is held by processes that end when the

@@ -2,8 +2,9 @@ package machinetest
 
 import (
 	"bytes"
+	"context"
 	_ "embed"
-	"fmt"
+	"errors"
 	"io/fs"
 	"net"
 	"os"
@@ -20,12 +21,8 @@ import (
 //go:embed machine.sh
 var machineScript string
 
-// bootTimeout is how long a machine may take to start all its services, stopTimeout how long what is left of
-// one may keep its console open.
-const (
-	bootTimeout = 2 * time.Minute
-	stopTimeout = 10 * time.Second
-)
+// stopTimeout is how long what is left of a machine may keep its console open.
+const stopTimeout = 10 * time.Second
 
 // names are those that are a host name and a machine name of systemd's.
 var names = regexp.MustCompile(`^[a-z][a-z0-9]{0,31}$`)
@@ -35,11 +32,18 @@ type Machine struct {
 	Name    string // its host name
 	Address string // IPv4, on the lab's network
 
-	t      testing.TB
-	ns     *holder // of its network
-	dir    string  // its files and, by its last element, its control groups
-	leader string  // process id of its systemd, seen from here
-	stop   func()  // may be called again
+	t testing.TB
+	*container
+}
+
+// container is what runs a machine, the same for every test that looks at it.
+type container struct {
+	ns    *holder // of its network
+	dir   string  // its files and, by its last element, its control groups
+	boots boots
+	stop  func() // may be called again
+
+	logons int // so far
 }
 
 // Start boots a machine with Debian's minimal system, sudo and systemd, and waits until all its services
@@ -50,10 +54,17 @@ func (l *Lab) Start(name string) *Machine {
 		l.t.Fatalf("machine %q: the name must match %s, and a lab has room for %d machines", name, names, maxMachines)
 	}
 	l.machines++
-	m := &Machine{Name: name, Address: network + strconv.Itoa(firstMachine+l.machines), t: l.t, ns: newNetwork(l.t)}
+	m := &Machine{Name: name, Address: network + strconv.Itoa(firstMachine+l.machines), t: l.t, container: &container{ns: newNetwork(l.t)}}
 	l.join(m.ns, "v"+strconv.Itoa(l.machines), m.Address)
 	m.boot(l.base)
 	return m
+}
+
+// For gives the same machine to a part of the test: what fails there fails that part.
+func (m *Machine) For(t testing.TB) *Machine {
+	part := *m
+	part.t = t
+	return &part
 }
 
 // boot runs machine.sh, which holds the machine until its standard input ends and then cleans up.
@@ -68,7 +79,6 @@ func (m *Machine) boot(base string) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	defer notify.Close()
 	var console bytes.Buffer
 	cmd := exec.Command("setsid", "unshare", "--mount", "--propagation", "private", "sh", "-euc", machineScript, "sh", base, m.dir, m.Name, m.ns.pid())
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(m.dir, "notify"))
@@ -81,47 +91,25 @@ func (m *Machine) boot(base string) {
 	if err := cmd.Start(); err != nil {
 		m.t.Fatalf("start machine %s: %v", m.Name, err)
 	}
+	go m.boots.listen(notify)
 	ended := make(chan error, 1)
 	go func() {
 		ended <- cmd.Wait()
 		close(ended)
 		notify.Close() // nobody is left to notify
 	}()
+	t := m.t // not that of a part of the test
 	m.stop = func() {
 		stdin.Close()
 		if err := <-ended; err != nil {
-			m.t.Errorf("machine %s did not end cleanly: %v\n%s", m.Name, err, console.Bytes())
+			t.Errorf("machine %s did not end cleanly: %v\n%s", m.Name, err, console.Bytes())
 		}
 	}
-	m.t.Cleanup(m.stop)
-	if m.leader, err = awaitReady(notify); err != nil {
+	t.Cleanup(m.stop)
+	if err := m.boots.await(1); err != nil {
 		stdin.Close()
 		<-ended // the console is complete
-		m.t.Fatalf("machine %s did not boot: %v\n%s", m.Name, err, console.Bytes())
-	}
-}
-
-// awaitReady reads what systemd-nspawn tells until the machine has booted, and gives the process id of its
-// systemd.
-func awaitReady(notify *net.UnixConn) (leader string, err error) {
-	if err := notify.SetReadDeadline(time.Now().Add(bootTimeout)); err != nil {
-		return "", err
-	}
-	buf := make([]byte, 4096)
-	for {
-		n, err := notify.Read(buf)
-		if err != nil {
-			return "", fmt.Errorf("wait for systemd-nspawn to tell that it is ready: %w", err)
-		}
-		for line := range strings.Lines(string(buf[:n])) {
-			key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-			switch {
-			case key == "X_NSPAWN_LEADER_PID":
-				leader = value
-			case key == "READY" && leader != "":
-				return leader, nil
-			}
-		}
+		t.Fatalf("machine %s did not boot: %v\n%s", m.Name, err, console.Bytes())
 	}
 }
 
@@ -132,9 +120,11 @@ func (m *Machine) Stop() {
 }
 
 // Command prepares a program in the machine, as root, with the working directory / and a plain environment.
-func (m *Machine) Command(args ...string) *exec.Cmd {
-	enter := []string{"--target", m.leader, "--mount", "--pid", "--uts", "--net", "--ipc", "--cgroup", "--"}
-	cmd := exec.CommandContext(m.t.Context(), "nsenter", append(enter, args...)...)
+func (m *Machine) Command(args ...string) *exec.Cmd { return m.command(m.t.Context(), args...) }
+
+func (m *Machine) command(ctx context.Context, args ...string) *exec.Cmd {
+	enter := []string{"--target", m.boots.leader(), "--mount", "--pid", "--uts", "--net", "--ipc", "--cgroup", "--"}
+	cmd := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}
 	return cmd
 }
@@ -169,13 +159,12 @@ func (m *Machine) WriteFile(to string, data []byte, mode fs.FileMode) {
 }
 
 func (m *Machine) write(to string, data []byte, mode fs.FileMode) error {
-	// An os.Root, since an absolute symbolic link in the machine would lead out of it.
-	root, err := os.OpenRoot(filepath.Join("/proc", m.leader, "root"))
+	root, err := m.root()
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	name := strings.TrimPrefix(path.Clean(to), "/")
+	name := inside(to)
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err
 	}
@@ -184,3 +173,27 @@ func (m *Machine) write(to string, data []byte, mode fs.FileMode) error {
 	}
 	return root.Chmod(name, mode) // the umask does not apply
 }
+
+// ReadFile reads a file of the machine; ok is false where there is none.
+func (m *Machine) ReadFile(name string) (data []byte, ok bool) {
+	m.t.Helper()
+	root, err := m.root()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer root.Close()
+	data, err = root.ReadFile(inside(name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		m.t.Fatalf("read from machine %s: %v", m.Name, err)
+	}
+	return data, err == nil
+}
+
+// root is the machine's directory of files: an os.Root, since an absolute symbolic link in the machine would
+// lead out of it.
+func (m *Machine) root() (*os.Root, error) {
+	return os.OpenRoot(filepath.Join("/proc", m.boots.leader(), "root"))
+}
+
+// inside is an absolute path of the machine, for root.
+func inside(name string) string { return strings.TrimPrefix(path.Clean(name), "/") }

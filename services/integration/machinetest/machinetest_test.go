@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -92,6 +93,98 @@ func TestAMachineReachesWhatRunsInTheLabAndNothingElse(t *testing.T) {
 	}
 }
 
+func TestAMachineStartsAgainWithItsFiles(t *testing.T) {
+	m := NewLab(t).Start("alpha")
+	boot := func() string { return m.Exec("cat", "/proc/sys/kernel/random/boot_id") }
+	m.WriteFile("/var/lib/kept", []byte("kept"), 0o600)
+	m.WriteFile("/run/gone", nil, 0o600)
+	first := boot()
+
+	m.Reboot()
+	second := boot()
+	if _, there := m.ReadFile("/run/gone"); there || first == second {
+		t.Errorf("after the restart: boot %s, before it %s; what was in memory is there: %t", second, first, there)
+	}
+	if data, _ := m.ReadFile("/var/lib/kept"); string(data) != "kept" {
+		t.Errorf("a file holds %q after the restart", data)
+	}
+
+	// As a program in the machine does, of which nobody here knows when.
+	m.Exec("systemd-run", "--quiet", "systemctl", "reboot")
+	m.AwaitBoot(3)
+	if third := boot(); third == second {
+		t.Errorf("after the second restart: boot %s, as before", third)
+	}
+	if got := m.Exec("systemctl", "is-system-running"); got != "running" {
+		t.Errorf("systemd is %q, want running", got)
+	}
+}
+
+func TestAMachineThatSwitchedItselfOffCanBeStopped(t *testing.T) {
+	m := NewLab(t).Start("alpha")
+	leader := m.boots.leader()
+	m.Exec("systemctl", "--no-block", "poweroff")
+	m.await("the machine is off", func() error {
+		if _, err := os.Stat(filepath.Join("/proc", leader)); err == nil {
+			return errors.New("its systemd runs")
+		}
+		return nil
+	})
+	m.Stop()
+	if got := traces(t, []string{m.dir}, []string{leader}); len(got) > 0 {
+		t.Errorf("it left behind %q", got)
+	}
+}
+
+func TestUsersLogOnAndOff(t *testing.T) {
+	m := NewLab(t).Start("alpha")
+	m.AddUser("alice", "staff", "testers")
+	m.AddUser("bob")
+	alice, bob := m.Login("alice"), m.GraphicalLogin("bob")
+	for _, want := range []struct {
+		*Session
+		kind, display string
+	}{{alice, "tty", ""}, {bob, "x11", display}} {
+		got := m.properties(want.ID)
+		if got["Name"] != want.User || got["Type"] != want.kind || got["Display"] != want.display || got["Active"] != "yes" || got["Remote"] != "no" {
+			t.Errorf("the session of %s is %v", want.User, got)
+		}
+		if _, err := os.Stat(filepath.Join("/proc", m.boots.leader(), "root/proc", strconv.Itoa(want.Leader))); err != nil {
+			t.Errorf("the leader of %s's session: %v", want.User, err)
+		}
+		uid := m.Exec("id", "-u", want.User)
+		if got := m.Exec("stat", "-c", "%u", "/run/user/"+uid, "/run/user/"+uid+"/bus"); got != uid+"\n"+uid {
+			t.Errorf("the directory and the bus of %s belong to %q, want %s", want.User, got, uid)
+		}
+	}
+	if got := m.Exec("id", "-nG", "alice"); got != "alice staff testers" {
+		t.Errorf("alice is in %s", got)
+	}
+	alice.Logout()
+	if !alice.Ended() || bob.Ended() {
+		t.Errorf("alice's session ended: %t; bob's: %t", alice.Ended(), bob.Ended())
+	}
+	again := m.Login("alice")
+	m.Exec("loginctl", "terminate-user", "alice")
+	again.AwaitEnd()
+	m.Reboot()
+	if !bob.Ended() {
+		t.Error("bob is logged on after a restart")
+	}
+	m.GraphicalLogin("bob")
+}
+
+func TestAKilledServiceIsAnotherProcess(t *testing.T) {
+	m := NewLab(t).Start("alpha")
+	m.WriteFile("/etc/systemd/system/idle.service", []byte("[Service]\nExecStart=/bin/sleep infinity\nRestart=always\nRestartSec=0\n"), 0o644)
+	m.Exec("systemctl", "daemon-reload")
+	m.Exec("systemctl", "start", "idle")
+	killed := m.Kill9("idle")
+	if got := m.Exec("pidof", "sleep"); got == strconv.Itoa(killed) {
+		t.Errorf("process %s lives", got)
+	}
+}
+
 func TestWritingIntoAMachineNeverLeavesIt(t *testing.T) {
 	m := NewLab(t).Start("alpha")
 	outside := t.TempDir()
@@ -112,12 +205,12 @@ func TestNothingIsLeftOfStoppedMachines(t *testing.T) {
 		a, b := lab.Start("alpha"), lab.Start("beta")
 		a.Exec("ip", "route", "get", b.Address)
 		dirs = []string{a.dir, b.dir}
-		processes = []string{lab.ns.pid(), a.ns.pid(), a.leader, b.ns.pid(), b.leader}
+		processes = []string{lab.ns.pid(), a.ns.pid(), a.boots.leader(), b.ns.pid(), b.boots.leader()}
 		if got := traces(t, dirs, processes); len(got) < len(processes)+2*len(dirs) {
 			t.Errorf("of running machines only these traces are found: %q", got)
 		}
 		a.Stop()
-		if got := traces(t, []string{a.dir}, []string{a.leader}); len(got) > 0 {
+		if got := traces(t, []string{a.dir}, []string{a.boots.leader()}); len(got) > 0 {
 			t.Errorf("a stopped machine left behind %q", got)
 		}
 	})
@@ -161,7 +254,7 @@ func TestDies(t *testing.T) {
 	}
 	lab := NewLab(t)
 	m := lab.Start("alpha")
-	fmt.Println(m.dir, lab.ns.pid(), m.ns.pid(), m.leader)
+	fmt.Println(m.dir, lab.ns.pid(), m.ns.pid(), m.boots.leader())
 	self, err := os.FindProcess(os.Getpid())
 	if err != nil {
 		t.Fatal(err)

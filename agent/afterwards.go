@@ -1,0 +1,153 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"chandler/agent/execute"
+	"chandler/events"
+)
+
+// Attempts to restart the machine, and the pause between them.
+const (
+	restartTries = 5
+	restartPause = time.Minute
+)
+
+// afterwards does what is to be done once the program has succeeded: a restart, which then ends the job in a later
+// process of the agent, or nothing. How it ended decides together with what it asks for (domain-facts §1.2, §3.2).
+func (t *task) afterwards(ctx context.Context, meaning execute.Meaning) error {
+	switch after := t.job.Work.Program.After; {
+	case after == events.AfterRestart:
+		return t.restart(ctx)
+	case meaning == execute.HardReboot || after == events.AfterProgramRestarts:
+		return t.awaitRestart(ctx, true)
+	case meaning == execute.SoftReboot:
+		return t.awaitRestart(ctx, false)
+	}
+	return nil
+}
+
+// restart restarts the machine as soon as the programs that run have ended; no other starts before. That it is
+// about to is journalled first.
+func (t *task) restart(ctx context.Context) error {
+	t.job.Boot, t.job.Hard = t.facts.BootID, true
+	t.result.explanation += "; the machine is restarted"
+	t.pendRestart(ctx)
+	return t.restartMachine(ctx)
+}
+
+// restartMachine is also where a restarted agent goes on, if the machine has not restarted meanwhile.
+func (t *task) restartMachine(ctx context.Context) error {
+	t.a.slots.block()
+	t.leaveSlot()
+	for {
+		idle, changed := t.a.slots.idle()
+		if idle {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+	why := fmt.Sprintf("program %s of %s %s asks for a restart", t.order.Program, t.order.Package, t.order.Version)
+	var failed error
+	for range restartTries {
+		t.say(info, "Restarting the machine: %s", why)
+		if failed = t.a.Restart(ctx, why); failed != nil {
+			t.say(warning, "The machine was not restarted: %v", failed)
+		}
+		if !sleep(ctx, restartPause) {
+			return ctx.Err()
+		}
+	}
+	t.a.slots.unblock()
+	t.a.restartOver(t.job.Offer.Job)
+	t.job.Boot, t.job.Hard = "", false
+	d := t.result
+	d.identity, d.resource, d.answer = "agent", "restart of the machine", "it did not restart"
+	if failed != nil {
+		d.answer = failed.Error()
+	}
+	d.explanation = "the program succeeded, but the machine did not restart: " + d.answer
+	return &ending{events.Failed, events.RestartImpossible, d}
+}
+
+// awaitRestart parks a job whose program asked for a restart. After it a new process of the agent goes on
+// in afterRestart. Where the installer restarts the machine itself nothing else may start before.
+func (t *task) awaitRestart(ctx context.Context, hard bool) error {
+	t.job.Boot, t.job.Hard = t.facts.BootID, hard
+	t.pendRestart(ctx)
+	return t.afterRestart(ctx)
+}
+
+func (t *task) pendRestart(ctx context.Context) {
+	t.a.restartPending(t.job.Offer.Job, t.order.Package)
+	t.enter(ctx, events.RebootPending, events.RebootRequired, t.result)
+}
+
+// afterRestart goes on with a program that asked for a restart, once there was one.
+func (t *task) afterRestart(ctx context.Context) error {
+	t.setStarted(true)
+	if t.job.Work == nil {
+		return t.lost(ctx, "the journal does not say what was started")
+	}
+	t.recallWork()
+	if t.job.Boot == t.a.Facts().BootID {
+		t.a.restartPending(t.job.Offer.Job, t.order.Package)
+		if t.job.Work.Program.After == events.AfterRestart {
+			return t.restartMachine(ctx)
+		}
+		if t.job.Hard {
+			t.a.slots.block()
+		}
+		t.leaveSlot()
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	t.job.Boot, t.job.Hard = "", false
+	t.a.restartOver(t.job.Offer.Job)
+	if err := t.confirm(ctx); err != nil {
+		return err
+	}
+	return succeeded
+}
+
+// recallWork takes what an earlier process of the agent knew of a started attempt from the journal.
+func (t *task) recallWork() {
+	w, last := t.job.Work, t.job.Last
+	t.order, t.program, t.session = w.Order, w.Program, w.Session
+	t.result = status{reader: w.Reader, executor: last.Executor, elevatedTo: last.ElevatedTo, exitCode: last.ExitCode, seconds: last.Seconds}
+}
+
+// restartPending notes that a package's program needs a restart to be complete: other programs of the package wait
+// for it, since they may build on what it did.
+func (a *Agent) restartPending(job, pkg string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.restarts[job] = pkg
+}
+
+func (a *Agent) restartOver(job string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.restarts, job)
+	close(a.thawed) // whoever waits looks again
+	a.thawed = make(chan struct{})
+}
+
+// awaitedRestart says whether a program of the package waits for a restart in another job, and gives a channel that
+// is closed when that may have changed.
+func (a *Agent) awaitedRestart(job, pkg string) (bool, <-chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for other, waits := range a.restarts {
+		if other != job && waits == pkg {
+			return true, a.thawed
+		}
+	}
+	return false, a.thawed
+}

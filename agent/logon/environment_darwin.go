@@ -1,0 +1,7 @@
+package logon
+
+func environment(Session) []string { return nil }
+
+func desktop(Session, string) ([]string, string) {
+	return nil, "macOS shows only programs that the login itself has started"
+}

@@ -1,0 +1,124 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"chandler/agent/identity"
+	"chandler/agent/journal"
+	"chandler/events"
+	"chandler/events/timing"
+)
+
+// asWhom decides who reads the content and who runs the program, and refuses what this agent cannot do
+// rather than doing half of it.
+func (t *task) asWhom() error {
+	p := t.program
+	if err := t.order.Agrees(p); err != nil {
+		return err
+	}
+	if t.job.Offer.User != "" && !p.EveryUser {
+		// Who runs it is for the order to say: a service must not choose a user.
+		return end(events.Rejected, events.OrderAltered, "the offer names user %q, but the program does not run once for every user", t.job.Offer.User)
+	}
+	answer, refused := identity.Decide(identity.Question{
+		Client: t.facts.ClientKind, Run: p.Run, Content: identity.OnDP, InstallationAccount: p.InstallationAccount, DomainController: t.facts.DomainController,
+	})
+	if refused != nil {
+		return end(events.Rejected, refused.Reason, "%s", refused.Text)
+	}
+	t.who = answer
+	if !t.forUsers() && t.a.Runners[answer.Executor.Runner()] == nil {
+		return end(events.Rejected, events.ContextUnsupported, "this agent has nothing that runs programs as %s", answer.Executor)
+	}
+	return nil
+}
+
+// forUsers says that the job itself runs nothing: it opens one for every user who logs on.
+func (t *task) forUsers() bool { return t.program.EveryUser && t.job.Offer.User == "" }
+
+// needsLease says that the credential service must be there at the start.
+func (t *task) needsLease() bool {
+	return t.who.Executor == identity.Installation || t.who.Executor == identity.DomainToken
+}
+
+// programName is the program's for the history.
+func (t *task) programName() journal.ProgramName {
+	return journal.ProgramName{Package: t.order.Package, Version: t.order.Version, Program: t.order.Program, User: t.job.Offer.User}
+}
+
+// forEveryUser opens a job for every user who logs on, until the deployment's time is over. Each is a job of its
+// own, with the user in its id, so that it is opened once, also by an agent that restarts, and without a broker.
+func (t *task) forEveryUser(ctx context.Context) error {
+	for {
+		changed := t.a.Logon.Changed()
+		d := timing.Decide(t.order, t.order.Assignments[0], t.a.Clock())
+		users, err := t.openForUsers(ctx, d.Verdict == timing.Start)
+		switch {
+		case err != nil:
+			return err
+		case d.Verdict == timing.TooLate && len(users) == 0:
+			return t.tooLate()
+		case d.Verdict == timing.TooLate:
+			return &ending{events.Succeeded, events.NoReason, status{explanation: "the deployment's time is over; it ran for " + list(users)}}
+		case d.Verdict != timing.Start:
+			if err := t.waitUntil(ctx, d.Until, events.WaitAssignment, "starts at "+d.Until.Format(time.RFC3339)); err != nil {
+				return err
+			}
+			continue
+		}
+		why := "runs once for every user who logs on; nobody did so far"
+		if len(users) > 0 {
+			why = "runs once for every user who logs on; so far for " + list(users)
+		}
+		t.pass(ctx, events.Waiting, status{waitingFor: events.WaitLogon, explanation: why})
+		if err := t.waitChange(ctx, changed); err != nil {
+			return err
+		}
+	}
+}
+
+// openForUsers opens the jobs that are missing for whoever is logged on, if it is time, and lists the users that
+// have one.
+func (t *task) openForUsers(ctx context.Context, now bool) (users []string, err error) {
+	if now {
+		sessions, err := t.a.Logon.Sessions()
+		if err != nil {
+			t.a.log.WarnContext(ctx, "sessions not read", "job", t.job.Offer.Job, "error", err)
+		}
+		for _, s := range sessions {
+			if err := t.openFor(ctx, s.User); err != nil {
+				return nil, err
+			}
+		}
+	}
+	err = t.a.journal.Jobs(func(j journal.Job) error {
+		if o := j.Offer; o.Deployment == t.deployment && o.Revision == t.revision && o.User != "" && !slices.Contains(users, o.User) {
+			users = append(users, o.User)
+		}
+		return nil
+	})
+	slices.Sort(users)
+	return users, err
+}
+
+func (t *task) openFor(ctx context.Context, user string) error {
+	offer := t.job.Offer
+	offer.User, offer.Attempt = user, 1
+	offer.Job = events.JobID(offer.Deployment, offer.Revision, t.a.id, offer.Occurrence, user)
+	if _, there, err := t.a.journal.Job(offer.Job); err != nil || there {
+		return err
+	}
+	t.say(info, "User %s is logged on: job %s runs the program for this user", user, offer.Job)
+	return t.a.Offer(ctx, offer, t.job.Trace, nil)
+}
+
+func list(users []string) string {
+	const most = 20
+	if len(users) > most {
+		return strings.Join(users[:most], ", ") + " and others"
+	}
+	return strings.Join(users, ", ")
+}

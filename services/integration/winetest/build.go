@@ -1,0 +1,59 @@
+package winetest
+
+import (
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Build builds a command of this module for Windows, by its import path, and gives the path of the program.
+func Build(t testing.TB, pkg string) string {
+	t.Helper()
+	return build(t, path.Base(pkg)+".exe", "build", pkg)
+}
+
+// BuildTest builds the tests of a package of this module for Windows and gives the path of the program.
+func BuildTest(t testing.TB, pkg string) string {
+	t.Helper()
+	return build(t, path.Base(pkg)+".test.exe", "test", pkg)
+}
+
+func build(t testing.TB, name, how, pkg string) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), name)
+	args := []string{how, "-o", program}
+	if how == "test" {
+		args = append(args, "-c")
+	}
+	cmd := exec.CommandContext(t.Context(), "go", append(args, pkg)...)
+	cmd.Env = append(os.Environ(), "GOOS=windows", "GOARCH=amd64", "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s for Windows: %v\n%s", pkg, err, out)
+	}
+	return program
+}
+
+// BuildMSI makes an MSI of the text of a .wxs file, for 64-bit Windows, and gives its path. Files that it includes are
+// looked for beside it: in the working directory.
+func BuildMSI(t testing.TB, wxs string) string {
+	t.Helper()
+	need(t, "wixl", "msibuild")
+	dir := t.TempDir()
+	source, msi := filepath.Join(dir, "product.wxs"), filepath.Join(dir, "product.msi")
+	if err := os.WriteFile(source, []byte(wxs), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	commands := [][]string{{"wixl", "-a", "x64", "-o", msi, source}}
+	if strings.Contains(wxs, `"HKMU"`) { // which wixl writes as 4, and Windows reads as -1
+		commands = append(commands, []string{"msibuild", msi, "-q", "UPDATE `Registry` SET `Root` = -1 WHERE `Root` = 4"})
+	}
+	for _, command := range commands {
+		if out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", strings.Join(command, " "), err, out)
+		}
+	}
+	return msi
+}
