@@ -1,8 +1,9 @@
 // Package agent is the part of Chandler on each machine: it receives offers, verifies the signed orders
 // behind them, and carries them out.
 //
-// A job goes through the stages of pipeline.go, in order: verify, decide, prepare (content), wait, verify again,
-// run, detect. Each stage lets the job pass, ends it with a state and a reason, or is interrupted.
+// A job goes through the stages of pipeline.go, in order: verify, decide (also as whom: whom.go), prepare (content), wait
+// (for time, users, installers, room), verify again, run (and what follows it: afterwards.go), detect. Each stage lets
+// the job pass, ends it with a state and a reason, or is interrupted.
 //
 // Under failure: every transition is journalled and synced before it is published, and a program's start
 // before the program. A killed agent goes on where it was: jobs that had not started begin again at

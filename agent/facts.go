@@ -49,7 +49,7 @@ func ReadFacts(ctx context.Context, o Options) (f events.Facts, machine string, 
 	return events.Facts{
 		Hostname: orDefault(o.Hostname, h.Hostname), Domain: h.Domain, OS: h.OS, OSName: h.OSName, OSVersion: h.OSVersion, Arch: h.Arch,
 		Kernel: h.Kernel, Addresses: h.Addresses, Site: o.Site, Tags: o.Tags, ClientKind: orDefault(o.ClientKind, events.Advanced), MemoryBytes: h.MemoryBytes,
-		Version: Version, Privileged: privileged(), OfferFormat: events.OfferFormat, Zone: h.Zone, BootID: h.BootID, Incomplete: h.Incomplete,
+		Version: Version, Privileged: privileged(), OfferFormat: events.OfferFormat, Zone: h.Zone, BootID: h.BootID, DomainController: h.DomainController, Incomplete: h.Incomplete,
 	}, h.MachineID, nil
 }
 
@@ -57,7 +57,7 @@ func ReadFacts(ctx context.Context, o Options) (f events.Facts, machine string, 
 func confer(f *events.Facts, c events.Conferred) {
 	f.Site = orDefault(c.Site, f.Site)
 	f.ClientKind = orDefault(c.ClientKind, f.ClientKind)
-	f.DomainController = c.DomainController
+	f.DomainController = f.DomainController || c.DomainController
 	f.Tags = slices.Clone(f.Tags)
 	for _, tag := range c.Tags {
 		if !slices.Contains(f.Tags, tag) {

@@ -57,6 +57,3 @@ func accountWords(name string, n events.AccountNote) (cmlog.Type, string) {
 	}
 	return info, fmt.Sprintf("Taking rights of %s back from account %s%s", n.ElevatedTo, n.Account, means)
 }
-
-// domainController says whether this machine is one, for the runner of the client token account.
-func (a *Agent) DomainController() bool { return a.Facts().DomainController }

@@ -69,6 +69,8 @@ func (t *task) request(dir, content string) execute.Request {
 		Job: t.job.Offer.Job, Attempt: t.job.Offer.Attempt, As: t.who.Executor.Runner(), Dir: dir,
 		Deployment: t.deployment, Program: t.order.Package + " " + t.order.Version + " " + t.order.Program,
 		Session: t.session, Interactive: t.program.Interactive, Account: t.program.InstallationAccount, Lease: t.lease,
+		Domain:     t.who.Executor == identity.DomainToken,
+		Created:    func(n events.AccountNote) error { return t.a.noteAccount(events.AgentAccountCreated, n) },
 		Command:    execute.Command{Argv: t.program.Command.Argv, Line: t.program.Command.Line, Shell: t.program.Shell},
 		ContentDir: content, WorkDir: t.program.WorkingDirectory, Env: append(append([]string(nil), t.a.Environment...), t.program.Environment...),
 		MaxRunTime: t.program.RunTime(), OnTimeout: onTimeout, ReturnCodes: codes,

@@ -46,6 +46,10 @@ type Request struct {
 	Session     *logon.Session
 	Interactive bool
 	Account     string // the software installation account, by the name that the order gives
+	Domain      bool   // the client token account is the domain's copy of it: the machine is a domain controller
+	// Created is told of a local account that was made for the run, by a note without agent and host name; nil: nobody
+	// wants to know.
+	Created func(events.AccountNote) error
 	// Lease asks the credential service for an account; nil: there is none to ask. The runner clears what it gets.
 	Lease       func(context.Context, lease.Wanted) (*lease.Lease, error)
 	Dir         string // the run's own directory, absolute; made if need be, removed by the caller when all is reported

@@ -48,7 +48,9 @@ type Facts struct {
 	BootID      string
 	BootTime    time.Time // to the second, and only as right as the clock
 	MemoryBytes int64
-	Incomplete  []string // "domain: why", sorted
+	// DomainController is what Windows says of itself; elsewhere false.
+	DomainController bool
+	Incomplete       []string // "domain: why", sorted
 }
 
 const (
@@ -67,7 +69,7 @@ type part struct {
 // Collect reads all facts. It takes ten seconds at most. The error is ctx's, if
 // that is done before.
 func Collect(ctx context.Context) (Facts, error) {
-	facts := Facts{OS: runtime.GOOS, Arch: runtime.GOARCH}
+	facts := Facts{OS: runtime.GOOS, Arch: runtime.GOARCH, DomainController: domainController()}
 	limited, cancel := context.WithTimeout(ctx, timeLimit)
 	defer cancel()
 	collect(limited, &facts, parts())

@@ -28,6 +28,11 @@ const (
 	Installation  Who = "installation-account"        // of legacy clients: reads and runs
 )
 
+// Everybody lists them all.
+func Everybody() []Who {
+	return []Who{Agent, User, System, NetworkAccess, ClientToken, DomainToken, Installation}
+}
+
 // Runner is the name of the runner that runs programs as w; "" for who never runs any.
 func (w Who) Runner() string {
 	switch w {

@@ -115,7 +115,7 @@ func TestWhatIsAnotherUsersIsNotTaken(t *testing.T) {
 	if diff := cmp.Diff([]string{"DISPLAY=:1", "XDG_SESSION_TYPE=x11"}, env); diff != "" {
 		t.Error(diff)
 	}
-	if env := environmentIn(directories, directories, stranger); len(env) > 0 {
+	if env := environmentIn(directories, t.TempDir(), stranger); len(env) > 0 {
 		t.Errorf("environment %v", env)
 	}
 }

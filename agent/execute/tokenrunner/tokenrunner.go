@@ -26,13 +26,11 @@ const DefaultAccount = "SMSCliToknLocalAcct&"
 
 // Options of New.
 type Options struct {
-	Keeper           raised.Keeper
-	Account          string                              // of this machine; "": DefaultAccount
-	Administrators   []string                            // groups; none: account.Administrators()
-	DomainController func() bool                         // nil: this machine is none
-	Spell            func(user string) []string          // of the domain's copy; nil: raised.Spell
-	Created          func(note events.AccountNote) error // is told, without agent and host name, that the account was made; may be nil
-	Clock            func() time.Time                    // nil: time.Now
+	Keeper         raised.Keeper
+	Account        string                     // of this machine; "": DefaultAccount
+	Administrators []string                   // groups; none: account.Administrators()
+	Spell          func(user string) []string // of the domain's copy; nil: raised.Spell
+	Clock          func() time.Time           // nil: time.Now
 }
 
 // Runner is an execute.Runner.
@@ -51,12 +49,6 @@ func New(o Options) (*Runner, error) {
 	if o.Account == "" {
 		o.Account = DefaultAccount
 	}
-	if o.DomainController == nil {
-		o.DomainController = func() bool { return false }
-	}
-	if o.Created == nil {
-		o.Created = func(events.AccountNote) error { return nil }
-	}
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
@@ -67,7 +59,7 @@ func New(o Options) (*Runner, error) {
 func (r *Runner) Prepare(ctx context.Context, req execute.Request) (execute.Prepared, error) {
 	run := raised.Run{Keeper: r.options.Keeper, Kind: elevate.ClientToken}
 	var err error
-	if r.options.DomainController() {
+	if req.Domain {
 		run.Kind = elevate.ClientTokenDomain
 		run.Account, run.Logon, err = raised.Borrow(ctx, req, lease.Wanted{Kind: events.ClientTokenDomain}, events.ClientTokenDomain, r.options.Spell)
 	} else {
@@ -94,8 +86,8 @@ func (r *Runner) local(ctx context.Context, req execute.Request) (account.Accoun
 	if err != nil {
 		return account.Account{}, explained(r.options.Account, err)
 	}
-	if r.untold != nil {
-		if err := r.options.Created(*r.untold); err != nil {
+	if r.untold != nil && req.Created != nil {
+		if err := req.Created(*r.untold); err != nil {
 			return account.Account{}, err
 		}
 		r.untold = nil

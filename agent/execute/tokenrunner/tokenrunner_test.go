@@ -64,14 +64,14 @@ func TestTheAccountIsToldOnceAndUntilItIsTaken(t *testing.T) {
 	accounttest.Need(t)
 	var told []events.AccountNote
 	deaf := errors.New("nobody listens")
-	runner := newRunner(t, Options{Keeper: stopKeeper{}, Created: func(n events.AccountNote) error {
+	runner := newRunner(t, Options{Keeper: stopKeeper{}})
+	req := execute.Request{Job: "job1", Deployment: "dep", Program: "tools 1 install", Attempt: 1, Created: func(n events.AccountNote) error {
 		told = append(told, n)
 		if len(told) == 1 {
 			return deaf
 		}
 		return nil
-	}})
-	req := execute.Request{Job: "job1", Deployment: "dep", Program: "tools 1 install", Attempt: 1}
+	}}
 	if _, err := runner.Prepare(t.Context(), req); !errors.Is(err, deaf) {
 		t.Errorf("while nobody listens: %v", err)
 	}
@@ -152,12 +152,13 @@ func TestADomainControllerUsesTheDomainsCopy(t *testing.T) {
 	accounttest.Need(t)
 	const copied = "SMSCliToknAcct&"
 	accounttest.User(t, copied, "-M", "--badname")
-	runner := newRunner(t, Options{Keeper: stopKeeper{}, DomainController: func() bool { return true }, Created: func(n events.AccountNote) error {
+	runner := newRunner(t, Options{Keeper: stopKeeper{}})
+	kind := events.ClientTokenDomain
+	made := func(n events.AccountNote) error {
 		t.Errorf("made %s", n.Account)
 		return nil
-	}})
-	kind := events.ClientTokenDomain
-	req := execute.Request{Job: "job1", Attempt: 1, Interactive: true, Lease: func(_ context.Context, wanted lease.Wanted) (*lease.Lease, error) {
+	}
+	req := execute.Request{Job: "job1", Attempt: 1, Interactive: true, Domain: true, Created: made, Lease: func(_ context.Context, wanted lease.Wanted) (*lease.Lease, error) {
 		if diff := cmp.Diff(lease.Wanted{Kind: events.ClientTokenDomain}, wanted); diff != "" {
 			t.Error(diff)
 		}

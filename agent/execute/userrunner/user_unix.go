@@ -20,6 +20,11 @@ import (
 const noShell = "/bin/sh" // of users whose account names none
 
 func (r *Runner) prepare(ctx context.Context, session logon.Session, interactive bool) (execute.Prepared, error) {
+	return r.prepareAs(ctx, os.Geteuid(), session, interactive)
+}
+
+// prepareAs is for an agent with the rights of the user id own.
+func (r *Runner) prepareAs(ctx context.Context, own int, session logon.Session, interactive bool) (execute.Prepared, error) {
 	user, err := r.lookup(ctx, session.User)
 	if err == nil && user.UID != session.UID {
 		err = fmt.Errorf("the session is uid %d's, and the user database says that %s is %d", session.UID, session.User, user.UID)
@@ -31,7 +36,7 @@ func (r *Runner) prepare(ctx context.Context, session logon.Session, interactive
 		return execute.Prepared{}, unusable(session.User, err)
 	}
 	prepared := execute.Prepared{Executor: user.Name}
-	switch own := os.Geteuid(); {
+	switch {
 	case own == 0:
 		prepared.Credential = &supervise.Credential{UID: user.UID, GID: user.GID, Groups: user.Groups}
 	case own == int(user.UID):
