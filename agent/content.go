@@ -77,5 +77,5 @@ func (t *task) contentOwner() *fetch.Owner {
 	if t.who.Executor != identity.User || t.session == nil || !privileged() || runtime.GOOS == "windows" {
 		return nil
 	}
-	return &fetch.Owner{UID: int(t.session.UID), GID: int(t.session.GID), Writable: t.program.Writable}
+	return &fetch.Owner{UID: int(t.session.UID), Writable: t.program.Writable}
 }

@@ -49,7 +49,7 @@ func (terminalServices) List(context.Context) ([]Session, error) {
 			continue // nobody is logged on there yet, or it listens for others
 		}
 		s, err := look(one.SessionID)
-		if errors.Is(err, windows.ERROR_FILE_NOT_FOUND) {
+		if isGone(err) {
 			continue // it ended meanwhile
 		}
 		if err != nil {
@@ -62,6 +62,11 @@ func (terminalServices) List(context.Context) ([]Session, error) {
 		sessions = append(sessions, s)
 	}
 	return sessions, nil
+}
+
+// isGone says that there is no such session any more.
+func isGone(err error) bool {
+	return errors.Is(err, windows.ERROR_FILE_NOT_FOUND) || errors.Is(err, windows.ERROR_CTX_WINSTATION_NOT_FOUND)
 }
 
 func look(number uint32) (Session, error) {
@@ -129,7 +134,7 @@ func (terminalServices) Watch(ctx context.Context, _ func()) error {
 // LogOff does not wait for the end: programs are asked first.
 func (terminalServices) LogOff(_ context.Context, session Session) error {
 	done, _, err := windows.NewLazySystemDLL("wtsapi32.dll").NewProc("WTSLogoffSession").Call(0, uintptr(session.Number), 0)
-	if done == 0 && !errors.Is(err, windows.ERROR_FILE_NOT_FOUND) {
+	if done == 0 && !isGone(err) {
 		return err
 	}
 	return nil

@@ -74,6 +74,9 @@ programs:
   hello: {command: [dpkg, -i, hello.deb], run: administrative, detect: [{dpkg: hello}]}
 `
 
+// jobLogs is the directory of the logs that administrators read.
+const jobLogs = "/var/lib/chandler-agent/logs/"
+
 // accountSecret is that of every account: the agent gets it, and writes it nowhere.
 const accountSecret = "hardly-to-be-found-anywhere"
 
@@ -215,7 +218,7 @@ func hold(t *testing.T, m *machinetest.Machine, tag string) (letGo func()) {
 // wantLogged makes sure that one entry of the machine's job log holds all these words.
 func wantLogged(t *testing.T, m *machinetest.Machine, file string, words ...string) {
 	t.Helper()
-	data, _ := m.ReadFile("/var/lib/chandler-agent/logs/" + file)
+	data, _ := m.ReadFile(jobLogs + file)
 	var texts []string
 	for e, err := range cmlog.Parse(strings.NewReader(string(data))) {
 		must(t, err)

@@ -124,8 +124,14 @@ func (s *site) newMachine(name string, token ...string) *machinetest.Machine {
 
 // explain shows the machine's side of a test that failed.
 func explain(t *testing.T, m *machinetest.Machine) {
-	if t.Failed() {
-		t.Logf("%s's agent said:\n%s", m.Name, tail(m.Exec("journalctl", "--no-pager", "--unit", "chandler-agent", "--output", "cat")))
+	if !t.Failed() {
+		return
+	}
+	t.Logf("%s's agent said:\n%s", m.Name, tail(m.Exec("journalctl", "--no-pager", "--unit", agentService, "--output", "cat")))
+	for _, name := range []string{advancedLog, legacyLog} {
+		if text, there := m.ReadFile(jobLogs + name); there {
+			t.Logf("%s of %s:\n%s", name, m.Name, tail(string(text)))
+		}
 	}
 }
 

@@ -161,7 +161,7 @@ func rules(m *machinetest.Machine) string { return m.Exec("ls", "-A", "/etc/sudo
 
 // elevatedRun runs a program that is elevated by an account and looks before, while and after it runs. An account that
 // is not there yet is the agent's to make.
-func (s story) elevatedRun(t *testing.T, program, account, kind string, again ...string) events.JobStatus {
+func (s story) elevatedRun(t *testing.T, program, account, kind string, again ...string) {
 	t.Helper()
 	m := s.m
 	before := rules(m)
@@ -187,17 +187,8 @@ func (s story) elevatedRun(t *testing.T, program, account, kind string, again ..
 	}
 	letGo()
 	job := s.want(t, deployment, events.Succeeded)
-	s.wantContext(t, job, whose{"agent", account, "root", "SMSAPM32.log"})
-	given := s.notes(t, events.AgentAccountElevated, account, job.Job, 1)
-	returned := s.notes(t, events.AgentAccountReturned, account, job.Job, 1)
-	if len(given) != 1 || len(returned) != 1 || returned[0].At.Before(given[0].At) {
-		t.Errorf("what was told of %s: given %s, returned %s", account, compact(given), compact(returned))
-	}
-	for _, n := range slices.Concat(given, returned) {
-		if n.Kind != kind || n.ElevatedTo != "root" || n.Deployment != deployment || n.Attempt != 1 || n.Hostname != m.Name || n.Standing {
-			t.Errorf("told was %s", compact(n))
-		}
-	}
+	s.wantContext(t, job, whose{"agent", account, "root", legacyLog})
+	s.wantRaised(t, job, account, kind)
 	wantRefused(t, m, account, command)
 	if after := rules(m); after != before {
 		t.Errorf("sudoers.d held %q before and holds %q after", before, after)
@@ -205,7 +196,21 @@ func (s story) elevatedRun(t *testing.T, program, account, kind string, again ..
 	if after := m.Exec("id", "-Gn", account); groups != "" && after != groups {
 		t.Errorf("%s was in %s and is in %s", account, groups, after)
 	}
-	return job
+}
+
+// wantRaised makes sure that events told once that the account was given rights for the job, and that they were taken back.
+func (s story) wantRaised(t *testing.T, job events.JobStatus, account, kind string) {
+	t.Helper()
+	given := s.notes(t, events.AgentAccountElevated, account, job.Job, 1)
+	returned := s.notes(t, events.AgentAccountReturned, account, job.Job, 1)
+	if len(given) != 1 || len(returned) != 1 || returned[0].At.Before(given[0].At) {
+		t.Errorf("what was told of %s: given %s, returned %s", account, compact(given), compact(returned))
+	}
+	for _, n := range slices.Concat(given, returned) {
+		if n.Kind != kind || n.ElevatedTo != "root" || n.Deployment != job.Deployment || n.Attempt != 1 || n.Hostname != s.m.Name || n.Standing {
+			t.Errorf("told was %s", compact(n))
+		}
+	}
 }
 
 // run says whether a program of the machine ends well.

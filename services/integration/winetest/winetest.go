@@ -21,13 +21,23 @@
 package winetest
 
 import (
+	"bufio"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
+
+// bootTimeout is how long a prefix may take to start, endTimeout how long to end.
+const (
+	bootTimeout = 2 * time.Minute
+	endTimeout  = "60" // seconds
+)
+
+const ready = "ready"
 
 // Prefix is a Windows machine: drive C, a registry and processes of its own. Its drive Z is the whole file system.
 type Prefix struct {
@@ -47,12 +57,17 @@ func New(t testing.TB) *Prefix {
 	return p
 }
 
-// boot starts a program that does nothing until its standard input ends, which is at the latest when this process does:
-// Wine ends all services with the last other program. Then they are there, and programs start faster.
+// boot starts Wine's own processes, by a program that does nothing until its standard input ends, which is at the latest
+// when this process does: Wine ends all services with the last other program. Whatever else came first would leave them
+// its standard error, and whoever reads that would wait for them.
 func (p *Prefix) boot() {
 	p.t.Helper()
-	holder := p.Command("cmd", "/q")
+	holder := p.Command("cmd", "/q", "/k", "echo "+ready)
 	stdin, err := holder.StdinPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	stdout, err := holder.StdoutPipe()
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -64,6 +79,11 @@ func (p *Prefix) boot() {
 		p.end()
 		_ = holder.Wait() // it was killed, or not
 	})
+	timeout := time.AfterFunc(bootTimeout, func() { _ = holder.Process.Kill() })
+	defer timeout.Stop()
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); strings.TrimSpace(line) != ready {
+		p.t.Fatalf("Wine does not start: %q, %v", line, err)
+	}
 }
 
 // Command prepares a Windows program: one of Wine's own (msiexec, reg, sc), a path of this machine or of the prefix.
@@ -146,7 +166,7 @@ func (p *Prefix) HasKey(key string) bool {
 // end kills everything in the prefix, so that its files can be removed.
 func (p *Prefix) end() {
 	for _, how := range []string{"-k", "-w"} {
-		cmd := exec.Command("timeout", "60", "wineserver", how)
+		cmd := exec.Command("timeout", endTimeout, "wineserver", how)
 		cmd.Env = environment(p.dir)
 		if out, err := cmd.CombinedOutput(); err != nil && how == "-w" { // to kill a server that has ended fails
 			p.t.Errorf("end the Wine server of %s: %v\n%s", p.dir, err, out)
