@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"chandler/agent/detect"
 	"chandler/agent/execute"
 	"chandler/agent/identity"
+	"chandler/agent/installers"
 	"chandler/agent/journal"
 	"chandler/agent/supervise"
 	"chandler/events"
+	"chandler/events/msi"
 )
 
 // run starts the program in the copy that wait laid out. That it is about to be started is journalled and
@@ -130,7 +133,7 @@ func (t *task) watch(ctx context.Context, x *execute.Execution) error {
 		go t.endWithSession(ctx, session, x, over)
 	}
 	t.sayWho(x)
-	r, err := x.Wait(ctx)
+	r, err := t.await(ctx, x)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -141,6 +144,22 @@ func (t *task) watch(ctx context.Context, x *execute.Execution) error {
 	}
 	t.sayOutput(r.OutputPath)
 	return t.judge(ctx, r)
+}
+
+// await waits for the program's end. While an account cannot be made ordinary again the job has not ended: it stands
+// still, and says so.
+func (t *task) await(ctx context.Context, x *execute.Execution) (execute.Result, error) {
+	for pause := time.Second; ; pause = min(2*pause, time.Minute) {
+		r, err := x.Wait(ctx)
+		if !errors.Is(err, execute.ErrNotTakenBack) {
+			return r, err
+		}
+		t.say(failure, "%v; it is tried again", err)
+		t.a.log.ErrorContext(ctx, "rights of an account not taken back", "job", t.job.Offer.Job, "account", x.Executor(), "error", err)
+		if !sleep(ctx, pause) {
+			return r, ctx.Err()
+		}
+	}
 }
 
 // judge turns what happened into the job's end, or nil where the program succeeded.
@@ -174,7 +193,7 @@ func (t *task) judge(ctx context.Context, r execute.Result) error {
 		return failed(events.KilledBySignal, "%s ran %q: ended by %s", r.Executor, r.Argv, o.Signal)
 	}
 	t.result.exitCode = &o.ExitCode
-	t.result.explanation = fmt.Sprintf("%s ran %q: exit code %d (%s)", r.Executor, r.Argv, o.ExitCode, r.Meaning)
+	t.result.explanation = fmt.Sprintf("%s ran %q: exit code %d (%s)", r.Executor, r.Argv, o.ExitCode, t.codeMeaning(o.ExitCode, r.Meaning))
 	t.say(info, "Program %s ended with exit code %d: %s", t.order.Program, o.ExitCode, r.Meaning)
 	switch r.Meaning {
 	case execute.Success, execute.SoftReboot, execute.HardReboot:
@@ -190,7 +209,18 @@ func (t *task) judge(ctx context.Context, r execute.Result) error {
 			return failed(events.UserLacksRights, "user %s lacks the rights that %q needs: %s; deploy the program with run: administrative", r.Executor, r.Argv, operation)
 		}
 	}
+	if found := t.sayInstallerLog(r.LogPath); found != "" {
+		return failed(events.ExitCode, "%s; its log says: %s", t.result.explanation, found)
+	}
 	return failed(events.ExitCode, "%s", t.result.explanation)
+}
+
+// codeMeaning are the words for an exit code: those of Windows Installer where it was the one that ran.
+func (t *task) codeMeaning(code int, meaning execute.Meaning) string {
+	if words := msi.CodeText(code); words != "" && t.installer() == installers.Msiexec {
+		return fmt.Sprintf("%s: %s", meaning, words)
+	}
+	return string(meaning)
 }
 
 func startReason(kind string) events.Reason {
@@ -231,7 +261,7 @@ func (t *task) rightProfile(failed func(events.Reason, string, ...any) error) er
 	if w.Program.Run != events.RunAdministrative || w.Program.Product == "" || w.Gone {
 		return nil
 	}
-	own, err := detect.OwnProfile(w.Program.Product)
+	own, err := detect.OwnProfile(w.Program.Product, t.result.executor)
 	if err != nil {
 		t.say(warning, "For whom %s was installed cannot be found out: %v", w.Program.Product, err)
 		return nil

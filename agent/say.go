@@ -9,6 +9,7 @@ import (
 
 	"chandler/agent/cmlog"
 	"chandler/agent/execute"
+	"chandler/agent/msilog"
 	"chandler/events"
 )
 
@@ -76,6 +77,26 @@ func (t *task) sayWho(x *execute.Execution) {
 	if note := x.Note(); note != "" {
 		t.say(warning, "%s", note)
 	}
+}
+
+// installerLogBytes bounds what the log of an installer adds to that of its job.
+const installerLogBytes = 16 << 10
+
+// sayInstallerLog puts what matters of the log that a failed program wrote into the job's, and gives the sentence that
+// explains the failure; "": there is none.
+func (t *task) sayInstallerLog(path string) (explanation string) {
+	if path == "" {
+		return ""
+	}
+	report, err := msilog.Read(path, installerLogBytes)
+	if err != nil {
+		t.say(warning, "The program's log is not read: %v", err)
+		return ""
+	}
+	if len(report.Lines) > 0 {
+		t.line(info, programOutput, "From the program's log:\n"+strings.Join(report.Lines, "\n"))
+	}
+	return report.Explanation
 }
 
 // pass enters a state on the way, unless the job is in it already (after a restart of the agent).

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"chandler/agent/installers"
 	"chandler/events"
 	"chandler/events/target"
 	"chandler/events/timing"
@@ -206,11 +207,11 @@ func (t *task) installer() string {
 		name := strings.TrimSuffix(strings.ToLower(filepath.Base(w)), ".exe")
 		switch name {
 		case "dpkg", "apt", "apt-get":
-			return "dpkg"
+			return installers.Dpkg
 		case "rpm", "dnf", "yum", "zypper":
-			return "rpm"
+			return installers.Rpm
 		case "msiexec":
-			return "msiexec"
+			return installers.Msiexec
 		}
 	}
 	return ""

@@ -9,6 +9,9 @@ import (
 	"chandler/agent/supervise"
 )
 
+// ErrNotTakenBack says that an account still has rights that it had for a run which has ended.
+var ErrNotTakenBack = errors.New("rights given for the run are not taken back yet")
+
 // Execution is a program that was, is or will be running under its supervisor.
 type Execution struct {
 	run    *supervise.Run
@@ -59,8 +62,8 @@ type Result struct {
 
 // Wait returns the result once the execution has ended. An error that wraps supervise.ErrNotStarted says that the program
 // was certainly never executed, and that Start may be called with the same directory; any other is that of ctx or of
-// reading the disk, and the execution goes on. Whichever way it has ended, what was given for it is taken back first; that
-// this was impossible is an error too, though never a lost outcome: Wait may be called again.
+// reading the disk, and the execution goes on. Whichever way it has ended, what was given for it is taken back first; where
+// that is impossible the error wraps ErrNotTakenBack. No outcome is lost by that: Wait is to be called again.
 func (x *Execution) Wait(ctx context.Context) (Result, error) {
 	result := Result{
 		Meaning: Failure, Executor: x.memory.Executor, ElevatedTo: x.memory.ElevatedTo, Note: x.memory.Note,
@@ -72,7 +75,7 @@ func (x *Execution) Wait(ctx context.Context) (Result, error) {
 	}
 	if x.rights != nil {
 		if err := x.rights.Return(ctx, x.dir); err != nil {
-			return Result{}, fmt.Errorf("take back what the run was given: %w", err)
+			return Result{}, fmt.Errorf("%w: %w", ErrNotTakenBack, err)
 		}
 	}
 	if errors.Is(err, supervise.ErrLost) {

@@ -1,6 +1,7 @@
 package winetest
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path"
@@ -24,7 +25,7 @@ func BuildTest(t testing.TB, pkg string) string {
 func build(t testing.TB, name, how, pkg string) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), name)
-	args := []string{how, "-o", program}
+	args := []string{how, "-overlay", overlay(t), "-o", program}
 	if how == "test" {
 		args = append(args, "-c")
 	}
@@ -34,6 +35,41 @@ func build(t testing.TB, name, how, pkg string) string {
 		t.Fatalf("build %s for Windows: %v\n%s", pkg, err, out)
 	}
 	return program
+}
+
+// How Go tells that Windows is too old for its usual way to remove a file, and with what Wine 8 answers besides.
+const (
+	tooOld       = "STATUS_NOT_SUPPORTED:"
+	tooOldOrWine = "NTStatus(0xC0000002 /* not implemented */), " + tooOld
+)
+
+// overlay has Go's library take Wine 8's answer for that of an old Windows. Else os.RemoveAll removes nothing there.
+func overlay(t testing.TB) string {
+	t.Helper()
+	goRoot, err := exec.CommandContext(t.Context(), "go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatalf("find Go's library: %v", err)
+	}
+	original := filepath.Join(strings.TrimSpace(string(goRoot)), "src", "internal", "syscall", "windows", "at_windows.go")
+	text, err := os.ReadFile(original)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(string(text), tooOld) != 1 {
+		t.Fatalf("%s does not look as expected: see whether os.RemoveAll works under Wine without change", original)
+	}
+	dir := t.TempDir()
+	changed, list := filepath.Join(dir, "at_windows.go"), filepath.Join(dir, "overlay.json")
+	replacements, err := json.Marshal(map[string]map[string]string{"Replace": {original: changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, data := range map[string]string{changed: strings.Replace(string(text), tooOld, tooOldOrWine, 1), list: string(replacements)} {
+		if err := os.WriteFile(path, []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return list
 }
 
 // BuildMSI makes an MSI of the text of a .wxs file, for 64-bit Windows, and gives its path. Files that it includes are

@@ -14,6 +14,8 @@
 //
 // A service's environment is not quite that of other programs: ProgramData is another directory there.
 //
+// Programs are built with one line of Go's library changed (see overlay), without which no directory can be removed.
+//
 // Under failure: what the machine that runs the tests lacks makes the test skip with a sentence that says what to
 // install, or fail when CHANDLER_TEST_REQUIRE=1. Every prefix has a Wine server of its own, which the test's end kills
 // with all programs in it; one whose test was killed ends when its programs do. Only the template of all prefixes

@@ -1,0 +1,45 @@
+package integration
+
+import (
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"chandler/services/integration/winetest"
+)
+
+// windowsPackages have code or tests of their own for Windows. A test that Wine cannot pass is skipped with the reason.
+var windowsPackages = []struct{ path, skip, why string }{
+	{path: "agent/supervise"},
+	{path: "agent/execute"},
+	{path: "agent/cmlog"},
+	{path: "agent/fetch"},
+	{path: "agent/journal"},
+	{path: "agent/detect"},
+	{path: "events/msi"},
+}
+
+func TestTheTestsOfWindowsCodePassThere(t *testing.T) {
+	t.Parallel()
+	p := winetest.New(t)
+	for _, c := range windowsPackages {
+		t.Run(c.path, func(t *testing.T) {
+			program := winetest.BuildTest(t, "chandler/"+c.path)
+			dir, err := filepath.Abs(filepath.Join(root, c.path))
+			must(t, err)
+			args := []string{"-test.timeout=2m"}
+			if c.skip != "" {
+				t.Logf("left out: %s: %s", c.skip, c.why)
+				args = append(args, "-test.skip="+c.skip)
+			}
+			cmd := p.Command(program, args...)
+			cmd.Dir = dir
+			if out, err := cmd.CombinedOutput(); err != nil {
+				if exit, ok := err.(*exec.ExitError); !ok || !exit.Exited() {
+					t.Fatal(err)
+				}
+				t.Errorf("the tests fail:\n%s", tail(string(out)))
+			}
+		})
+	}
+}
