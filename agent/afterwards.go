@@ -29,6 +29,17 @@ func (t *task) afterwards(ctx context.Context, meaning execute.Meaning) error {
 	return nil
 }
 
+// conclude is the last stage: detection has the last word, and users are logged off only after a success.
+func (t *task) conclude(ctx context.Context) error {
+	if err := t.confirm(ctx); err != nil {
+		return err
+	}
+	if t.job.Work.Program.After == events.AfterLogoff {
+		t.logOffUsers(ctx)
+	}
+	return nil
+}
+
 // restart restarts the machine as soon as the programs that run have ended; no other starts before. That it is
 // about to is journalled first.
 func (t *task) restart(ctx context.Context) error {
@@ -110,7 +121,7 @@ func (t *task) afterRestart(ctx context.Context) error {
 	}
 	t.job.Boot, t.job.Hard = "", false
 	t.a.restartOver(t.job.Offer.Job)
-	if err := t.confirm(ctx); err != nil {
+	if err := t.conclude(ctx); err != nil {
 		return err
 	}
 	return succeeded

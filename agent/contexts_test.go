@@ -183,7 +183,7 @@ func TestWhatAJobWaitsForUntilTheRightUsersAreLoggedOn(t *testing.T) {
 			task := m.offer()
 			task.program, task.order = c.program, order.Order{Assignments: []order.Assignment{c.at}}
 			task.job.Opened, task.job.SawUser, task.job.Offer.User = opened, c.sawUser, c.user
-			what, why, err := task.logonHindrance()
+			what, why, err := task.logonHindrance(t.Context(), false)
 			if err != nil || what != c.want || (what != "") != (why != "") {
 				t.Fatalf("it waits for %q (%s), %v; want %q", what, why, err, c.want)
 			}

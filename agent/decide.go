@@ -120,7 +120,7 @@ func (t *task) detection() ([]events.Detect, detect.State) {
 	return t.program.Detect, detect.Installed
 }
 
-// confirm is the stage after the run: the program said it succeeded, detection has the last word.
+// confirm asks detection after the run: the program said it succeeded.
 func (t *task) confirm(ctx context.Context) error {
 	if len(t.job.Work.Rules) == 0 {
 		return nil

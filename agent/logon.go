@@ -13,10 +13,14 @@ import (
 
 // logonHindrance says what the job waits for as long as the wrong users, or none, are logged on; "": nothing. It
 // leaves with the session of the user that the program runs as, or is shown to.
-func (t *task) logonHindrance() (what events.WaitingFor, why string, err error) {
+// At the last moment it looks at what is, rather than at what was told.
+func (t *task) logonHindrance(ctx context.Context, last bool) (what events.WaitingFor, why string, err error) {
 	need, at := t.program.LogonNeeded(), t.order.Assignments[0]
 	if need == events.LogonAny && !at.Logon && !at.Logoff && !t.program.Interactive {
 		return "", "", nil
+	}
+	if last {
+		t.a.Logon.Refresh(ctx)
 	}
 	sessions, err := t.a.Logon.Sessions()
 	if err != nil {
@@ -96,6 +100,7 @@ func (t *task) loggedOff(session *logon.Session) bool {
 
 // logOffUsers ends every session, for a program that asks for it. What fails is told; the program has done its work.
 func (t *task) logOffUsers(ctx context.Context) {
+	t.a.Logon.Refresh(ctx) // somebody may have come a moment ago
 	sessions, err := t.a.Logon.Sessions()
 	if err != nil {
 		t.say(warning, "Users are not logged off: who is logged on cannot be found out: %v", err)

@@ -32,7 +32,7 @@ func stages() []stage {
 		{"wait", (*task).wait, false},
 		{"verify again", (*task).verifyAgain, false},
 		{"run", (*task).run, true},
-		{"detect", (*task).confirm, true},
+		{"detect", (*task).conclude, true},
 	}
 }
 

@@ -101,7 +101,7 @@ func (t *task) attach(ctx context.Context) error {
 	if err := t.watch(ctx, x); err != nil {
 		return err
 	}
-	if err := t.confirm(ctx); err != nil {
+	if err := t.conclude(ctx); err != nil {
 		return err
 	}
 	return succeeded

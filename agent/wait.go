@@ -112,7 +112,7 @@ func (t *task) hindered(ctx context.Context, wait bool) (bool, error) {
 		return hold(events.WaitReboot, changed, "another program of %s is complete only after a restart of the machine", t.order.Package)
 	}
 	logons := t.a.Logon.Changed()
-	if what, why, err := t.logonHindrance(); err != nil || what != "" {
+	if what, why, err := t.logonHindrance(ctx, !wait); err != nil || what != "" {
 		if err != nil {
 			return true, err
 		}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -19,7 +20,11 @@ const (
 	login1Path   = dbus.ObjectPath("/org/freedesktop/login1")
 	maxSessions  = 4096
 	connectLimit = 5 * time.Second
+	// openingLook is between looks at a session that is being opened: logind tells of it then, and not once it is open.
+	openingLook = 200 * time.Millisecond
 )
+
+const stateOpening = "opening"
 
 // errNoLogind says that there is no system bus, or nothing on it that answers as logind.
 var errNoLogind = errors.New("no logind on the system bus")
@@ -27,6 +32,7 @@ var errNoLogind = errors.New("no logind on the system bus")
 // logind keeps one connection to the bus, for as long as the bus does.
 type logind struct {
 	address string
+	opening atomic.Bool // the last List passed over a session that is being opened
 
 	mu   sync.Mutex
 	conn *dbus.Conn
@@ -120,6 +126,7 @@ func (l *logind) List(ctx context.Context) ([]Session, error) {
 		return nil, fmt.Errorf("logind lists %d sessions, over the limit of %d", len(all), maxSessions)
 	}
 	var sessions []Session
+	opening := false
 	for _, one := range all {
 		call, err := l.call(ctx, one.Path, "org.freedesktop.DBus.Properties.GetAll", login1+".Session")
 		if slices.Contains([]string{"org.freedesktop.DBus.Error.UnknownObject", login1 + ".NoSuchSession"}, errorName(err)) {
@@ -132,10 +139,12 @@ func (l *logind) List(ctx context.Context) ([]Session, error) {
 		if err := call.Store(&properties); err != nil {
 			return nil, fmt.Errorf("look at session %s: %w", one.ID, err)
 		}
+		opening = opening || get[string](properties, "State") == stateOpening
 		if s, of := sessionOf(one, properties); of {
 			sessions = append(sessions, s)
 		}
 	}
+	l.opening.Store(opening)
 	return sessions, nil
 }
 
@@ -143,7 +152,7 @@ func (l *logind) List(ctx context.Context) ([]Session, error) {
 // have ended but for a program that was left behind.
 func sessionOf(one listed, properties map[string]dbus.Variant) (Session, bool) {
 	class, state := get[string](properties, "Class"), get[string](properties, "State")
-	if !isUsers(class) || state == "closing" || state == "opening" || one.User == "" {
+	if !isUsers(class) || state == "closing" || state == stateOpening || one.User == "" {
 		return Session{}, false
 	}
 	s := Session{
@@ -192,16 +201,24 @@ func (l *logind) Watch(ctx context.Context, changed func()) error {
 		}
 	}
 	changed() // what happened before this listened
+	again := time.NewTimer(openingLook)
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-again.C:
+			if l.opening.Load() {
+				changed()
+				again.Reset(openingLook)
+			}
 		case <-conn.Context().Done():
 			return errors.New("the system bus has ended the connection")
 		case signal, open := <-signals:
 			// The bus also greets whoever connects.
 			if open && (signal.Sender != "org.freedesktop.DBus" || strings.HasSuffix(signal.Name, ".NameOwnerChanged")) {
 				changed()
+				again.Reset(openingLook) // by then this look has told whether one is being opened
 			}
 		}
 	}

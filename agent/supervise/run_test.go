@@ -410,6 +410,22 @@ func TestASpecIsValidated(t *testing.T) {
 	}
 }
 
+func TestALogonIsForWindowsOnly(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("here it is not refused")
+	}
+	for name, logon := range map[string]supervise.Logon{"of a session": {Session: 1}, "by a token": {Token: 1}} {
+		t.Run(name, func(t *testing.T) {
+			spec := specOf(t, supervisetest.Program("exit", "0"))
+			spec.Logon = &logon
+			if got := wait(t, begin(t, supervise.Start, filepath.Join(supervisetest.TempDir(t), "run"), spec)); got.Started || got.Error == "" {
+				t.Errorf("outcome %+v", got)
+			}
+		})
+	}
+}
+
 func skipWithoutOrphans(t *testing.T) {
 	if runtime.GOOS == "darwin" {
 		t.Skip("macOS cannot find orphans that left their session")

@@ -46,7 +46,8 @@ func (n native) redirect() (changed bool, err error) {
 	return true, windows.ChangeServiceConfig(s.Handle, same, same, same, line, nil, nil, nil, nil, nil, nil)
 }
 
-// commandOf reads what a service runs. Its Config reads more, and fails where some of that is not supported.
+// commandOf reads what a service runs; nil: what nobody can make out. The service's Config reads more, and fails where
+// some of that is not supported.
 func commandOf(service windows.Handle) ([]string, error) {
 	var size uint32
 	err := windows.QueryServiceConfig(service, nil, 0, &size)
@@ -57,7 +58,11 @@ func commandOf(service windows.Handle) ([]string, error) {
 	if err := windows.QueryServiceConfig(service, &config[0], size, &size); err != nil {
 		return nil, fmt.Errorf("read its configuration: %w", err)
 	}
-	return windows.DecomposeCommandLine(windows.UTF16PtrToString(config[0].BinaryPathName))
+	command, err := windows.DecomposeCommandLine(windows.UTF16PtrToString(config[0].BinaryPathName))
+	if err != nil {
+		return nil, nil
+	}
+	return command, nil
 }
 
 // maxLog is how large the log may be when the service starts; then it becomes agent.log.old.
