@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"chandler/agent/supervise/supervisetest"
 )
 
 // started and stopped are how every log begins and ends.
@@ -136,7 +138,7 @@ func TestTheLinesAroundTheErrorAndTheLastAreKept(t *testing.T) {
 }
 
 func TestAFileIsReadFromItsOwnDirectoryAlone(t *testing.T) {
-	dir, elsewhere := t.TempDir(), t.TempDir()
+	dir, elsewhere := supervisetest.TempDir(t), supervisetest.TempDir(t)
 	for path, text := range map[string]string{filepath.Join(elsewhere, "secret"): "secret", filepath.Join(dir, "program.log"): "Error 1722. It failed.\n"} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
