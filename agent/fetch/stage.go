@@ -134,6 +134,7 @@ func (f *Fetcher) stageFile(ctx context.Context, root *os.Root, file events.File
 	}
 	if sum != file.SHA256 || size != file.Size {
 		f.metrics.mismatches.Inc()
+		src.Close() // Windows removes no file that is open
 		f.cache.drop(file.SHA256)
 		return &Error{Reason: events.ContentMismatch, Identity: Agent, Resource: f.cache.dir,
 			Answer: fmt.Sprintf("file %s decayed in the cache and was thrown out", file.Path)}

@@ -47,8 +47,8 @@ func (h *blobHandler) guarded(next func(w *answer, r *http.Request, digest strin
 	return func(rw http.ResponseWriter, r *http.Request) {
 		w := &answer{ResponseWriter: rw, control: http.NewResponseController(rw), status: http.StatusOK}
 		w.extend()
-		defer func() { h.metrics.requests.WithLabelValues(r.Method, strconv.Itoa(w.status)).Inc() }()
 		digest := r.PathValue("sha256")
+		defer h.note(w, r, digest, time.Now())
 		if err := events.ValidDigest(digest); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
@@ -60,6 +60,19 @@ func (h *blobHandler) guarded(next func(w *answer, r *http.Request, digest strin
 		}
 		next(w, r, digest, size)
 	}
+}
+
+// note counts a request that is over and, at debug level, writes who asked for which blob and what came of it: the
+// access log. The one who asked is known by address alone, which is a proxy's where there is one: an address is signed
+// for whoever holds it. Its query is a secret while it is valid and is never written.
+func (h *blobHandler) note(w *answer, r *http.Request, digest string, began time.Time) {
+	h.metrics.requests.WithLabelValues(r.Method, strconv.Itoa(w.status)).Inc()
+	if events.ValidDigest(digest) != nil {
+		digest = "" // whatever it is, and however long
+	}
+	h.log.LogAttrs(r.Context(), slog.LevelDebug, "blob requested", slog.String("remote", r.RemoteAddr), slog.String("method", r.Method), slog.String("blob", digest),
+		slog.Int("status", w.status), slog.Int64("bytes_in", w.taken), slog.Int64("bytes_out", w.sent), slog.Bool("cut", w.failed),
+		slog.Float64("seconds", time.Since(began).Seconds()))
 }
 
 func (h *blobHandler) give(w *answer, r *http.Request, digest string, _ int64) {
@@ -106,6 +119,7 @@ func (h *blobHandler) take(w *answer, r *http.Request, digest string, size int64
 	body := &upload{ReadCloser: http.MaxBytesReader(w, r.Body, size+1), control: w.control}
 	err = h.store.Put(r.Context(), digest, size, body)
 	status, result := verdict(err)
+	w.taken = body.taken
 	h.metrics.bytes.WithLabelValues("in", result).Add(float64(body.taken))
 	if err == nil {
 		w.WriteHeader(http.StatusCreated)
@@ -161,7 +175,8 @@ type answer struct {
 	control *http.ResponseController
 	status  int
 	sent    int64
-	failed  bool
+	taken   int64 // of an upload
+	failed  bool  // to send
 }
 
 func (w *answer) extend() { _ = w.control.SetWriteDeadline(time.Now().Add(givePatience)) }

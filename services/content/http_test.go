@@ -2,6 +2,7 @@ package content
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
@@ -165,6 +166,55 @@ func TestOnlySignedAddressesAreServed(t *testing.T) {
 	}
 	if answer, _ := do(t, "DELETE", get, nil); answer.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("delete: %s", answer.Status)
+	}
+}
+
+func TestTheAccessLogSaysWhoAskedAndNeverHowTheAddressIsSigned(t *testing.T) {
+	h := serve(t, t.TempDir())
+	digest, other := h.put(t, []byte("0123456789")), events.DigestOf([]byte("new"))
+	for _, c := range []struct {
+		name, method, address, ranged, body string
+		want                                map[string]any
+	}{
+		{"the whole blob", "GET", h.signer.get(digest), "", "", map[string]any{"blob": digest, "status": 200., "bytes_in": 0., "bytes_out": 10.}},
+		{"the rest of it", "GET", h.signer.get(digest), "bytes=4-", "", map[string]any{"blob": digest, "status": 206., "bytes_in": 0., "bytes_out": 6.}},
+		{"an upload", "PUT", h.signer.put(other, 3), "", "new", map[string]any{"blob": other, "status": 201., "bytes_in": 3., "bytes_out": 0.}},
+		{"a wrong signature", "GET", h.signer.get(digest) + "00", "", "", map[string]any{"blob": digest, "status": 403., "bytes_in": 0., "bytes_out": 88.}},
+		{"anything but a digest, of any length", "GET", h.signer.base + blobPrefix + strings.Repeat("x", 10_000), "", "", map[string]any{"blob": "", "status": 400.}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var text bytes.Buffer
+			h.log = slog.New(slog.NewJSONHandler(&text, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			r := httptest.NewRequest(c.method, c.address, strings.NewReader(c.body))
+			if c.ranged != "" {
+				r.Header.Set("Range", c.ranged)
+			}
+			h.routes().ServeHTTP(httptest.NewRecorder(), r)
+			got := map[string]any{}
+			if err := json.Unmarshal(text.Bytes(), &got); err != nil || text.Len() > 400 {
+				t.Fatalf("%v: %d bytes: %s", err, text.Len(), text.Bytes())
+			}
+			c.want["msg"], c.want["method"], c.want["remote"], c.want["cut"] = "blob requested", c.method, r.RemoteAddr, false
+			for key, want := range c.want {
+				if got[key] != want {
+					t.Errorf("%s is %v, want %v", key, got[key], want)
+				}
+			}
+			if seconds, ok := got["seconds"].(float64); !ok || seconds < 0 || seconds > 60 {
+				t.Errorf("it took %v seconds", got["seconds"])
+			}
+			for _, secret := range []string{"signature", "expires", r.URL.Query().Get("signature")} {
+				if secret != "" && strings.Contains(text.String(), secret) {
+					t.Errorf("the line holds %s: %s", secret, text.Bytes())
+				}
+			}
+			text.Reset()
+			h.log = slog.New(slog.NewJSONHandler(&text, nil))
+			h.routes().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", h.signer.get(digest), nil))
+			if text.Len() > 0 {
+				t.Errorf("without debugging: %s", text.Bytes())
+			}
+		})
 	}
 }
 
