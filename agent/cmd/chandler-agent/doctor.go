@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +18,7 @@ import (
 	"chandler/agent"
 	"chandler/agent/enrol"
 	"chandler/agent/host"
+	"chandler/agent/logon"
 	"chandler/services/daemon"
 )
 
@@ -70,6 +72,8 @@ func examine(ctx context.Context, c config) []finding {
 	} else {
 		check("rights", "programs run as system", nil)
 	}
+	sessions, err := logon.System().List(ctx)
+	check("users", loggedOn(sessions), explain(err, "programs that need a user, or none, logged on wait: "))
 	for _, server := range id.Servers {
 		check("broker", server+" answers", reach(ctx, server))
 		check("encryption", server, clearText(server, id.CA != ""))
@@ -77,6 +81,22 @@ func examine(ctx context.Context, c config) []finding {
 	metrics := cmp.Or(c.Metrics, daemon.DefaultListen)
 	check("metrics", metrics+" is for this machine alone", openMetrics(metrics))
 	return all
+}
+
+// loggedOn says who is.
+func loggedOn(sessions []logon.Session) string {
+	if len(sessions) == 0 {
+		return "nobody is logged on"
+	}
+	return "logged on: " + strings.Join(logon.Users(sessions), ", ")
+}
+
+// explain puts what follows from an error in front of it.
+func explain(err error, what string) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s%w", what, err)
 }
 
 // identityFault says what keeps the machine from its fleet.
