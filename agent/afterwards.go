@@ -41,8 +41,11 @@ func (t *task) conclude(ctx context.Context) error {
 }
 
 // restart restarts the machine as soon as the programs that run have ended; no other starts before. That it is
-// about to is journalled first.
+// about to is journalled first. A machine whose restarts cannot be told apart would restart again and again.
 func (t *task) restart(ctx context.Context) error {
+	if t.facts.BootID == "" {
+		return t.restartImpossible("the agent could not notice that it has restarted: this boot has no id")
+	}
 	t.job.Boot, t.job.Hard = t.facts.BootID, true
 	t.result.explanation += "; the machine is restarted"
 	t.pendRestart(ctx)
@@ -51,7 +54,7 @@ func (t *task) restart(ctx context.Context) error {
 
 // restartMachine is also where a restarted agent goes on, if the machine has not restarted meanwhile.
 func (t *task) restartMachine(ctx context.Context) error {
-	t.a.slots.block()
+	t.a.slots.block(t.job.Offer.Job)
 	t.leaveSlot()
 	for {
 		idle, changed := t.a.slots.idle()
@@ -75,28 +78,37 @@ func (t *task) restartMachine(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	t.a.slots.unblock()
+	t.a.slots.unblock(t.job.Offer.Job)
 	t.a.restartOver(t.job.Offer.Job)
 	t.job.Boot, t.job.Hard = "", false
-	d := t.result
-	d.identity, d.resource, d.answer = "agent", "restart of the machine", "it did not restart"
 	if failed != nil {
-		d.answer = failed.Error()
+		return t.restartImpossible(failed.Error())
 	}
-	d.explanation = "the program succeeded, but the machine did not restart: " + d.answer
+	return t.restartImpossible("it did not restart")
+}
+
+func (t *task) restartImpossible(answer string) error {
+	d := t.result
+	d.identity, d.resource, d.answer = "agent", "restart of the machine", answer
+	d.explanation = "the program succeeded, but the machine did not restart: " + answer
 	return &ending{events.Failed, events.RestartImpossible, d}
 }
 
 // awaitRestart parks a job whose program asked for a restart. After it a new process of the agent goes on
-// in afterRestart. Where the installer restarts the machine itself nothing else may start before.
+// in afterRestart. Where the installer restarts the machine itself nothing else may start before. A restart that could
+// not be noticed is not waited for.
 func (t *task) awaitRestart(ctx context.Context, hard bool) error {
+	if t.facts.BootID == "" {
+		t.say(warning, "The machine must restart to finish; this boot has no id, so that the agent would not notice, and does not wait for it")
+		return nil
+	}
 	t.job.Boot, t.job.Hard = t.facts.BootID, hard
 	t.pendRestart(ctx)
 	return t.afterRestart(ctx)
 }
 
 func (t *task) pendRestart(ctx context.Context) {
-	t.a.restartPending(t.job.Offer.Job, t.order.Package)
+	t.a.restartPending(t.job.Offer, t.order.Package)
 	t.enter(ctx, events.RebootPending, events.RebootRequired, t.result)
 }
 
@@ -107,13 +119,13 @@ func (t *task) afterRestart(ctx context.Context) error {
 		return t.lost(ctx, "the journal does not say what was started")
 	}
 	t.recallWork()
-	if t.job.Boot == t.a.Facts().BootID {
-		t.a.restartPending(t.job.Offer.Job, t.order.Package)
-		if t.job.Work.Program.After == events.AfterRestart {
+	if !t.a.restartedSince(t.job.Boot) {
+		t.a.restartPending(t.job.Offer, t.order.Package)
+		if t.job.Work.Program.After == events.AfterRestart && t.a.Facts().BootID != "" {
 			return t.restartMachine(ctx)
 		}
 		if t.job.Hard {
-			t.a.slots.block()
+			t.a.slots.block(t.job.Offer.Job)
 		}
 		t.leaveSlot()
 		<-ctx.Done()
@@ -121,7 +133,7 @@ func (t *task) afterRestart(ctx context.Context) error {
 	}
 	t.job.Boot, t.job.Hard = "", false
 	t.a.restartOver(t.job.Offer.Job)
-	if err := t.conclude(ctx); err != nil {
+	if err := t.confirm(ctx); err != nil { // nobody is to be logged off: the restart did
 		return err
 	}
 	return succeeded
@@ -134,12 +146,21 @@ func (t *task) recallWork() {
 	t.result = status{reader: w.Reader, executor: last.Executor, elevatedTo: last.ElevatedTo, exitCode: last.ExitCode, seconds: last.Seconds}
 }
 
+// awaited is a restart that a job waits for.
+type awaited struct{ deployment, pkg string }
+
+// restartedSince says whether the machine has certainly restarted since it had that boot id.
+func (a *Agent) restartedSince(boot string) bool {
+	now := a.Facts().BootID
+	return now != "" && now != boot
+}
+
 // restartPending notes that a package's program needs a restart to be complete: other programs of the package wait
 // for it, since they may build on what it did.
-func (a *Agent) restartPending(job, pkg string) {
+func (a *Agent) restartPending(o events.JobOffer, pkg string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.restarts[job] = pkg
+	a.restarts[o.Job] = awaited{o.Deployment, pkg}
 }
 
 func (a *Agent) restartOver(job string) {
@@ -151,12 +172,12 @@ func (a *Agent) restartOver(job string) {
 }
 
 // awaitedRestart says whether a program of the package waits for a restart in another job, and gives a channel that
-// is closed when that may have changed.
-func (a *Agent) awaitedRestart(job, pkg string) (bool, <-chan struct{}) {
+// is closed when that may have changed. What one program did for one user holds up no other user's run of it.
+func (a *Agent) awaitedRestart(o events.JobOffer, pkg string) (bool, <-chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for other, waits := range a.restarts {
-		if other != job && waits == pkg {
+	for job, other := range a.restarts {
+		if job != o.Job && other.pkg == pkg && (o.User == "" || other.deployment != o.Deployment) {
 			return true, a.thawed
 		}
 	}

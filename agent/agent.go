@@ -159,6 +159,8 @@ type Agent struct {
 	detector *detect.Detector
 	jobLogs  *jobLogs
 
+	offering sync.Mutex // held while an offer is taken in
+
 	mu          sync.Mutex
 	facts       events.Facts
 	tasks       map[string]*task
@@ -172,8 +174,9 @@ type Agent struct {
 	heeded   uint64     // the connection on which bundles were asked for before a start, counted from 1
 
 	freezes  []events.Freeze
-	thawed   chan struct{}     // closed and replaced when freezes change
-	restarts map[string]string // jobs whose programs wait for a restart, with their packages
+	thawed   chan struct{}      // closed and replaced when freezes change
+	restarts map[string]awaited // jobs whose programs wait for a restart
+	left     chan struct{}      // closed when rights that an earlier process gave are taken back; nil: none are left
 	running  sync.WaitGroup
 	ctx      context.Context // of Run; jobs live in it
 	slots    *slots
@@ -195,13 +198,15 @@ func New(o Options) (a *Agent, err error) {
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
-	o.UserRuns = orDefault(o.UserRuns, filepath.Join(filepath.Dir(o.StateDir), "chandler-runs"))
+	if o.UserRuns, err = filepath.Abs(orDefault(o.UserRuns, filepath.Join(filepath.Dir(o.StateDir), "chandler-runs"))); err != nil {
+		return nil, fmt.Errorf("find directory of users' runs: %w", err)
+	}
 	id, err := identify(&o)
 	if err != nil {
 		return nil, err
 	}
 	a = &Agent{Options: o, made: make(chan struct{}), id: id, log: o.Log.With("component", "agent", "agent", id), metrics: newMetrics(o.Registerer),
-		tasks: map[string]*task{}, restarts: map[string]string{}, jobLogs: newJobLogs(o.StateDir), thawed: make(chan struct{}), factsWanted: make(chan struct{}, 1), factsOld: make(chan struct{}, 1), beat: make(chan struct{}, 1), slots: newSlots(o.MaxRuns)}
+		tasks: map[string]*task{}, restarts: map[string]awaited{}, jobLogs: newJobLogs(o.StateDir), thawed: make(chan struct{}), factsWanted: make(chan struct{}, 1), factsOld: make(chan struct{}, 1), beat: make(chan struct{}, 1), slots: newSlots(o.MaxRuns)}
 	defer func(made *Agent) {
 		if err != nil {
 			made.close()
@@ -292,12 +297,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.readFacts(ctx); err != nil {
 		return err
 	}
-	if a.Rights != nil {
-		// Before anything else can fail, or give rights anew.
-		if err := a.Rights.Restore(ctx); err != nil {
-			a.log.ErrorContext(ctx, "rights left to an account could not be taken back; the next start tries again", "error", err)
-		}
-	}
+	a.restoreRights(ctx) // before anything else can fail, or give rights anew
 	if err := a.connect(); err != nil {
 		return err
 	}
@@ -307,7 +307,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.log.InfoContext(ctx, "agent runs", "hostname", a.facts.Hostname, "version", Version, "privileged", a.facts.Privileged)
 
-	parts := []func(context.Context) error{a.inbox.Run, a.reporter.Run, a.tellFacts, a.heartbeat, a.sweep, a.keepStatus, a.Logon.Run}
+	parts := []func(context.Context) error{a.inbox.Run, a.reporter.Run, a.tellFacts, a.heartbeat, a.sweep, a.keepStatus, a.restoreLeftRights, a.Logon.Run}
 	if a.Enrolment != nil {
 		a.Enrolment.OnChange(a.identityChanged)
 		parts = append(parts, func(ctx context.Context) error { return a.Enrolment.Run(ctx, a.bus) })

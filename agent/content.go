@@ -53,12 +53,12 @@ func (t *task) fetchContent(ctx context.Context) error {
 // stageContent lays out a fresh copy of the package's files for one run, hashed while it is copied.
 func (t *task) stageContent(ctx context.Context) error {
 	t.content = ""
-	if len(t.manifest.Files) == 0 {
-		return nil
-	}
 	dir := t.runDir()
 	if err := t.a.openRuns(dir); err != nil {
 		return err
+	}
+	if len(t.manifest.Files) == 0 {
+		return nil
 	}
 	content := filepath.Join(dir, "content")
 	// What an attempt that never started left behind may be half a copy.
@@ -78,4 +78,8 @@ func (t *task) contentOwner() *fetch.Owner {
 		return nil
 	}
 	return &fetch.Owner{UID: int(t.session.UID), Writable: t.program.Writable}
+}
+
+func sameOwner(a, b *fetch.Owner) bool {
+	return a == nil && b == nil || a != nil && b != nil && *a == *b
 }

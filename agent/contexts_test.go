@@ -250,21 +250,24 @@ func TestAProgramRunsOnceForEveryUserWhoLogsOn(t *testing.T) {
 func TestOtherProgramsOfAPackageWaitForItsRestart(t *testing.T) {
 	m := newMachine(t)
 	one := m.offer()
-	m.restartPending("other", "hello")
-	one.order.Package = "hello"
-	awaited, changed := m.awaitedRestart(one.job.Offer.Job, "hello")
+	other := events.JobOffer{Job: "other", Deployment: "hello-users", User: "alice"}
+	m.restartPending(other, "hello")
+	awaited, changed := m.awaitedRestart(one.job.Offer, "hello")
 	if !awaited {
 		t.Fatal("it does not wait")
 	}
-	if awaited, _ := m.awaitedRestart("other", "hello"); awaited {
+	if awaited, _ := m.awaitedRestart(other, "hello"); awaited {
 		t.Error("the job that asked for the restart waits for itself")
 	}
-	if awaited, _ := m.awaitedRestart(one.job.Offer.Job, "unrelated"); awaited {
+	if awaited, _ := m.awaitedRestart(events.JobOffer{Job: "third", Deployment: "hello-users", User: "bob"}, "hello"); awaited {
+		t.Error("the same program waits for what it did for another user")
+	}
+	if awaited, _ := m.awaitedRestart(one.job.Offer, "unrelated"); awaited {
 		t.Error("another package waits")
 	}
 	m.restartOver("other")
 	<-changed
-	if awaited, _ := m.awaitedRestart(one.job.Offer.Job, "hello"); awaited {
+	if awaited, _ := m.awaitedRestart(one.job.Offer, "hello"); awaited {
 		t.Error("it still waits")
 	}
 }
@@ -272,7 +275,7 @@ func TestOtherProgramsOfAPackageWaitForItsRestart(t *testing.T) {
 func TestTheMachineIsRestartedWhenNothingRunsAnyMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
-		m.slots = newSlots(2)
+		m.slots, m.facts.BootID = newSlots(2), "boot 1"
 		asked := make(chan string, restartTries)
 		m.Restart = func(_ context.Context, why string) error {
 			asked <- why

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"chandler/agent/execute"
 	"chandler/agent/logon"
+	"chandler/agent/supervise"
 	"chandler/events"
 )
 
@@ -16,6 +18,7 @@ import (
 // At the last moment it looks at what is, rather than at what was told.
 func (t *task) logonHindrance(ctx context.Context, last bool) (what events.WaitingFor, why string, err error) {
 	need, at := t.program.LogonNeeded(), t.order.Assignments[0]
+	t.session = nil
 	if need == events.LogonAny && !at.Logon && !at.Logoff && !t.program.Interactive {
 		return "", "", nil
 	}
@@ -29,20 +32,16 @@ func (t *task) logonHindrance(ctx context.Context, last bool) (what events.Waiti
 		}
 		return events.WaitLogon, fmt.Sprintf("who is logged on cannot be found out: %v", err), nil
 	}
-	if len(sessions) > 0 && !t.job.SawUser {
-		t.job.SawUser = true
-		if err := t.a.journal.Keep(t.job); err != nil {
-			return "", "", err
-		}
+	if err := t.sawUsers(sessions); err != nil {
+		return "", "", err
 	}
 	if need == events.LogonNone || at.Logoff {
 		return t.logoffHindrance(sessions)
 	}
-	if at.Logon {
-		sessions = slices.DeleteFunc(slices.Clone(sessions), func(s logon.Session) bool { return s.Since.Before(t.job.Opened) })
+	if t.job.Offer.User == "" { // else the job was opened for a logon
+		sessions = t.atLogon(sessions)
 	}
 	session, ok := logon.Choose(sessions, t.job.Offer.User)
-	t.session = nil
 	switch {
 	case ok:
 		t.session = &session
@@ -55,6 +54,36 @@ func (t *task) logonHindrance(ctx context.Context, last bool) (what events.Waiti
 		return events.WaitLogon, "runs when next a user logs on", nil
 	}
 	return events.WaitLogon, "runs only when a user is logged on", nil
+}
+
+// atLogon leaves the sessions that count for the assignment: at logon, those that were opened since the job was.
+func (t *task) atLogon(sessions []logon.Session) []logon.Session {
+	if !t.order.Assignments[0].Logon {
+		return sessions
+	}
+	return slices.DeleteFunc(slices.Clone(sessions), func(s logon.Session) bool { return s.Since.Before(t.job.Opened) })
+}
+
+// noteUsers notes for a job that is assigned to a logoff that somebody is logged on now: whoever logs off while the
+// content is fetched does count.
+func (t *task) noteUsers(ctx context.Context) error {
+	if !t.order.Assignments[0].Logoff {
+		return nil
+	}
+	sessions, err := t.a.Logon.Sessions()
+	if err != nil {
+		return nil // the wait finds out
+	}
+	return t.sawUsers(sessions)
+}
+
+// sawUsers remembers that somebody was logged on.
+func (t *task) sawUsers(sessions []logon.Session) error {
+	if len(sessions) == 0 || t.job.SawUser {
+		return nil
+	}
+	t.job.SawUser = true
+	return t.a.journal.Keep(t.job)
 }
 
 func (t *task) logoffHindrance(sessions []logon.Session) (events.WaitingFor, string, error) {
@@ -94,8 +123,45 @@ func (t *task) loggedOff(session *logon.Session) bool {
 	}
 	sessions, err := t.a.Logon.Sessions()
 	return err == nil && !slices.ContainsFunc(sessions, func(s logon.Session) bool {
-		return s.ID == session.ID && strings.EqualFold(s.User, session.User)
+		return s.ID == session.ID && strings.EqualFold(s.User, session.User) && (s.Since.IsZero() || s.Since.Equal(session.Since))
 	})
+}
+
+const (
+	// logoffPatience is how long after a program was ended its session may still be seen: logging off ends programs first.
+	logoffPatience = 15 * time.Second
+	// logoffRecent is how long ago a program may have failed for a session that is over now to explain it.
+	logoffRecent = time.Minute
+)
+
+// logoffCodes are exit codes of programs that Windows ends with their session: DBG_TERMINATE_PROCESS,
+// STATUS_CONTROL_C_EXIT and STATUS_DLL_INIT_FAILED_LOGOFF.
+var logoffCodes = []int{0x40010004, -0x3ffffec6, -0x3ffffd95}
+
+// endedByLogoff says that the program's end, which was no success, is that of its user's session.
+func (t *task) endedByLogoff(ctx context.Context, o supervise.Outcome) bool {
+	session := t.job.Work.Session
+	if session == nil || !o.Started || o.TimedOut {
+		return false
+	}
+	torn := o.Killed || o.Signal != "" || slices.Contains(logoffCodes, int(int32(o.ExitCode)))
+	if !torn && t.a.Clock().Sub(o.EndedAt) > logoffRecent {
+		return false // it had failed by itself long before anybody looked
+	}
+	deadline, cancel := context.WithTimeout(ctx, logoffPatience)
+	defer cancel()
+	for {
+		changed := t.a.Logon.Changed()
+		t.a.Logon.Refresh(ctx)
+		if over := t.loggedOff(session); over || !torn {
+			return over
+		}
+		select {
+		case <-changed:
+		case <-deadline.Done():
+			return t.loggedOff(session)
+		}
+	}
 }
 
 // logOffUsers ends every session, for a program that asks for it. What fails is told; the program has done its work.

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"chandler/agent/inbox"
 	"chandler/agent/journal"
@@ -13,11 +16,19 @@ import (
 // maxTasks bounds the jobs under way; offers beyond it are taken in by a later sync.
 const maxTasks = 2000
 
+var errBusy = fmt.Errorf("%d jobs are under way", maxTasks)
+
+// maxUser bounds the name of a user in an offer, in bytes, as execution does.
+const maxUser = 256
+
 // Offer takes an offer in; see inbox.Receiver. known is what execution knows of the job, where it said.
 func (a *Agent) Offer(_ context.Context, o events.JobOffer, trace string, known *events.Outstanding) error {
 	if err := checkOffer(o, a.id); err != nil {
 		return &inbox.Refused{Err: err}
 	}
+	// Offers come from the inbox, and from jobs that open others: two of one job must not begin it twice.
+	a.offering.Lock()
+	defer a.offering.Unlock()
 	a.mu.Lock()
 	live, busy := a.tasks[o.Job], len(a.tasks) >= maxTasks
 	a.mu.Unlock()
@@ -31,7 +42,7 @@ func (a *Agent) Offer(_ context.Context, o events.JobOffer, trace string, known 
 		// It ended here; execution would not offer it had it heard so.
 		return a.retell(o.Job)
 	case busy:
-		return &inbox.Refused{Err: fmt.Errorf("%d jobs are under way", maxTasks)}
+		return &inbox.Refused{Err: errBusy}
 	}
 	if there {
 		// An administrator's retry of a job that had ended: it is under way again.
@@ -75,6 +86,9 @@ func checkOffer(o events.JobOffer, agent string) error {
 	}
 	if o.Attempt < 1 {
 		return fmt.Errorf("offer of attempt %d: they count from 1", o.Attempt)
+	}
+	if len(o.User) > maxUser || !utf8.ValidString(o.User) || strings.ContainsFunc(o.User, unicode.IsControl) {
+		return fmt.Errorf("offer names a user that nobody can be called, of %d bytes", len(o.User))
 	}
 	if err := events.ValidDigest(o.Order); err != nil {
 		return fmt.Errorf("offer names order: %w", err)

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"chandler/agent/cmlog"
 	"chandler/agent/execute"
@@ -17,6 +18,45 @@ type Rights interface {
 	Restore(ctx context.Context) error
 	// Tell names the function that every note goes to; it is given again until the function takes it.
 	Tell(func(events.Type[events.AccountNote], events.AccountNote) error)
+}
+
+// restoreRights takes back what an earlier process of the agent had given. Until all of it is, no program is given any:
+// to restore is to take back whatever is given.
+func (a *Agent) restoreRights(ctx context.Context) {
+	if a.Rights == nil {
+		return
+	}
+	err := a.Rights.Restore(ctx)
+	if err != nil {
+		a.log.ErrorContext(ctx, "rights left to an account are not taken back yet", "error", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case err != nil && a.left == nil:
+		a.left = make(chan struct{})
+	case err == nil && a.left != nil:
+		close(a.left)
+		a.left = nil
+	}
+}
+
+// restoreLeftRights tries again for as long as rights are left.
+func (a *Agent) restoreLeftRights(ctx context.Context) error {
+	for pause := time.Second; ; pause = min(2*pause, time.Minute) {
+		if left, _ := a.rightsLeft(); !left || !sleep(ctx, pause) {
+			return nil
+		}
+		a.restoreRights(ctx)
+	}
+}
+
+// rightsLeft says whether rights that an earlier process gave are not all taken back, and gives a channel that is closed
+// when they are.
+func (a *Agent) rightsLeft() (bool, <-chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.left != nil, a.left
 }
 
 // noteAccount journals what was done with an account, so that it is told as an event sooner or later, and logs it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"chandler/agent/detect"
@@ -20,6 +21,9 @@ import (
 // synced first, with all that is needed to follow it to its end: from then on this attempt never starts
 // again, and nothing but what the program did decides it.
 func (t *task) run(ctx context.Context) error {
+	if t.who.Executor == identity.User && t.loggedOff(t.session) {
+		return errNextAttempt // from the first stage: its user left a moment ago
+	}
 	if c := t.setStarted(true); c != nil {
 		return withdrawnEnding(c)
 	}
@@ -38,6 +42,11 @@ func (t *task) run(ctx context.Context) error {
 		return ctx.Err()
 	}
 	x, err := t.a.executor.Start(ctx, t.request(t.job.Run, t.content))
+	if errors.Is(err, execute.ErrNotTakenBack) {
+		if err := t.takeBack(ctx); err != nil {
+			return err
+		}
+	}
 	if impossible, ok := errors.AsType[*execute.Impossible](err); ok {
 		return impossibleEnding(impossible)
 	}
@@ -75,7 +84,7 @@ func (t *task) request(dir, content string) execute.Request {
 		Domain:     t.who.Executor == identity.DomainToken,
 		Created:    func(n events.AccountNote) error { return t.a.noteAccount(events.AgentAccountCreated, n) },
 		Command:    execute.Command{Argv: t.program.Command.Argv, Line: t.program.Command.Line, Shell: t.program.Shell},
-		ContentDir: content, WorkDir: t.program.WorkingDirectory, Env: append(append([]string(nil), t.a.Environment...), t.program.Environment...),
+		ContentDir: content, Writable: t.program.Writable, WorkDir: t.program.WorkingDirectory, Env: append(append([]string(nil), t.a.Environment...), t.program.Environment...),
 		MaxRunTime: t.program.RunTime(), OnTimeout: onTimeout, ReturnCodes: codes,
 	}
 }
@@ -96,8 +105,6 @@ func (t *task) attach(ctx context.Context) error {
 		return t.lost(ctx, fmt.Sprintf("the run cannot be found again: %v", err))
 	}
 	t.say(info, "The agent restarted while the program ran; its supervisor is asked what came of it")
-	t.slots, t.holdsSlot = t.job.Work.Slots, true
-	t.a.slots.occupy(t.slots...)
 	if err := t.watch(ctx, x); err != nil {
 		return err
 	}
@@ -116,22 +123,8 @@ func (t *task) beginAgain() error {
 	return errNextAttempt
 }
 
-// watch waits for the program's end and says what it means. A kill that was asked for is passed on.
+// watch waits for the program's end and says what it means.
 func (t *task) watch(ctx context.Context, x *execute.Execution) error {
-	over := make(chan struct{})
-	defer close(over)
-	go func() {
-		select {
-		case <-t.kill:
-			if err := x.Kill(); err != nil {
-				t.a.log.WarnContext(ctx, "program not killed", "job", t.job.Offer.Job, "error", err)
-			}
-		case <-over:
-		}
-	}()
-	if session := t.job.Work.Session; session != nil {
-		go t.endWithSession(ctx, session, x, over)
-	}
 	t.sayWho(x)
 	r, err := t.await(ctx, x)
 	switch {
@@ -146,18 +139,57 @@ func (t *task) watch(ctx context.Context, x *execute.Execution) error {
 	return t.judge(ctx, r)
 }
 
-// await waits for the program's end. While an account cannot be made ordinary again the job has not ended: it stands
-// still, and says so.
-func (t *task) await(ctx context.Context, x *execute.Execution) (execute.Result, error) {
-	for pause := time.Second; ; pause = min(2*pause, time.Minute) {
-		r, err := x.Wait(ctx)
-		if !errors.Is(err, execute.ErrNotTakenBack) {
-			return r, err
+// await waits for the program's end. A kill that was asked for meanwhile is passed on.
+func (t *task) await(ctx context.Context, x *execute.Execution) (r execute.Result, err error) {
+	over := make(chan struct{})
+	var beside sync.WaitGroup
+	defer beside.Wait() // what they say belongs to this attempt
+	defer close(over)
+	beside.Go(func() {
+		select {
+		case <-t.kill:
+			if err := x.Kill(); err != nil {
+				t.a.log.WarnContext(ctx, "program not killed", "job", t.job.Offer.Job, "error", err)
+			}
+		case <-over:
 		}
-		t.say(failure, "%v; it is tried again", err)
-		t.a.log.ErrorContext(ctx, "rights of an account not taken back", "job", t.job.Offer.Job, "account", x.Executor(), "error", err)
+	})
+	if session := t.job.Work.Session; session != nil {
+		beside.Go(func() { t.endWithSession(ctx, session, x, over) })
+	}
+	err = t.untilTakenBack(ctx, func() error {
+		r, err = x.Wait(ctx)
+		return err
+	})
+	return r, err
+}
+
+// takeBack takes back what was given for a program that could not be started then.
+func (t *task) takeBack(ctx context.Context) error {
+	return t.untilTakenBack(ctx, func() error {
+		if err := t.a.Rights.Return(ctx, t.job.Run); err != nil {
+			return fmt.Errorf("%w: %w", execute.ErrNotTakenBack, err)
+		}
+		return nil
+	})
+}
+
+// untilTakenBack tries again for as long as an account cannot be made ordinary again. Until then the job has not ended:
+// it stands still, and says so.
+func (t *task) untilTakenBack(ctx context.Context, try func() error) error {
+	said := ""
+	for pause := time.Second; ; pause = min(2*pause, time.Minute) {
+		err := try()
+		if !errors.Is(err, execute.ErrNotTakenBack) {
+			return err
+		}
+		if words := err.Error(); words != said {
+			t.say(failure, "%v; it is tried again", err)
+			said = words
+		}
+		t.a.log.ErrorContext(ctx, "rights of an account not taken back", "job", t.job.Offer.Job, "error", err)
 		if !sleep(ctx, pause) {
-			return r, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }
@@ -175,8 +207,10 @@ func (t *task) judge(ctx context.Context, r execute.Result) error {
 	switch {
 	case r.OutcomeUnknown:
 		return t.lost(ctx, r.Explanation)
-	case !o.TimedOut && o.Started && t.loggedOff(t.job.Work.Session) && (o.Killed || r.Meaning == execute.Failure):
+	case r.Meaning == execute.Failure && !(o.Killed && t.toBeKilled()) && t.endedByLogoff(ctx, o):
 		return failed(events.UserLoggedOff, "%s logged off while %q ran, which ended it", r.Executor, r.Argv)
+	case ctx.Err() != nil:
+		return ctx.Err()
 	case o.Killed && !o.TimedOut:
 		d := t.result
 		d.explanation = "the program was ended: the deployment was stopped"
@@ -189,6 +223,9 @@ func (t *task) judge(ctx context.Context, r execute.Result) error {
 		return failed(events.RunTimeExceeded, "%s ran %q: still running after %s, watched no longer", r.Executor, r.Argv, t.program.RunTime())
 	case o.TimedOut:
 		return failed(events.RunTimeExceeded, "%s ran %q: ended with all its children after %s", r.Executor, r.Argv, t.program.RunTime())
+	case o.Signal != "" && t.job.Work.Program.After == events.AfterProgramRestarts:
+		// The restart that it asked for ends every program, itself too.
+		return t.lost(ctx, "it was ended by "+o.Signal+", as the machine's restart does that it makes itself")
 	case o.Signal != "":
 		return failed(events.KilledBySignal, "%s ran %q: ended by %s", r.Executor, r.Argv, o.Signal)
 	}

@@ -39,7 +39,7 @@ func (t *task) line(level cmlog.Type, component, text string) {
 // Bounds of the program's output in the log.
 const (
 	outputLines = 200
-	outputBytes = 24 << 10
+	outputBytes = 20 << 10 // a byte that is no text becomes three in an entry, whose end must not be cut
 )
 
 // sayOutput puts the end of the program's output into the log.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"strings"
 	"testing"
 
 	"chandler/events"
@@ -61,13 +62,38 @@ func TestNoMoreProgramsRunThanThereAreSlots(t *testing.T) {
 	if idle, _ := s.idle(); !idle {
 		t.Fatal("something runs, it is said")
 	}
-	s.block()
+	s.block("one")
+	s.block("two")
+	s.unblock("two")
 	if ok, _ := s.take(); ok {
 		t.Fatal("a program starts though a restart is under way")
 	}
-	s.unblock()
+	s.unblock("one")
 	if ok, _ := s.take(); !ok {
 		t.Fatal("no program starts though no restart is under way any more")
+	}
+}
+
+func TestWhyThereIsNoSlotIsSaid(t *testing.T) {
+	s := newSlots(2)
+	s.occupy("dpkg", "account:token-account:")
+	for _, c := range []struct {
+		group, want string
+	}{{"msiexec", ""}, {"dpkg", "another program that calls dpkg runs here"}, {"account:token-account:", "another program runs here by the same account"}} {
+		if got := s.why(c.group); got != c.want {
+			t.Errorf("%s: %q, want %q", c.group, got, c.want)
+		}
+	}
+	s.occupy()
+	if got, want := s.why("msiexec"), "other programs run here, 2 at once are the most"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	_, changed := s.blocked()
+	s.block("job")
+	s.leave()
+	<-changed
+	if blocked, _ := s.blocked(); !blocked || s.why("msiexec") != restartsSoon {
+		t.Errorf("before a restart: %q", s.why("msiexec"))
 	}
 }
 
@@ -83,6 +109,9 @@ func TestOffersThatDoNotFitThisAgentAreRefused(t *testing.T) {
 		"another agent's job":       func(o *events.JobOffer) { o.Job = events.JobID("d", 1, "agent0002", 0, "") },
 		"a job of another revision": func(o *events.JobOffer) { o.Revision = 2 },
 		"a job that is a path":      func(o *events.JobOffer) { o.Job = "../x" },
+		"a user of many bytes":      func(o *events.JobOffer) { forUser(o, strings.Repeat("x", maxUser+1)) },
+		"a user of two lines":       func(o *events.JobOffer) { forUser(o, "alice\nbob") },
+		"a user in no encoding":     func(o *events.JobOffer) { forUser(o, "\xff") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := good
@@ -92,4 +121,9 @@ func TestOffersThatDoNotFitThisAgentAreRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// forUser makes it an offer of that user's own job.
+func forUser(o *events.JobOffer, user string) {
+	o.User, o.Job = user, events.JobID(o.Deployment, o.Revision, o.Agent, o.Occurrence, user)
 }

@@ -46,24 +46,12 @@ func (t *task) runDir() string {
 	return filepath.Join(root, fmt.Sprintf("%s-%d", t.job.Offer.Job, t.job.Offer.Attempt))
 }
 
-// openRuns makes the directory around a run's: the one for users' runs may be passed through, not listed.
+// openRuns makes the directory around a run's: the one for users' runs may be passed through, not listed. One that
+// somebody else made is refused.
 func (a *Agent) openRuns(dir string) error {
 	root := filepath.Dir(dir)
-	mode := os.FileMode(0o700)
-	if root == a.UserRuns {
-		mode = 0o711
-	}
-	if err := os.MkdirAll(root, mode); err != nil {
+	if err := makeRuns(root, root == a.UserRuns); err != nil {
 		return fmt.Errorf("make directory of runs: %w", err)
-	}
-	info, err := os.Lstat(root)
-	switch {
-	case err != nil:
-		return fmt.Errorf("look at directory of runs: %w", err)
-	case !info.IsDir() || !ours(info):
-		return fmt.Errorf("directory of runs %s is not a directory of the agent's own", root)
-	case info.Mode().Perm() != mode:
-		return os.Chmod(root, mode) // made under a stricter umask
 	}
 	return nil
 }

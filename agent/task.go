@@ -23,6 +23,7 @@ type task struct {
 	session   *logon.Session  // of the user that the program runs as, or is shown to; nil: nobody's
 	slots     []string        // groups of the slot held while the program runs
 	holdsSlot bool
+	holder    string // of an installer's lock, in the words last said
 	content   string // the fresh copy of the package's files
 	result    status // of the program that ran, for the end of the job
 
@@ -57,30 +58,41 @@ func (t *task) ref() report.JobRef {
 	return report.JobRef{Job: t.job.Offer.Job, Deployment: t.job.Offer.Deployment, Attempt: t.job.Offer.Attempt, Trace: t.job.Trace}
 }
 
-// resume starts the jobs that had not ended when the agent last stopped. A restart that an installer
-// asked for blocks everything before the first of them begins.
+// resume goes on with the jobs that had not ended when the agent last stopped.
 func (a *Agent) resume(ctx context.Context) error {
-	var jobs []journal.Job
-	err := a.journal.Jobs(func(j journal.Job) error {
-		if j.Ended() {
-			return nil
-		}
-		if j.Boot == a.facts.BootID && j.Work != nil {
-			a.restarts[j.Offer.Job] = j.Work.Order.Package
-		}
-		if j.Hard && j.Boot == a.facts.BootID {
-			a.slots.block()
-		}
-		jobs = append(jobs, j)
-		return nil
-	})
+	tasks, err := a.recall()
 	if err != nil {
 		return fmt.Errorf("read journal: %w", err)
 	}
-	for _, j := range jobs {
-		a.begin(ctx, a.newTask(j))
+	for _, t := range tasks {
+		a.begin(ctx, t)
 	}
 	return nil
+}
+
+// recall gives the jobs that had not ended. Before the first of them begins, programs that run already have their slots,
+// and a restart that is under way lets nothing start.
+func (a *Agent) recall() (tasks []*task, err error) {
+	err = a.journal.Jobs(func(j journal.Job) error {
+		if j.Ended() {
+			return nil
+		}
+		t := a.newTask(j)
+		tasks = append(tasks, t)
+		switch {
+		case j.Work == nil || j.Started != j.Offer.Attempt:
+		case j.Boot != "" && !a.restartedSince(j.Boot):
+			a.restartPending(j.Offer, j.Work.Order.Package)
+			if j.Hard {
+				a.slots.block(j.Offer.Job)
+			}
+		case j.Boot == "" && j.Last.State == events.Running:
+			t.slots, t.holdsSlot = j.Work.Slots, true
+			a.slots.occupy(t.slots...)
+		}
+		return nil
+	})
+	return tasks, err
 }
 
 // begin runs a task; the caller has made sure that there is none for the job.
@@ -130,6 +142,13 @@ func (t *task) withdrawn() *events.CancelRequest {
 		return nil
 	}
 	return t.cancel
+}
+
+// toBeKilled says that somebody asked for the end of a running program.
+func (t *task) toBeKilled() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.cancel != nil && t.cancel.Kill
 }
 
 // setStarted marks the program as started, unless the job was withdrawn before; then it returns the

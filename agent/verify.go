@@ -48,12 +48,8 @@ func (t *task) verify(ctx context.Context) error {
 
 // meantForHere makes sure that no newer revision was seen, and that the machine's facts satisfy the target.
 func (t *task) meantForHere(answer events.OrderAnswer) error {
-	serial, err := t.a.journal.Serial(t.deployment)
-	if err != nil {
+	if err := t.superseded(); err != nil {
 		return err
-	}
-	if serial.Revision > t.order.Revision {
-		return end(events.Rejected, events.OrderSerialOld, "the order is revision %d, revision %d was seen before", t.order.Revision, serial.Revision)
 	}
 	target, err := t.order.Target(answer.Include, answer.Exclude)
 	if err != nil {
@@ -67,6 +63,15 @@ func (t *task) meantForHere(answer events.OrderAnswer) error {
 		return end(events.Rejected, events.NotTargeted, "%s", target.Explain(t.facts))
 	}
 	return nil
+}
+
+// superseded ends the job where a newer revision of the deployment was seen.
+func (t *task) superseded() error {
+	serial, err := t.a.journal.Serial(t.deployment)
+	if err == nil && serial.Revision > t.order.Revision {
+		err = end(events.Rejected, events.OrderSerialOld, "the order is revision %d, revision %d was seen before", t.order.Revision, serial.Revision)
+	}
+	return err
 }
 
 // verifyOrder checks signatures and agreement with the offer. An order issued ahead of this machine's

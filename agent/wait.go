@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,9 @@ func (t *task) prepare(ctx context.Context) error {
 		if err := t.waitUntil(ctx, d.Until, events.WaitAssignment, "available from "+d.Until.Format(time.RFC3339)); err != nil {
 			return err
 		}
+	}
+	if err := t.noteUsers(ctx); err != nil {
+		return err
 	}
 	if len(t.manifest.Files) == 0 {
 		return nil
@@ -66,9 +70,11 @@ func (t *task) wait(ctx context.Context) error {
 		t.slots = t.slotNames()
 		free, changed := t.a.slots.take(t.slots...)
 		if !free {
-			t.pass(ctx, events.Waiting, status{waitingFor: events.WaitSlot, explanation: "another program runs here"})
-			if err := t.waitChange(ctx, changed); err != nil {
-				return err
+			if why := t.a.slots.why(t.slots...); why != "" && why != restartsSoon { // else it has changed already
+				t.pass(ctx, events.Waiting, status{waitingFor: events.WaitSlot, explanation: why})
+				if err := t.waitChange(ctx, changed); err != nil {
+					return err
+				}
 			}
 			continue
 		}
@@ -76,8 +82,14 @@ func (t *task) wait(ctx context.Context) error {
 		if err := t.stageContent(ctx); err != nil {
 			return err
 		}
-		if hindered, err := t.hindered(ctx, false); err != nil || !hindered {
+		owner := t.contentOwner()
+		hindered, err := t.hindered(ctx, false)
+		if err != nil {
 			return err
+		}
+		// Another user may be in the foreground by now, to whom the copy is closed.
+		if !hindered && sameOwner(owner, t.contentOwner()) {
+			return nil
 		}
 		t.leaveSlot()
 	}
@@ -108,7 +120,10 @@ func (t *task) hindered(ctx context.Context, wait bool) (bool, error) {
 	case freeze != nil:
 		return hold(events.WaitFreeze, changed, "frozen (%s) by %s: %s", freeze.ID, freeze.By, orDefault(freeze.Why, "no reason given"))
 	}
-	if awaited, changed := t.a.awaitedRestart(t.job.Offer.Job, t.order.Package); awaited {
+	if blocked, changed := t.a.slots.blocked(); blocked {
+		return hold(events.WaitReboot, changed, restartsSoon)
+	}
+	if awaited, changed := t.a.awaitedRestart(t.job.Offer, t.order.Package); awaited {
 		return hold(events.WaitReboot, changed, "another program of %s is complete only after a restart of the machine", t.order.Package)
 	}
 	logons := t.a.Logon.Changed()
@@ -118,11 +133,14 @@ func (t *task) hindered(ctx context.Context, wait bool) (bool, error) {
 		}
 		return hold(what, logons, "%s", why)
 	}
+	if left, changed := t.a.rightsLeft(); left && t.who.Elevated {
+		return hold(events.WaitSlot, changed, "rights that an account had for an earlier program cannot be taken back yet; none is given any before")
+	}
 	if t.needsLease() && !t.a.conn.IsConnected() {
 		return hold(events.WaitContact, soon(ctx), "the account that runs the program comes from the credential service, which cannot be asked while the broker is away")
 	}
 	if holder := t.lockHolder(); holder != "" {
-		return hold(events.WaitSlot, soon(ctx), "%s", holder)
+		return hold(events.WaitSlot, soon(ctx), "%s", t.steady(holder))
 	}
 	return false, nil
 }
@@ -151,6 +169,15 @@ func (t *task) lockHolder() string {
 	return holder
 }
 
+// steady gives the words last said about a lock, for a minute, though others hold it now: an installer calls one process
+// after the other, and not each is news.
+func (t *task) steady(holder string) string {
+	if last := t.job.Last; t.holder == "" || last.Explanation != t.holder || t.a.Clock().Sub(last.At) >= time.Minute {
+		t.holder = holder
+	}
+	return t.holder
+}
+
 // waitUntil waits for a time, in steps, so that a clock that was set meanwhile is noticed.
 func (t *task) waitUntil(ctx context.Context, until time.Time, what events.WaitingFor, why string) error {
 	t.pass(ctx, events.Waiting, status{waitingFor: what, explanation: why})
@@ -160,9 +187,14 @@ func (t *task) waitUntil(ctx context.Context, until time.Time, what events.Waiti
 	return nil
 }
 
-// waitChange waits until changed is closed, or a minute: the deployment may expire meanwhile.
+// waitChange waits until changed is closed, or until the deployment expires: looking every minute, so that a clock
+// that was set meanwhile is noticed.
 func (t *task) waitChange(ctx context.Context, changed <-chan struct{}) error {
-	timer := time.NewTimer(time.Minute)
+	limit := time.Minute
+	if at := t.order.Expires; at != nil {
+		limit = min(limit, max(time.Second, at.Sub(t.a.Clock())))
+	}
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -192,23 +224,21 @@ func (t *task) slotNames() (names []string) {
 		names = append(names, installer)
 	}
 	if t.who.Elevated {
-		names = append(names, "account:"+string(t.who.Executor)+":"+t.program.InstallationAccount)
+		names = append(names, accountGroup+string(t.who.Executor)+":"+t.program.InstallationAccount)
 	}
 	return names
 }
 
 // installer is the one that the program's command calls, by the name of its lock; "" where none is known.
 func (t *task) installer() string {
-	words := t.program.Command.Argv
-	if t.program.Command.Line != "" {
-		words = strings.Fields(t.program.Command.Line)
-	}
+	// Also within an argument: a shell's, for instance.
+	words := strings.Fields(strings.Join(append(slices.Clone(t.program.Command.Argv), t.program.Command.Line), " "))
 	for _, w := range words {
-		name := strings.TrimSuffix(strings.ToLower(filepath.Base(w)), ".exe")
+		name := strings.TrimSuffix(strings.ToLower(filepath.Base(strings.Trim(w, "\"';&|()"))), ".exe")
 		switch name {
-		case "dpkg", "apt", "apt-get":
+		case "dpkg", "apt", "apt-get", "aptitude":
 			return installers.Dpkg
-		case "rpm", "dnf", "yum", "zypper":
+		case "rpm", "dnf", "microdnf", "yum", "zypper":
 			return installers.Rpm
 		case "msiexec":
 			return installers.Msiexec

@@ -2,12 +2,15 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"chandler/agent/identity"
 	"chandler/agent/journal"
+	"chandler/agent/logon"
 	"chandler/events"
 	"chandler/events/timing"
 )
@@ -54,6 +57,9 @@ func (t *task) programName() journal.ProgramName {
 func (t *task) forEveryUser(ctx context.Context) error {
 	for {
 		changed := t.a.Logon.Changed()
+		if err := t.superseded(); err != nil {
+			return err
+		}
 		d := timing.Decide(t.order, t.order.Assignments[0], t.a.Clock())
 		users, err := t.openForUsers(ctx, d.Verdict == timing.Start)
 		switch {
@@ -88,8 +94,13 @@ func (t *task) openForUsers(ctx context.Context, now bool) (users []string, err 
 		if err != nil {
 			t.a.log.WarnContext(ctx, "sessions not read", "job", t.job.Offer.Job, "error", err)
 		}
-		for _, s := range sessions {
-			if err := t.openFor(ctx, s.User); err != nil {
+		for _, user := range logon.Users(t.atLogon(sessions)) {
+			err := t.openFor(ctx, user)
+			if errors.Is(err, errBusy) { // the next look tries again
+				t.a.log.WarnContext(ctx, "a user's job is not opened yet", "job", t.job.Offer.Job, "user", user, "error", err)
+				break
+			}
+			if err != nil {
 				return nil, err
 			}
 		}
@@ -111,14 +122,17 @@ func (t *task) openFor(ctx context.Context, user string) error {
 	if _, there, err := t.a.journal.Job(offer.Job); err != nil || there {
 		return err
 	}
+	if err := t.a.Offer(ctx, offer, t.job.Trace, nil); err != nil {
+		return err
+	}
 	t.say(info, "User %s is logged on: job %s runs the program for this user", user, offer.Job)
-	return t.a.Offer(ctx, offer, t.job.Trace, nil)
+	return nil
 }
 
 func list(users []string) string {
 	const most = 20
 	if len(users) > most {
-		return strings.Join(users[:most], ", ") + " and others"
+		return fmt.Sprintf("%s and %d others", strings.Join(users[:most], ", "), len(users)-most)
 	}
 	return strings.Join(users, ", ")
 }

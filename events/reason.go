@@ -124,7 +124,7 @@ var reasons = map[Reason]ReasonInfo{
 	DiskFull:           {Transient, "the disk is full: free space on the machine"},
 
 	NoNetworkIdentity:   {Permanent, "the account that runs the program has no identity on the network: give an installation account"},
-	CredentialDenied:    {Permanent, "the credential service refused a lease: `chandler job why` shows its reason"},
+	CredentialDenied:    {Permanent, "the credential service did not lend the account: the explanation says why; mend that, then `chandler deployment retry`"},
 	CredentialRejected:  {Permanent, "the resource refused the account: set its secret again"},
 	NetworkAccessDenied: {Permanent, "the account may not read the resource: grant it read"},
 
@@ -136,7 +136,7 @@ var reasons = map[Reason]ReasonInfo{
 	UserLoggedOff:        {Permanent, "the user logged off while the program ran, which ended it: `chandler deployment retry` runs it at the next logon"},
 	HomeMissing:          {Permanent, "the user has no home directory on this machine: make it, or deploy the program with run: administrative"},
 	AccountUnusable:      {Permanent, "the account that is to run the program is missing, disabled, or was changed: the explanation says which; mend the account"},
-	AccountRefused:       {Permanent, "an account of that kind must not run programs: name one of kind software-installation as installation-account"},
+	AccountRefused:       {Permanent, "the account must not run programs: it must be an ordinary user, and in the fleet of kind software-installation; `chandler account set` names another user, the package's installation-account another account"},
 	ElevationImpossible:  {Permanent, "the account cannot be given rights for the run: the explanation says what this machine lacks (sudo, useradd) or who could change what would run"},
 	RestartImpossible:    {Permanent, "the machine did not restart: restart it by hand, then `chandler deployment retry`"},
 	ExitCode:             {Permanent, "the program said it failed: read its output (chandler job logs)"},

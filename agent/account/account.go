@@ -84,7 +84,7 @@ func checkName(name string) error {
 	switch {
 	case name == "" || len(name) > maxName:
 		return fmt.Errorf("a name of %d bytes", len(name))
-	case name[0] == '-' || strings.ContainsAny(name, ":/,"):
+	case strings.ContainsRune("-+#", rune(name[0])) || strings.ContainsAny(name, ":/,"):
 		return errors.New("not a user's name")
 	case strings.Trim(name, "0123456789") == "":
 		return errors.New("a number is not a name")

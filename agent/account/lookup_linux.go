@@ -64,8 +64,9 @@ func complete(ctx context.Context, e entry, administrators []string) (Account, e
 		return Account{}, err
 	}
 	found.Administrator = e.uid == 0 || slices.ContainsFunc(found.Groups, func(gid uint32) bool { return slices.Contains(gids, gid) })
-	if _, err := inFile("/etc/passwd", e.name); err == nil {
-		found.Local = true
+	if line, err := inFile("/etc/passwd", e.name); err == nil {
+		own, err := parsePasswd(line)
+		found.Local = err == nil && own.name == e.name && own.uid == e.uid // and not a domain's of the same name
 	} else if !errors.Is(err, ErrNotFound) {
 		return Account{}, err
 	}

@@ -106,7 +106,7 @@ func TestAnUnknownListOfSudoIsNotANo(t *testing.T) {
 }
 
 func TestANameIsNothingElse(t *testing.T) {
-	for _, name := range []string{"", "-a", "0", "1000", "a:b", "a/b", "../etc", "a\nb", "a\x00", "a,b", "\xff", strings.Repeat("a", maxName+1)} {
+	for _, name := range []string{"", "-a", "0", "1000", "a:b", "a/b", "../etc", "a\nb", "a\x00", "a,b", "+0", "#0", "\xff", strings.Repeat("a", maxName+1)} {
 		if checkName(name) == nil {
 			t.Errorf("%q is a name", name)
 		}

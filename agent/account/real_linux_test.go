@@ -52,6 +52,19 @@ func TestLookupFindsTheUsersOfThisMachine(t *testing.T) {
 	}
 }
 
+func TestADomainsUserOfTheNameOfALocalOneIsNotLocal(t *testing.T) {
+	for uid, local := range map[uint32]bool{0: true, 471100: false} {
+		e, err := userEntry(t.Context(), "root")
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.uid = uid
+		if found, err := complete(t.Context(), e, Administrators()); err != nil || found.Local != local {
+			t.Errorf("uid %d: %+v, %v", uid, found, err)
+		}
+	}
+}
+
 func TestTheAccountIsMadeOnceAndIsOrdinary(t *testing.T) {
 	accounttest.Need(t)
 	name := freshName(t)

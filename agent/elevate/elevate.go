@@ -4,19 +4,24 @@
 // On Linux and macOS the right is a file in sudoers.d, named by job and attempt, that lets the account run this command
 // with these arguments in this directory, by the digest of the command, and the program then runs as uid 0 by way of the
 // account: sudo is its parent and SUDO_UID names the account. Its environment comes from a file that only root reads and
-// not from whoever calls sudo; sudo adds SUDO_COMMAND, SUDO_USER, SUDO_UID and SUDO_GID, and root's HOME, USER, LOGNAME,
-// SHELL, MAIL and TERM where there are none. The command, its interpreter, its directory and everything above them must be root's alone, or nothing is given.
+// not from whoever calls sudo; sudo adds SUDO_COMMAND, SUDO_USER, SUDO_UID and SUDO_GID, root's HOME, USER, LOGNAME, SHELL,
+// MAIL and TERM where there are none, and as PS1 what its caller has as SUDO_PS1. The command, its interpreter, its
+// directory and everything above them must be root's alone, or nothing is given.
 // The client token account is expired besides while nothing runs by it (chage), so that sudo refuses it even by a rule.
 // On Windows the account is a member of Administrators for the run, and logs on anew.
 //
-// One thing cannot be said to sudo: it joins arguments by blanks before it compares them, so that for the length of a run
-// whose arguments hold blanks the account could call the same command with the same text split at other blanks.
+// Sudo goes by the rule for the few minutes in which a start is due, also where nobody is left to remove the file. Three
+// things cannot be said to it. It joins arguments by blanks before it compares them, so that the account could call the
+// same command with the same text split at other blanks. It does not tell the agent from whoever else has the account, who
+// could start the same command too in those minutes, at a terminal of his own. And processes of the account may signal the
+// sudo that the account called, at any time of the run: the program of one that was killed goes on unseen. So a software
+// installation account should be nobody's own.
 //
 // An account that is an administrator already keeps what it has. One account is elevated for one run at a time.
 //
 // Promises under failure. A record is on the disk before anything is given, and stays until all is taken back and told;
 // whatever fails in between, Return or, after a killed agent, Restore takes back what may have been given, and can be
-// called again until it succeeds. A program that runs already is not disturbed by that: it needs its right only to start.
+// called again until it succeeds; what failed once is tried again at every later call. A program that runs already is not disturbed by that: it needs its right only to start.
 // Rules that lost their record are found by their own first lines. What is told may be told twice, with the same id.
 package elevate
 
@@ -26,7 +31,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -86,6 +90,7 @@ type Keeper struct {
 	log    *slog.Logger
 	now    func() time.Time
 	step   func(string)
+	due    map[string]saying // what could not be taken back yet, by the name of its record: tried again at every call
 }
 
 // system gives rights as an operating system has them.
@@ -133,7 +138,7 @@ func newKeeper(o Options, system system) (*Keeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("elevate: %w", err)
 	}
-	return &Keeper{system: system, store: kept, log: o.Log, now: o.Clock, step: o.reached}, nil
+	return &Keeper{system: system, store: kept, log: o.Log, now: o.Clock, step: o.reached, due: map[string]saying{}}, nil
 }
 
 // Tell sets where notes go, before anything else is called. A note that tell refuses is kept and told again at the next
@@ -159,7 +164,7 @@ func (k *Keeper) Grant(ctx context.Context, g Grant, spec supervise.Spec) (super
 		return spec, nil
 	}
 	r := record{Name: namePrefix + g.Job + "-" + strconv.Itoa(g.Attempt), Grant: g, Since: k.now()}
-	if err := k.claim(&r); err != nil {
+	if err := k.claim(ctx, &r); err != nil {
 		return supervise.Spec{}, fmt.Errorf("elevate %s for job %s: %w", g.Account.Name, g.Job, err)
 	}
 	give, standing, err := k.system.check(ctx, r, spec)
@@ -190,11 +195,12 @@ func (k *Keeper) give(ctx context.Context, r *record, give giving) (supervise.Sp
 }
 
 // claim refuses a second run of one account. Notes that a run of the same name left untold go with the new record.
-func (k *Keeper) claim(r *record) error {
-	records, err := k.store.all()
+func (k *Keeper) claim(ctx context.Context, r *record) error {
+	records, err := k.records()
 	if err != nil {
 		return err
 	}
+	records = k.takeDue(ctx, records)
 	for _, other := range records {
 		switch {
 		case other.Taken && other.Name == r.Name:
@@ -223,24 +229,41 @@ func (k *Keeper) Return(ctx context.Context, dir string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	defer k.tellAll()
-	records, err := k.store.all()
+	records, err := k.records()
+	for _, r := range k.takeDue(ctx, records) {
+		if !r.Taken && r.Dir == filepath.Clean(dir) {
+			err = errors.Join(err, k.take(ctx, &r, returned))
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("return rights given for %s: %w", dir, err)
 	}
-	for _, r := range records {
-		if !r.Taken && r.Dir == filepath.Clean(dir) {
-			err = errors.Join(err, k.take(ctx, r, returned))
-		}
-	}
-	return err
+	return nil
 }
 
-// InUse says whether the account of that name may have rights for a run just now.
-func (k *Keeper) InUse(name string) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	records, err := k.store.all()
-	return err == nil && slices.ContainsFunc(records, func(r record) bool { return !r.Taken && r.Account.Name == name })
+// records are all that can be read. Where one is damaged its rule, which says itself whose it is, stands for it. An error
+// says that there may be more.
+func (k *Keeper) records() ([]record, error) {
+	records, damaged, err := k.store.read()
+	if len(damaged) == 0 {
+		return records, err
+	}
+	err = errors.Join(err, k.store.setAside(damaged))
+	strays, failed := k.strays()
+	return append(records, strays...), errors.Join(err, failed)
+}
+
+// strays are rights without a record, which have one again after this, if there is room on the disk: they are taken back
+// also where there is none.
+func (k *Keeper) strays() ([]record, error) {
+	strays, err := k.system.strays(k.store.dir)
+	for _, r := range strays {
+		k.log.Warn("rights without a record are found", "component", "elevate", "account", r.Account.Name, "rule", r.Name)
+		if failed := k.store.save(r); failed != nil {
+			err = errors.Join(err, failed)
+		}
+	}
+	return strays, err
 }
 
 // Restore takes back, at the agent's start, everything that is still given, also what has no record any more, and tells
@@ -249,44 +272,54 @@ func (k *Keeper) Restore(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	defer k.tellAll()
-	if err := k.store.setAsideUnreadable(); err != nil {
-		return fmt.Errorf("restore accounts: %w", err)
-	}
-	records, err := k.store.all()
-	if err != nil {
-		return fmt.Errorf("restore accounts: %w", err)
-	}
-	strays, failed := k.system.strays(k.store.dir)
-	for _, r := range strays {
-		k.log.Warn("rights without a record are taken back", "component", "elevate", "account", r.Account.Name, "rule", r.Name)
-		if err := k.store.save(r); err != nil {
-			failed = errors.Join(failed, err)
-			continue
-		}
-		records = append(records, r)
-	}
-	for _, r := range records {
+	records, damaged, failed := k.store.read()
+	failed = errors.Join(failed, k.store.setAside(damaged))
+	strays, err := k.strays()
+	failed = errors.Join(failed, err)
+	for _, r := range append(records, strays...) {
 		if !r.Taken {
-			failed = errors.Join(failed, k.take(ctx, r, restored))
+			failed = errors.Join(failed, k.take(ctx, &r, restored))
 		}
 	}
-	return failed
+	if failed != nil {
+		return fmt.Errorf("restore accounts: %w", failed)
+	}
+	return nil
 }
 
-// take takes back, and writes down that it did before it is told.
-func (k *Keeper) take(ctx context.Context, r record, as saying) error {
+// takeDue tries again what could not be taken back before, and gives the records as they are then.
+func (k *Keeper) takeDue(ctx context.Context, records []record) []record {
+	for i := range records {
+		r := &records[i]
+		as, due := k.due[r.Name]
+		if r.Taken || !due {
+			continue
+		}
+		if err := k.take(ctx, r, as); err != nil {
+			k.log.Error("rights are still not taken back", "component", "elevate", "account", r.Account.Name, "job", r.Job, "error", err)
+		}
+	}
+	return records
+}
+
+// take takes back, and writes down that it did before it is told; then the record is what is written down.
+func (k *Keeper) take(ctx context.Context, r *record, as saying) error {
+	k.due[r.Name] = as
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeLimit)
 	defer cancel()
-	means, err := k.system.take(ctx, r)
+	means, err := k.system.take(ctx, *r)
 	if err != nil {
 		return fmt.Errorf("take rights back from %s: %w", r.Account.Name, err)
 	}
 	k.step("taken")
-	r.Taken = true
-	r.add(as, k.note(r, means))
-	if err := k.store.save(r); err != nil {
+	taken := *r
+	taken.Taken = true
+	taken.add(as, k.note(taken, means))
+	if err := k.store.save(taken); err != nil {
 		return fmt.Errorf("take rights back from %s: %w", r.Account.Name, err)
 	}
+	*r = taken
+	delete(k.due, r.Name)
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestSudoMatchesExactlyWhatTheRuleSays asks the real sudo about random arguments and about some that differ a little.
@@ -20,7 +21,7 @@ func TestSudoMatchesExactlyWhatTheRuleSays(t *testing.T) {
 		args := randomArgs(random)
 		drop := rule{
 			record: record{Name: "chandler-exact-" + strconv.Itoa(i), Grant: Grant{Dir: m.run, Account: m.who}}, records: m.options.Dir,
-			command: "/bin/echo", args: args, dir: "/", envFile: "/nowhere", version: version{1, 9, 13},
+			command: "/bin/echo", args: args, dir: "/", envFile: "/nowhere", version: version{1, 9, 13}, until: time.Now().Add(time.Hour),
 		}
 		var err error
 		drop.digest, err = digestOf(drop.command)

@@ -95,7 +95,7 @@ func (m *windowsMachine) want(told []string, did ...string) {
 	if m.group.members[someSID] {
 		m.Error("the account is still an administrator")
 	}
-	left, err := m.keeper.store.all()
+	left, _, err := m.keeper.store.read()
 	if err != nil || len(left) > 0 {
 		m.Errorf("records left: %+v, %v", left, err)
 	}

@@ -90,21 +90,11 @@ func openStore(dir string, log *slog.Logger) (store, error) {
 	return store{dir, log}, nil
 }
 
-// all reads every record that can be read. One that cannot is logged: Restore deals with it.
-func (s store) all() ([]record, error) {
-	records, unreadable, err := s.read()
-	for name, err := range unreadable {
-		s.log.Error("a record of given rights is unreadable", "component", "elevate", "file", name, "error", err)
-	}
-	return records, err
-}
-
-func (s store) read() (records []record, unreadable map[string]error, err error) {
-	entries, err := os.ReadDir(s.dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	unreadable = map[string]error{}
+// read gives the records that can be read, and the names of those that are none, with why. An error says that a record
+// could not be read: it may be the next time.
+func (s store) read() (records []record, damaged map[string]error, failed error) {
+	entries, failed := os.ReadDir(s.dir)
+	damaged = map[string]error{}
 	for _, entry := range entries {
 		name, found := strings.CutSuffix(entry.Name(), recordSuffix)
 		if !found || !strings.HasPrefix(name, namePrefix) {
@@ -112,19 +102,20 @@ func (s store) read() (records []record, unreadable map[string]error, err error)
 		}
 		data, err := readFile(filepath.Join(s.dir, entry.Name()), maxRecord)
 		if err != nil {
-			return nil, nil, err
+			failed = errors.Join(failed, err)
+			continue
 		}
 		r, err := parseRecord(data)
 		if err == nil && r.Name != name {
 			err = fmt.Errorf("it calls itself %q", r.Name)
 		}
 		if err != nil {
-			unreadable[entry.Name()] = err
+			damaged[entry.Name()] = err
 			continue
 		}
 		records = append(records, r)
 	}
-	return records, unreadable, nil
+	return records, damaged, failed
 }
 
 func parseRecord(data []byte) (record, error) {
@@ -138,14 +129,14 @@ func parseRecord(data []byte) (record, error) {
 	return r, r.valid()
 }
 
-// setAsideUnreadable makes the rules of such records strays, which say themselves whose they are.
-func (s store) setAsideUnreadable() error {
-	_, unreadable, err := s.read()
-	for name := range unreadable {
+// setAside makes the rules of damaged records strays, which say themselves whose they are.
+func (s store) setAside(damaged map[string]error) (failed error) {
+	for name, why := range damaged {
+		s.log.Error("a record of given rights is unreadable", "component", "elevate", "file", name, "error", why)
 		path := filepath.Join(s.dir, name)
-		err = errors.Join(err, os.Rename(path, strings.TrimSuffix(path, recordSuffix)+".unreadable"))
+		failed = errors.Join(failed, os.Rename(path, strings.TrimSuffix(path, recordSuffix)+".unreadable"))
 	}
-	return err
+	return failed
 }
 
 // save is atomic and on the disk when it returns.

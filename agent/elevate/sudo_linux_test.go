@@ -15,7 +15,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"chandler/agent/supervise"
 	"chandler/agent/supervise/supervisetest"
 	"chandler/events"
 )
@@ -159,12 +158,12 @@ func TestTheAccountCannotBringItsOwnEnvironmentOrDirectory(t *testing.T) {
 func TestSettingsOfTheMachineDoNotReachTheRun(t *testing.T) {
 	m := newMachine(t)
 	site := "/etc/sudoers.d/00-site"
-	m.must(os.WriteFile(site, []byte(`Defaults requiretty, use_pty, umask=0077, umask_override, always_set_home, noexec, setenv, !env_reset
+	m.must(os.WriteFile(site, []byte(`Defaults requiretty, use_pty, umask=0077, umask_override, always_set_home, noexec, setenv, !env_reset, stay_setuid, preserve_groups
 Defaults env_keep += "EVIL", env_check += "EVIL", secure_path="/evil", runas_default=daemon, listpw=always, exempt_group=`+m.who.Name+`
 `), 0o440))
 	t.Cleanup(func() { os.Remove(site) })
-	spec := m.spec(m.file("probe.sh", "#!/bin/sh\n/usr/bin/env | grep -E '^(PATH|HOME|EVIL)=' | sort\numask\n/usr/bin/id -u\n", 0o700))
-	want := "HOME=/home\nPATH=/usr/bin:/bin\n0022\n0\n"
+	spec := m.spec(m.file("probe.sh", "#!/bin/sh\n/usr/bin/env | grep -E '^(PATH|HOME|EVIL)=' | sort\numask\n/usr/bin/id -u\n/usr/bin/id -ru\n/usr/bin/id -G\n", 0o700))
+	want := "HOME=/home\nPATH=/usr/bin:/bin\n0022\n0\n0\n0\n"
 	spec.Env = []string{"HOME=/home", "PATH=/usr/bin:/bin"}
 	granted, err := m.keeper.Grant(t.Context(), m.grant(), spec)
 	m.must(err)
@@ -285,156 +284,9 @@ func TestOneAccountIsElevatedForOneRunAtATime(t *testing.T) {
 	if _, err := m.keeper.Grant(t.Context(), second, m.spec("/bin/true")); !errors.Is(err, ErrBusy) {
 		t.Errorf("the second grant gives %v", err)
 	}
-	if !m.keeper.InUse(m.who.Name) || m.keeper.InUse("somebody") {
-		t.Error("the account is not in use, or another is")
-	}
 	m.must(m.keeper.Return(t.Context(), m.run))
-	if m.keeper.InUse(m.who.Name) {
-		t.Error("the account is in use after the run")
-	}
 	_, err = m.keeper.Grant(t.Context(), second, m.spec("/bin/true"))
 	m.must(err)
 	m.must(m.keeper.Return(t.Context(), second.Dir))
-	m.ordinary("/bin/true")
-}
-
-func TestAKilledAgentLeavesAnOrdinaryAccountBehind(t *testing.T) {
-	for _, step := range []string{"record", "written", "rule", "expiry", "given", "taken"} {
-		t.Run("killed at step "+step, func(t *testing.T) {
-			m := newMachine(t)
-			m.dies(order{Step: step, Spec: m.spec("/bin/true"), Return: step == "taken"})
-			if _, err := os.Stat(filepath.Join(m.options.Dir, "chandler-job1-1.json")); err != nil {
-				t.Errorf("no record was left: %v", err)
-			}
-			m.must(m.keeper.Restore(t.Context()))
-			m.ordinary("/bin/true")
-			if len(m.told) == 0 || m.told[len(m.told)-1] != events.AgentAccountRestored.Name {
-				t.Errorf("told %q", m.told)
-			}
-			m.must(m.keeper.Restore(t.Context()))
-			m.must(m.keeper.Return(t.Context(), m.run))
-			told := len(m.told)
-			_, err := m.keeper.Grant(t.Context(), m.grant(), m.spec("/bin/true"))
-			m.must(err)
-			m.must(m.keeper.Return(t.Context(), m.run))
-			m.ordinary("/bin/true")
-			if len(m.told) != told+2 {
-				t.Errorf("then told %q", m.told[told:])
-			}
-		})
-	}
-}
-
-func TestRestoreDoesNotDisturbAProgramThatRuns(t *testing.T) {
-	m := newMachine(t)
-	meeting := supervisetest.Meet(t)
-	argv := meeting.Program("install")
-	m.dies(order{Spec: m.spec(argv...), Start: true})
-	guest := meeting.Guest(t, "install")
-	m.must(m.keeper.Restore(t.Context()))
-	m.ordinary(argv...)
-	guest.Do(t, "ping")
-	guest.Exit(t, 7)
-	run, err := supervise.Attach(m.run)
-	m.must(err)
-	if outcome, err := run.Wait(t.Context()); err != nil || outcome.ExitCode != 7 {
-		t.Errorf("%+v, %v", outcome, err)
-	}
-	m.must(m.keeper.Return(t.Context(), m.run))
-	if diff := cmp.Diff([]string{events.AgentAccountElevated.Name, events.AgentAccountRestored.Name}, m.told); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestARuleWithoutARecordIsTakenBackAndOthersStay(t *testing.T) {
-	m := newMachine(t)
-	_, err := m.keeper.Grant(t.Context(), m.grant(), m.spec("/bin/true"))
-	m.must(err)
-	own := "/etc/sudoers.d/chandler-operators-1"
-	m.must(os.WriteFile(own, []byte("# ours\nnobody ALL=(root) /bin/true\n"), 0o440))
-	m.must(os.Remove(filepath.Join(m.options.Dir, "chandler-job1-1.json")))
-	other := m.options
-	other.Dir = t.TempDir()
-	elsewhere, err := New(other)
-	m.must(err)
-	m.must(os.WriteFile(filepath.Join(m.options.Dir, "chandler-job1-1.json"), []byte("{"), 0o600))
-	m.must(elsewhere.Restore(t.Context()))
-	if _, err := os.Stat("/etc/sudoers.d/chandler-job1-1"); err != nil {
-		t.Fatalf("another agent on this machine lost its rule: %v", err)
-	}
-	m.told = nil
-	m.must(m.keeper.Restore(t.Context())) // the record cannot be read
-	if diff := cmp.Diff([]string{events.AgentAccountRestored.Name}, m.told); diff != "" {
-		t.Error(diff)
-	}
-	m.must(os.Remove(own))
-	m.must(os.Remove(filepath.Join(m.options.Dir, "chandler-job1-1.unreadable")))
-	m.ordinary("/bin/true")
-}
-
-func TestAnAccountThatIsDeletedOrDisabledMidRunIsCleanedUp(t *testing.T) {
-	for name, happens := range map[string][]string{
-		"deleted":          {"userdel", "--"},
-		"locked":           {"usermod", "-L", "--"},
-		"ended by another": {"chage", "-E", "100", "--"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			m := newMachine(t)
-			_, err := m.keeper.Grant(t.Context(), m.grant(), m.spec("/bin/true"))
-			m.must(err)
-			if out, err := exec.Command(happens[0], append(happens[1:], m.who.Name)...).CombinedOutput(); err != nil {
-				t.Fatalf("%v: %s", err, out)
-			}
-			m.must(m.keeper.Return(t.Context(), m.run))
-			m.ordinary("/bin/true")
-			if means := m.notes[1].Means; strings.Contains(means, "the account is deleted") != (name == "deleted") {
-				t.Errorf("means %q", means)
-			}
-		})
-	}
-}
-
-func TestNotesAreKeptUntilSomebodyTakesThem(t *testing.T) {
-	m := newMachine(t)
-	m.deaf = true
-	for range 2 { // the second run has the same name
-		_, err := m.keeper.Grant(t.Context(), m.grant(), m.spec("/bin/true"))
-		m.must(err)
-		m.must(m.keeper.Return(t.Context(), m.run))
-	}
-	if out, err := m.bySudo("/bin/true"); err == nil {
-		t.Errorf("rights were kept until told: %s", out)
-	}
-	m.deaf = false
-	m.restart()
-	m.must(m.keeper.Restore(t.Context()))
-	elevated, returned := events.AgentAccountElevated.Name, events.AgentAccountReturned.Name
-	if diff := cmp.Diff([]string{elevated, returned, elevated, returned}, m.told); diff != "" {
-		t.Error(diff)
-	}
-	m.ordinary("/bin/true")
-}
-
-func TestWhatCannotBeTakenBackIsTriedAgain(t *testing.T) {
-	m := newMachine(t)
-	_, err := m.keeper.Grant(t.Context(), m.grant(), m.spec("/bin/true"))
-	m.must(err)
-	rule := "/etc/sudoers.d/chandler-job1-1"
-	text, err := os.ReadFile(rule)
-	m.must(err)
-	m.must(os.Remove(rule))
-	m.must(os.MkdirAll(filepath.Join(rule, "in the way"), 0o755)) // as good as a file that cannot be removed
-	if err := m.keeper.Return(t.Context(), m.run); err == nil {
-		t.Error("a rule that is still there is no error")
-	}
-	if day, _, err := expiryDay(m.who.Name); day != endedDay || err != nil {
-		t.Errorf("the second guard was not restored: %d, %v", day, err)
-	}
-	if _, err := m.keeper.Grant(t.Context(), m.grant(), m.spec("/bin/true")); !errors.Is(err, ErrBusy) {
-		t.Errorf("the next grant gives %v", err)
-	}
-	m.must(os.RemoveAll(rule))
-	m.must(os.WriteFile(rule, text, 0o440))
-	m.must(m.keeper.Return(t.Context(), m.run))
 	m.ordinary("/bin/true")
 }

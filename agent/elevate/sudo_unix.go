@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"chandler/agent/account"
 	"chandler/agent/supervise"
@@ -28,6 +29,8 @@ const (
 	maxRule           = 2 << 20                                                        // bytes of a drop-in
 	envSuffix         = ".env"
 	temporarySuffix   = ".tmp" // sudo skips names with a dot
+	// startWithin is how long sudo goes by a rule: far longer than a start takes, far shorter than most programs run.
+	startWithin = 5 * time.Minute
 )
 
 // sudo gives rights by drop-ins of sudoers.
@@ -35,6 +38,7 @@ type sudo struct {
 	dir     string // of drop-ins
 	records string
 	search  []string // directories of sudo, visudo and chage
+	within  time.Duration
 	log     *slog.Logger
 	step    func(string)
 }
@@ -51,7 +55,7 @@ func newSystem(o Options) (system, error) {
 
 func newSudo(o Options) *sudo {
 	return &sudo{
-		dir: filepath.Clean(o.SudoersDir), records: o.Dir, log: o.Log, step: o.reached,
+		dir: filepath.Clean(o.SudoersDir), records: o.Dir, within: startWithin, log: o.Log, step: o.reached,
 		search: []string{"/usr/bin", "/usr/sbin", "/bin", "/sbin", "/run/wrappers/bin", "/usr/local/bin", "/usr/local/sbin"},
 	}
 }
@@ -96,6 +100,7 @@ func (s *sudo) check(ctx context.Context, r record, spec supervise.Spec) (giving
 	drop := rule{
 		record: r, records: s.records, command: command, args: spec.Argv[1:], digest: digest, dir: filepath.Clean(spec.Dir),
 		envFile: filepath.Join(s.records, r.Name+envSuffix), env: spec.Env, version: version,
+		until: time.Now().Add(s.within), // by the clock that sudo goes by
 	}
 	drop.record.Standing = who.Administrator
 	text, err := drop.text()
@@ -126,8 +131,12 @@ func cleaned(path string) string {
 // tools finds sudo; answer is what is missing.
 func (s *sudo) tools(ctx context.Context) (program string, v version, answer string, err error) {
 	for _, name := range append([]string{"sudo", "visudo"}, expiryTools()...) {
-		if s.find(name) == "" {
+		tool := s.find(name)
+		if tool == "" {
 			return "", v, fmt.Sprintf("%s is not on this machine: install the package %s", name, packageOf(name)), nil
+		}
+		if _, err := rootsAlone(tool); err != nil { // the agent runs it as root
+			return "", v, fmt.Sprintf("%s is not to be trusted: %v", tool, err), nil
 		}
 	}
 	program = s.find("sudo")
@@ -201,7 +210,9 @@ func (s *sudo) closed(who account.Account, runDir, command string, spec supervis
 		directories["the package's files"] = content
 	}
 	for what, dir := range directories {
-		if _, err := rootsAlone(dir); err != nil {
+		if _, err := rootsAlone(dir); errors.Is(err, fs.ErrNotExist) {
+			return refuse(events.ElevationImpossible, who, dir, fmt.Sprintf("%s: %v", what, err))
+		} else if err != nil {
 			return because(what, err)
 		}
 	}
@@ -271,7 +282,7 @@ func (s *sudo) give(ctx context.Context, program string, drop rule, text string,
 	} else if err != nil {
 		return spec, "", fmt.Errorf("ask sudo: %w", err)
 	}
-	return spec, "rule " + path + " for this command alone" + lifted, nil
+	return spec, fmt.Sprintf("rule %s for this command alone, to be started before %s%s", path, drop.until.UTC().Format(time.RFC3339), lifted), nil
 }
 
 // sudoEnvironment is what sudo is called with: nothing of the program's but what the rule keeps.

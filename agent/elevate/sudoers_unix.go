@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -31,6 +32,7 @@ type rule struct {
 	envFile string
 	env     []string // of the program
 	version version  // of sudo
+	until   time.Time
 }
 
 // header is the second line of a drop-in, by which a rule without a record is known to be ours and whose.
@@ -39,12 +41,16 @@ type header struct {
 	record
 }
 
-const headerMark = "# chandler-agent "
+const (
+	headerMark = "# chandler-agent "
+	sudoTime   = "20060102150405Z" // as sudo reads times, to the second
+)
 
 // text is the whole drop-in. Its Defaults are of this command alone, so that nothing else the account does by sudo
 // changes; but for those that let the agent ask sudo whether the rule counts, to which sudo applies no others. What they turn off are settings of the machine that need a terminal, or that let the caller's environment,
 // umask or PATH through. fdexec: by path, because a script that is run from a descriptor does not know its own name;
-// nobody but root can change the file between sudo's check of the digest and the start.
+// nobody but root can change the file between sudo's check of the digest and the start. NOTAFTER: a program needs its rule
+// only to start, so that later nobody who has the account starts it a second time, nor at all where the agent is gone.
 func (r rule) text() (string, error) {
 	command, err := sudoersPath(r.command)
 	if err != nil {
@@ -77,7 +83,7 @@ func (r rule) text() (string, error) {
 		"Cmnd_Alias " + alias + " = sha256:" + r.digest + " " + command + " " + args + "\n" +
 		"Defaults!" + alias + " " + strings.Join(settings, ", ") + "\n" +
 		"Defaults:" + user + " !requiretty, listpw=never\n" +
-		user + " ALL = (#0) CWD=" + dir + " NOPASSWD: NOSETENV: EXEC: " + alias + "\n", nil
+		user + " ALL = (#0) NOTAFTER=" + r.until.UTC().Format(sudoTime) + " CWD=" + dir + " NOPASSWD: NOSETENV: EXEC: " + alias + "\n", nil
 }
 
 func (r rule) settings() ([]string, error) {
@@ -86,7 +92,7 @@ func (r rule) settings() ([]string, error) {
 		return nil, err
 	}
 	settings := []string{"!use_pty", "!requiretty", "env_reset", "!always_set_home", "!env_check", "!env_keep",
-		"!exempt_group", "umask=0022", "!umask_override", "fdexec=never", "env_file=" + envFile}
+		"!exempt_group", "!stay_setuid", "!preserve_groups", "umask=0022", "!umask_override", "fdexec=never", "env_file=" + envFile}
 	if own := sudosOwn(r.env); len(own) > 0 {
 		keep, err := quoted(strings.Join(own, " "))
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -233,6 +234,7 @@ func FuzzVersion(f *testing.F) {
 
 func TestARuleSaysWhoseItIs(t *testing.T) {
 	r := rule{
+		until:   time.Date(2026, 12, 1, 9, 5, 0, 1, time.FixedZone("", 3600)),
 		record:  record{Name: "chandler-job1-1", Grant: Grant{Dir: "/run", Account: account.Account{Name: "tok&en", UID: 1001}, Kind: ClientToken, Job: "job1", Program: "a\nALL ALL=(ALL) NOPASSWD: ALL\n\\", Attempt: 1}},
 		records: "/var/lib/records", command: "/bin/true", digest: strings.Repeat("0", 64), dir: "/run dir", envFile: "/env", version: version{1, 9, 13},
 	}
@@ -247,7 +249,7 @@ func TestARuleSaysWhoseItIs(t *testing.T) {
 	if lines := strings.Count(text, "\n"); lines != 6 || strings.Contains(text, "\nALL") {
 		t.Errorf("%d lines:\n%s", lines, text)
 	}
-	if want := `#1001 ALL = (#0) CWD=/run\ dir NOPASSWD: NOSETENV: EXEC: ` + aliasOf(r.record.Name) + "\n"; !strings.HasSuffix(text, want) {
+	if want := `#1001 ALL = (#0) NOTAFTER=20261201080500Z CWD=/run\ dir NOPASSWD: NOSETENV: EXEC: ` + aliasOf(r.record.Name) + "\n"; !strings.HasSuffix(text, want) {
 		t.Errorf("got %s, want it to end %s", text, want)
 	}
 }

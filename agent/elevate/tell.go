@@ -18,10 +18,9 @@ func (k *Keeper) tellAll() {
 	if k.tell == nil {
 		return
 	}
-	records, err := k.store.all()
+	records, _, err := k.store.read()
 	if err != nil {
 		k.log.Error("notes about accounts cannot be read", "component", "elevate", "error", err)
-		return
 	}
 	for _, r := range records {
 		left := len(r.Notes)

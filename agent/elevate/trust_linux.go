@@ -9,7 +9,7 @@ import (
 // moreWriters says whether an access control list lets others write. Where there is one, the group's bits of the mode are
 // its mask, without which nobody whom it names can write.
 func moreWriters(n node) (bool, error) {
-	if n.mode&0o020 == 0 {
+	if n.link || n.mode&0o020 == 0 {
 		return false, nil
 	}
 	_, err := unix.Lgetxattr(n.path, "system.posix_acl_access", nil)

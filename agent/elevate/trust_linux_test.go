@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"chandler/agent/supervise"
 	"chandler/events"
 )
@@ -42,6 +44,36 @@ func TestAccountsAreNotElevatedForWhatTheyCouldChange(t *testing.T) {
 			m.must(os.Symlink(filepath.Join(theirs, "hop"), link))
 			spec.Argv[0] = link
 		}, events.ElevationImpossible, []string{"theirs", "belongs to uid"}},
+		"the command is behind a link of the account's among everybody's files": {func(m *machine, spec *supervise.Spec) {
+			everybodys := filepath.Join(m.TempDir(), "everybody's")
+			m.must(os.Mkdir(everybodys, 0o755))
+			m.must(os.Chmod(everybodys, 0o777|os.ModeSticky))
+			link := filepath.Join(everybodys, "link")
+			m.must(os.Symlink(m.content, link))
+			m.must(os.Lchown(link, int(m.who.UID), 0))
+			spec.Argv[0] = filepath.Join(link, "probe.sh")
+		}, events.ElevationImpossible, []string{"link", "belongs to uid"}},
+		"the command is in a file system that anybody could have mounted": {func(m *machine, spec *supervise.Spec) {
+			everybodys := filepath.Join(m.TempDir(), "everybody's")
+			m.must(os.MkdirAll(filepath.Join(everybodys, "theirs"), 0o755))
+			m.must(os.Chmod(everybodys, 0o777|os.ModeSticky))
+			theirs := filepath.Join(everybodys, "theirs")
+			m.must(unix.Mount("tmpfs", theirs, "tmpfs", 0, "mode=0755"))
+			m.Cleanup(func() { unix.Unmount(theirs, unix.MNT_DETACH) })
+			spec.Argv[0] = filepath.Join(theirs, "probe.sh")
+			m.must(os.WriteFile(spec.Argv[0], []byte(probe), 0o700))
+		}, events.ElevationImpossible, []string{"file system of its own"}},
+		"there is no directory of rules": {func(m *machine, spec *supervise.Spec) {
+			m.must(os.Rename("/etc/sudoers.d", "/etc/sudoers.away"))
+			m.Cleanup(func() { os.Rename("/etc/sudoers.away", "/etc/sudoers.d") })
+		}, events.ElevationImpossible, []string{"the directory of rules", "no such file"}},
+		"the directory of rules leads to where the account may write": {func(m *machine, spec *supervise.Spec) {
+			theirs := m.TempDir()
+			m.must(os.Chown(theirs, int(m.who.UID), 0))
+			m.must(os.Rename("/etc/sudoers.d", "/etc/sudoers.away"))
+			m.must(os.Symlink(theirs, "/etc/sudoers.d"))
+			m.Cleanup(func() { os.Remove("/etc/sudoers.d"); os.Rename("/etc/sudoers.away", "/etc/sudoers.d") })
+		}, events.ElevationImpossible, []string{"the directory of rules", "belongs to uid"}},
 		"the interpreter is the account's": {func(m *machine, spec *supervise.Spec) {
 			shell := m.file("sh", "#!/bin/sh\n", 0o755)
 			m.must(os.Chown(shell, int(m.who.UID), 0))
@@ -168,6 +200,21 @@ func TestAMachineThatCannotElevateSaysWhatToInstall(t *testing.T) {
 			_, err := m.keeper.Grant(t.Context(), m.grant(), m.spec("/bin/true"))
 			wantReason(t, err, events.ElevationImpossible, test.words...)
 		})
+	}
+}
+
+func TestASudoThatOthersMayReplaceIsNotAsked(t *testing.T) {
+	m := newMachine(t)
+	tools, asked := t.TempDir(), filepath.Join(t.TempDir(), "asked")
+	for _, tool := range []string{"sudo", "visudo", "chage"} {
+		m.must(os.WriteFile(filepath.Join(tools, tool), []byte("#!/bin/sh\n: > "+asked+"\necho 'Sudo version 1.9.13'\n"), 0o755))
+	}
+	m.must(os.Chmod(tools, 0o777))
+	m.keeper.system.(*sudo).search = []string{tools}
+	_, err := m.keeper.Grant(t.Context(), m.grant(), m.spec("/bin/true"))
+	wantReason(t, err, events.ElevationImpossible, "is not to be trusted", tools)
+	if _, err := os.Stat(asked); err == nil {
+		t.Error("the agent ran it as root")
 	}
 }
 

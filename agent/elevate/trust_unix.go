@@ -29,12 +29,14 @@ type untrusted struct{ path, why string }
 
 func (u *untrusted) Error() string { return u.path + " " + u.why }
 
-// node is one file or directory on the way to another.
+// node is one file, directory or symbolic link on the way to another.
 type node struct {
 	path      string
 	uid, gid  uint32
 	mode      uint32
 	directory bool
+	link      bool
+	mounted   bool // in a directory in which everybody may make one
 	last      bool // what the path leads to, and not only on the way
 }
 
@@ -55,11 +57,16 @@ func rootsOrSticky(path string) error {
 }
 
 func isRoots(n node) error {
-	switch writers, err := moreWriters(n); {
+	writers, err := moreWriters(n)
+	switch {
 	case err != nil:
 		return err
+	case n.mounted:
+		return &untrusted{n.path, "is a file system of its own in a directory where everybody may have one, and so may tell any owner and mode: it must be root's alone"}
 	case n.uid != 0:
 		return &untrusted{n.path, fmt.Sprintf("belongs to uid %d (mode %04o): it must be root's alone", n.uid, n.mode&0o7777)}
+	case n.link: // its mode says nothing
+		return nil
 	case n.mode&othersWrite != 0 && n.directory && !n.last && n.mode&sticky != 0:
 		return nil
 	case writers:
@@ -78,8 +85,8 @@ func notWritableBy(who account.Account, path string) error {
 		if err != nil {
 			return err
 		}
-		writable := n.mode&0o002 != 0 || writers || n.mode&0o020 != 0 && (n.gid == who.GID || slices.Contains(who.Groups, n.gid))
-		if n.uid == who.UID || writable && !(n.uid == 0 && n.directory && !n.last && n.mode&sticky != 0) {
+		writable := !n.link && (n.mode&0o002 != 0 || writers || n.mode&0o020 != 0 && (n.gid == who.GID || slices.Contains(who.Groups, n.gid)))
+		if n.uid == who.UID || n.mounted || writable && !(n.uid == 0 && n.directory && !n.last && n.mode&sticky != 0) {
 			return &untrusted{n.path, fmt.Sprintf("can be written by %s (uid %d, gid %d, mode %04o)", who.Name, n.uid, n.gid, n.mode&0o7777)}
 		}
 		return nil
@@ -109,10 +116,10 @@ func walk(path string, judge func(node) error) (string, error) {
 		if err != nil {
 			return "", err
 		}
+		if err := look(next, false, judge); err != nil {
+			return "", err
+		}
 		if info.Mode()&fs.ModeSymlink == 0 {
-			if err := look(next, false, judge); err != nil {
-				return "", err
-			}
 			at = next
 			continue
 		}
@@ -140,7 +147,23 @@ func look(path string, last bool, judge func(node) error) error {
 	if !known {
 		return fmt.Errorf("owner of %s is unknown", path)
 	}
-	return judge(node{path: path, uid: stat.Uid, gid: stat.Gid, mode: uint32(stat.Mode), directory: info.IsDir(), last: last})
+	mounted, err := mountedByAnybody(path, stat)
+	if err != nil {
+		return err
+	}
+	return judge(node{path: path, uid: stat.Uid, gid: stat.Gid, mode: uint32(stat.Mode), directory: info.IsDir(),
+		link: info.Mode()&fs.ModeSymlink != 0, mounted: mounted, last: last})
+}
+
+// mountedByAnybody says that another file system begins here, in a directory where everybody may have a directory to mount
+// on: by FUSE without being root, with whatever owners and modes.
+func mountedByAnybody(path string, stat *syscall.Stat_t) (bool, error) {
+	info, err := os.Lstat(filepath.Dir(path))
+	if err != nil {
+		return false, err
+	}
+	parent, known := info.Sys().(*syscall.Stat_t)
+	return !known || parent.Dev != stat.Dev && parent.Mode&othersWrite != 0, nil
 }
 
 // rootsCommand refuses a command, or an interpreter of it, that anybody but root could change, or put other files beside.

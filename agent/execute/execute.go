@@ -55,6 +55,7 @@ type Request struct {
 	Dir         string // the run's own directory, absolute; made if need be, removed by the caller when all is reported
 	Command     Command
 	ContentDir  string          // the package's files, absolute; "" when it has none
+	Writable    bool            // on Windows: the user in whose session it runs may change ContentDir; elsewhere its modes say so
 	WorkDir     string          // absolute, or relative to ContentDir; "" is ContentDir, or without one the run's temporary directory
 	Env         []string        // name=value, over the runner's environment; CHANDLER_… is ours and wins
 	MaxRunTime  time.Duration   // 0 = DefaultMaxRunTime
@@ -127,7 +128,8 @@ func New(options Options) (*Executor, error) {
 	return &Executor{supervisor: options.Supervisor, runners: options.Runners, rights: options.Rights}, nil
 }
 
-// Start begins the execution and returns when its supervisor exists. ctx bounds the preparation, not the program.
+// Start begins the execution and returns when its supervisor exists. ctx bounds the preparation, not the program. An error
+// that wraps ErrNotTakenBack says that an account still has rights for it: Rights.Return is to be called until they are gone.
 func (e *Executor) Start(ctx context.Context, req Request) (*Execution, error) {
 	if err := req.validate(); err != nil {
 		return nil, err
@@ -147,6 +149,9 @@ func (e *Executor) Start(ctx context.Context, req Request) (*Execution, error) {
 		return nil, fmt.Errorf("execute job %s: %w", req.Job, err)
 	}
 	temporary, err := makeDirectories(req.Dir, prepared.Credential)
+	if err == nil && prepared.Logon != nil && prepared.Logon.Session != 0 {
+		err = giveDirectories(prepared.Executor, temporary, req.ContentDir, req.Writable)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("execute job %s: %w", req.Job, err)
 	}
@@ -187,7 +192,10 @@ func (e *Executor) launch(ctx context.Context, dir string, spec supervise.Spec, 
 			return run, nil
 		}
 	}
-	return nil, errors.Join(err, e.rights.Return(context.WithoutCancel(ctx), dir))
+	if left := e.rights.Return(context.WithoutCancel(ctx), dir); left != nil {
+		err = errors.Join(err, fmt.Errorf("%w: %w", ErrNotTakenBack, left))
+	}
+	return nil, err
 }
 
 // Resume finds an execution by its directory after a restart of the agent. An error that wraps supervise.ErrNotStarted

@@ -12,6 +12,7 @@ import (
 
 	"chandler/agent/supervise"
 	"chandler/agent/supervise/supervisetest"
+	"chandler/events"
 )
 
 // fakeRunner answers with what it holds and counts.
@@ -85,6 +86,36 @@ func TestNothingIsPreparedForARunThatWasStarted(t *testing.T) {
 	}
 	if _, err := e.Start(t.Context(), req); !errors.Is(err, supervise.ErrAlreadyStarted) || runner.calls != 1 {
 		t.Errorf("start: %v after %d preparations", err, runner.calls)
+	}
+}
+
+// leftRights cannot be taken back.
+type leftRights struct{ err error }
+
+func (l leftRights) Return(context.Context, string) error { return l.err }
+
+func TestRightsGivenForAProgramThatDidNotStartAreTakenBackOrSaidToBeLeft(t *testing.T) {
+	for name, left := range map[string]error{"taken back": nil, "left": errors.New("the disk is full")} {
+		t.Run(name, func(t *testing.T) {
+			self, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			impossible := &Impossible{Reason: events.ElevationImpossible, Answer: "no sudo"}
+			runner := &fakeRunner{prepared: Prepared{Executor: "token", Elevate: func(context.Context, string, supervise.Spec) (supervise.Spec, error) {
+				return supervise.Spec{}, impossible
+			}}}
+			e := newExecutor(t, runner)
+			e.rights = leftRights{left}
+			req := Request{Job: "j", Attempt: 1, As: "x", Dir: filepath.Join(supervisetest.TempDir(t), "run"), Command: Command{Argv: []string{self}}}
+			_, err = e.Start(t.Context(), req)
+			if found, ok := errors.AsType[*Impossible](err); !ok || found != impossible {
+				t.Errorf("why it did not start is lost: %v", err)
+			}
+			if errors.Is(err, ErrNotTakenBack) != (left != nil) {
+				t.Errorf("start: %v", err)
+			}
+		})
 	}
 }
 

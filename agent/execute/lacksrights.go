@@ -15,9 +15,9 @@ import (
 var lacking = regexp.MustCompile(`(?i)permission denied|operation not permitted|access (is )?denied|requires? (superuser|root|administrator|elevat)|superuser privilege` +
 	`|must be (run as |running as )?(root|superuser|an administrator)|(are|need to be) you root|are you root|need to be root|not (running as )?root|root privileges|elevation is required|requested operation requires elevation|eacces|eperm|insufficient privileges`)
 
-// lackingCodes are exit codes that say so without words: access denied, elevation required, and what msiexec
-// gives where a policy or a right is missing.
-var lackingCodes = []int{5, 740, 1303, 1314, 1625, 1925, -2147024891, -2147024156}
+// lackingCodes are exit codes of Windows that say so without words: access denied, elevation required, and what msiexec
+// gives where a policy or a right is missing. No other system has codes as large.
+var lackingCodes = []int{740, 1303, 1314, 1625, 1925, -2147024891, -2147024156}
 
 // Bounds of what is looked at and of what is quoted.
 const (
@@ -31,7 +31,7 @@ func LacksRights(code int, output string) (operation string, lacks bool) {
 	if line := lackingWords(output); line != "" {
 		return line, true
 	}
-	if slices.Contains(lackingCodes, code) || slices.Contains(lackingCodes, int(int32(code))) {
+	if saysDenied(code) || slices.Contains(lackingCodes, code) || slices.Contains(lackingCodes, int(int32(code))) {
 		return fmt.Sprintf("exit code %d", code), true
 	}
 	return "", false

@@ -3,6 +3,7 @@ package execute
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -54,5 +55,11 @@ func TestOnlyTheEndOfAnOutputIsRead(t *testing.T) {
 	}
 	if _, lacks := LacksRights(1, filepath.Join(t.TempDir(), "none")); lacks {
 		t.Error("an output that is not there says something")
+	}
+}
+
+func TestASmallCodeSaysThatAUserLacksRightsOnWindowsAlone(t *testing.T) {
+	if _, lacks := LacksRights(5, filepath.Join(t.TempDir(), "none")); lacks != (runtime.GOOS == "windows") {
+		t.Errorf("exit code 5: %v", lacks)
 	}
 }

@@ -1,9 +1,12 @@
 package execute
 
 import (
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/windows"
 )
 
 const usualExtensions = ".COM;.EXE;.BAT;.CMD"
@@ -54,3 +57,38 @@ func shellProgram(shell string, env []string) string {
 	}
 	return shell
 }
+
+// giveDirectories gives a user what is his of a run that is otherwise closed: the directory for temporary files, and the
+// content to read, or to change.
+func giveDirectories(user, temporary, content string, writable bool) error {
+	sid, _, _, err := windows.LookupSID("", user)
+	if err != nil {
+		return fmt.Errorf("find user %s: %w", user, err)
+	}
+	const change, read = "0x1301bf", "0x1200a9"
+	if err := giveDirectory(temporary, sid, change); err != nil || content == "" {
+		return err
+	}
+	if writable {
+		return giveDirectory(content, sid, change)
+	}
+	return giveDirectory(content, sid, read)
+}
+
+func giveDirectory(dir string, to *windows.SID, rights string) error {
+	sd, err := windows.SecurityDescriptorFromString("D:PAI(A;OICI;FA;;;OW)(A;OICI;FA;;;BA)(A;OICI;FA;;;SY)(A;OICI;" + rights + ";;;" + to.String() + ")")
+	if err != nil {
+		return err
+	}
+	dacl, _, err := sd.DACL()
+	if err != nil {
+		return err
+	}
+	if err := windows.SetNamedSecurityInfo(dir, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION|windows.PROTECTED_DACL_SECURITY_INFORMATION, nil, nil, dacl, nil); err != nil {
+		return fmt.Errorf("give %s: %w", dir, err)
+	}
+	return nil
+}
+
+// saysDenied knows ERROR_ACCESS_DENIED.
+func saysDenied(code int) bool { return code == 5 }

@@ -21,7 +21,9 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"chandler/events"
 )
@@ -102,8 +104,10 @@ func answers(s events.LeaseStatement, g events.LeaseGrant) error {
 		return errors.New("the lease is of another account")
 	case g.Resource != s.Resource || g.Purpose != s.Purpose:
 		return errors.New("the lease is for another resource or purpose")
-	case events.ValidToken(g.Lease) != nil || events.ValidToken(g.Account) != nil || g.Kind == "" || g.User == "" || g.Version < 1 || g.Expires.IsZero():
+	case events.ValidToken(g.Lease) != nil || events.ValidToken(g.Account) != nil || events.ValidToken(string(g.Kind)) != nil || g.User == "" || g.Version < 1 || g.Expires.IsZero():
 		return errors.New("the lease does not name itself, account, kind, user, version and expiry")
+	case len(g.User) > maxName || strings.ContainsFunc(g.User, unicode.IsControl):
+		return fmt.Errorf("the user must be one line of at most %d bytes", maxName)
 	}
 	return nil
 }

@@ -242,16 +242,20 @@ func TestNothingIsSealedThatCouldNotBeOpened(t *testing.T) {
 	bad.Key = []byte("short")
 	unnamed := grant(s)
 	unnamed.User = ""
+	colourful, painted := grant(s), grant(s)
+	colourful.User, painted.Kind = "alice\x1b[31m", "soft\nware"
 	for name, c := range map[string]struct {
 		s      events.LeaseStatement
 		g      events.LeaseGrant
 		secret []byte
 	}{
-		"an empty secret":        {s, grant(s), nil},
-		"a secret too long":      {s, grant(s), make([]byte, MaxSecret+1)},
-		"for a key that is none": {bad, grant(s), []byte(secret)},
-		"for nobody":             {s, unnamed, []byte(secret)},
-		"what was not asked for": {s, events.LeaseGrant{}, []byte(secret)},
+		"an empty secret":                           {s, grant(s), nil},
+		"a secret too long":                         {s, grant(s), make([]byte, MaxSecret+1)},
+		"for a key that is none":                    {bad, grant(s), []byte(secret)},
+		"for nobody":                                {s, unnamed, []byte(secret)},
+		"for a user whose name disturbs a terminal": {s, colourful, []byte(secret)},
+		"for a kind whose name is two lines":        {s, painted, []byte(secret)},
+		"what was not asked for":                    {s, events.LeaseGrant{}, []byte(secret)},
 	} {
 		if g, err := Seal(c.s, c.g, c.secret); err == nil || len(g.Sealed) > 0 {
 			t.Errorf("%s: sealed", name)

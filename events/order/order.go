@@ -186,6 +186,8 @@ func (o Order) Agrees(p events.Program) error {
 		return refuse(events.ManifestMismatch, "the order names installation account %q, the manifest %q", o.InstallationAccount, p.InstallationAccount)
 	case p.LogonNeeded() != events.LogonNone && slices.ContainsFunc(o.Assignments, func(a Assignment) bool { return a.Logoff }):
 		return refuse(events.ContextUnsupported, "program %s is to start when the last user has logged off: that is for programs with logon: none, this one has logon: %s", o.Program, p.LogonNeeded())
+	case p.LogonNeeded() == events.LogonNone && slices.ContainsFunc(o.Assignments, func(a Assignment) bool { return a.Logon }):
+		return refuse(events.ContextUnsupported, "program %s is to start when a user logs on, but has logon: none, which keeps it from starting while anybody is logged on: it could not start at any logon", o.Program)
 	}
 	return nil
 }

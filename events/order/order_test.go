@@ -217,7 +217,11 @@ func TestAnOrderAgreesWithItsProgram(t *testing.T) {
 		"logoff, logon user":              {logoff, change(func(p *events.Program) { p.Logon = events.LogonUser }), events.ContextUnsupported},
 		"logoff, no word of logon":        {logoff, administrative, events.ContextUnsupported},
 		"logoff, a user's program":        {func(o *Order) { logoff(o); o.Run = events.RunUser }, events.Program{Run: events.RunUser}, events.ContextUnsupported},
-		"logon, logon user":               {func(o *Order) { o.Assignments = []Assignment{{Logon: true}} }, change(func(p *events.Program) { p.Logon = events.LogonUser }), ""},
+		"logon, logon none":               {logon, change(func(p *events.Program) { p.Logon = events.LogonNone }), events.ContextUnsupported},
+		"logon, logon any":                {logon, change(func(p *events.Program) { p.Logon = events.LogonAny }), ""},
+		"logon, no word of logon":         {logon, administrative, ""},
+		"logon, a user's program":         {func(o *Order) { logon(o); o.Run = events.RunUser }, events.Program{Run: events.RunUser}, ""},
+		"logon, logon user":               {logon, change(func(p *events.Program) { p.Logon = events.LogonUser }), ""},
 		"as soon as possible, logon none": {func(*Order) {}, change(func(p *events.Program) { p.Logon = events.LogonNone }), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -233,6 +237,8 @@ func TestAnOrderAgreesWithItsProgram(t *testing.T) {
 }
 
 func logoff(o *Order) { o.Assignments = []Assignment{{Logoff: true}} }
+
+func logon(o *Order) { o.Assignments = []Assignment{{Logon: true}} }
 
 func TestSignedTellsWhoSignedADraftSoFar(t *testing.T) {
 	a, b, stranger := key(t, 1), key(t, 2), key(t, 3)

@@ -179,7 +179,7 @@ func TestTheAccessLogSaysWhoAskedAndNeverHowTheAddressIsSigned(t *testing.T) {
 		{"the whole blob", "GET", h.signer.get(digest), "", "", map[string]any{"blob": digest, "status": 200., "bytes_in": 0., "bytes_out": 10.}},
 		{"the rest of it", "GET", h.signer.get(digest), "bytes=4-", "", map[string]any{"blob": digest, "status": 206., "bytes_in": 0., "bytes_out": 6.}},
 		{"an upload", "PUT", h.signer.put(other, 3), "", "new", map[string]any{"blob": other, "status": 201., "bytes_in": 3., "bytes_out": 0.}},
-		{"a wrong signature", "GET", h.signer.get(digest) + "00", "", "", map[string]any{"blob": digest, "status": 403., "bytes_in": 0., "bytes_out": 88.}},
+		{"a wrong signature", "GET", h.signer.get(digest) + "00", "", "", map[string]any{"blob": digest, "status": 403., "bytes_in": 0.}},
 		{"anything but a digest, of any length", "GET", h.signer.base + blobPrefix + strings.Repeat("x", 10_000), "", "", map[string]any{"blob": "", "status": 400.}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

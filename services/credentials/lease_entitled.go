@@ -55,6 +55,8 @@ func (s *Service) entitled(ctx context.Context, st events.LeaseStatement, o orde
 		return none, deny("the program of deployment %s runs as the logged-on user, who needs no account", o.Deployment)
 	case agent.Conferred.ClientKind == events.Advanced:
 		return none, deny("an advanced client runs administrative programs as the system: `chandler agent set-kind` makes %s a legacy one", st.Agent)
+	case agent.Conferred.ClientKind != events.Legacy: // an advanced one, until somebody says otherwise
+		return none, deny("only legacy clients run programs by an account that is lent, and nobody said that %s is one: `chandler agent set-kind %s %s` does", agent.Agent, agent.Agent, events.Legacy)
 	case st.Account != "":
 		return s.installation(ctx, st.Account, o)
 	case st.Kind == events.ClientTokenDomain:
@@ -74,7 +76,7 @@ func (s *Service) installation(ctx context.Context, name string, o order.Order) 
 	case err != nil:
 		return accountRecord{}, err
 	case revision == 0 || r.Removed:
-		return accountRecord{}, deny("there is no account %s: `chandler account set %s --kind %s` makes it", name, name, events.SoftwareInstallation)
+		return accountRecord{}, deny("there is no account %s: `chandler account set %s --kind %s --user USER` makes it", name, name, events.SoftwareInstallation)
 	case r.Kind != events.SoftwareInstallation:
 		return accountRecord{}, refuseKind("account "+name+" of kind", r.Kind)
 	}
@@ -84,7 +86,7 @@ func (s *Service) installation(ctx context.Context, name string, o order.Order) 
 // domainToken is the domain's copy of the client token account, for domain controllers.
 func (s *Service) domainToken(ctx context.Context, agent agentRecord) (accountRecord, error) {
 	if !agent.Conferred.DomainController {
-		return accountRecord{}, deny("only domain controllers run programs by the domain's client token account, and nobody said that %s is one: `chandler agent set-kind %s --domain-controller` does", agent.Agent, agent.Agent)
+		return accountRecord{}, deny("only domain controllers run programs by the domain's client token account, and nobody said that %s is one: `chandler agent set-kind %s legacy --domain-controller` does", agent.Agent, agent.Agent)
 	}
 	there, err := s.ofKind(ctx, events.ClientTokenDomain)
 	if err != nil {
@@ -92,7 +94,7 @@ func (s *Service) domainToken(ctx context.Context, agent agentRecord) (accountRe
 	}
 	switch len(there) {
 	case 0:
-		return accountRecord{}, deny("there is no account of kind %s: `chandler account set NAME --kind %s` makes it", events.ClientTokenDomain, events.ClientTokenDomain)
+		return accountRecord{}, deny("there is no account of kind %s: `chandler account set NAME --kind %s --user USER` makes it", events.ClientTokenDomain, events.ClientTokenDomain)
 	case 1:
 		return there[0], nil
 	}

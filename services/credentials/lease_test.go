@@ -68,6 +68,7 @@ func TestLeasesThatAreDenied(t *testing.T) {
 	l.account("corp-reader", events.NetworkAccess, secret)
 	l.account("domain-token", events.ClientTokenDomain, secret)
 	other := l.member()
+	plain := l.token("plain", 0, func(r *events.TokenRequest) { r.Conferred.ClientKind = "" })
 	for name, c := range map[string]struct {
 		// prepare makes the good wish a bad one; it is offered before, where it does not say otherwise.
 		prepare func(*wish)
@@ -125,6 +126,12 @@ func TestLeasesThatAreDenied(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "", "advanced client"},
+		"a client that nobody said to be legacy": {func(w *wish) {
+			w.m = l.machine("self-styled")
+			w.m.want(w.m.enrol(plain), "")
+			w.seed, w.st.Agent, w.st.Job = w.m.seed, w.m.id, events.JobID(w.order.Deployment, 1, w.m.id, 0, "")
+			w.offer(1)
+		}, "", "nobody said that"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := l.wish(l.member()).offer(1)

@@ -17,6 +17,7 @@ func advancedClient(t *testing.T, site *site, m *machinetest.Machine) {
 	m.AddUser("alice", "draughts", "chess")
 	m.AddUser("bob")
 	s.part(t, "a user's program waits for a logon, over a restart of the agent and of the machine", waitsForLogon)
+	s.part(t, "the agent reads what the user's program and the system's need", readsForUserAndSystem)
 	s.part(t, "a package is more than a user may install, and the system installs it", bothModes)
 	s.part(t, "a program for when nobody is logged on waits for the logoff", waitsForLogoff)
 	s.part(t, "a program for every user runs once for each", onceForEveryUser)

@@ -19,6 +19,7 @@ func legacyClient(t *testing.T, site *site, m *machinetest.Machine) {
 	s.part(t, "a user's program runs as the user", legacyUser)
 	s.part(t, "the client token account is made, raised for one program, and ordinary again", clientTokenAccount)
 	s.part(t, "the client token account installs packages", legacyInstalls)
+	s.part(t, "the agent reads what the programs of users and accounts need", readsForUserAndAccounts)
 	s.part(t, "the agent is killed while a program of the client token account runs", killedWhileRaised)
 	s.part(t, "the software installation account is raised for one program", installationAccount)
 	s.part(t, "an installation account that is an administrator is warned about and stays one", standingAccount)
@@ -164,4 +165,5 @@ func domainController(t *testing.T, site *site, m *machinetest.Machine) {
 			t.Errorf("the domain's account was made: %s", compact(made))
 		}
 	})
+	s.part(t, "the agent reads what the program of the domain's account needs", readsForDomainAccount)
 }

@@ -80,55 +80,82 @@ const jobLogs = "/var/lib/chandler-agent/logs/"
 // accountSecret is that of every account: the agent gets it, and writes it nowhere.
 const accountSecret = "hardly-to-be-found-anywhere"
 
-// publishProbes publishes the package as probe, and again by other names, for what must not depend on the former. The
-// accounts that it names are there.
+// packages have the same programs, and each has a file of its own: for what must not depend on another's.
+var packages = []string{"probe", "aside", "beside", "first", "second", "third"}
+
+// publishProbes publishes the packages. The accounts that they name are there.
 func (s *site) publishProbes() {
 	s.t.Helper()
-	secret := filepath.Join(s.t.TempDir(), "secret")
-	must(s.t, os.WriteFile(secret, []byte(accountSecret+"\n"), 0o600))
-	for name, account := range map[string][]string{
-		"corp-installer": {"--kind", "software-installation", "--user", "corpinstaller"},
-		"corp-standing":  {"--kind", "software-installation", "--user", "corpstanding"},
-		"domain-token":   {"--kind", "client-token-domain", "--user", domainToken},
-	} {
-		s.cli(s.t, append([]string{"account", "set", name, "--secret-file", secret}, account...)...)
-	}
-	tool, hello := buildTool(s.t), downloadHello(s.t)
-	for _, name := range []string{"probe", "aside", "beside"} {
-		dir := filepath.Join(s.t.TempDir(), name)
-		must(s.t, os.MkdirAll(dir, 0o700))
-		must(s.t, os.WriteFile(filepath.Join(dir, "package.yaml"), fmt.Appendf(nil, probePackage, name), 0o600))
-		must(s.t, os.WriteFile(filepath.Join(dir, "probe.sh"), []byte(probeProgram), 0o755))
-		must(s.t, os.Link(tool, filepath.Join(dir, "probe-tool_1.0_all.deb")))
-		must(s.t, os.Link(hello, filepath.Join(dir, "hello.deb")))
-		s.cli(s.t, "package", "publish", dir)
+	s.setAccount("corp-installer", "software-installation", "corpinstaller", accountSecret)
+	s.setAccount("corp-standing", "software-installation", "corpstanding", accountSecret)
+	s.setAccount("domain-token", "client-token-domain", domainToken, accountSecret)
+	tool, hello := buildDeb(s.t, "probe-tool", toolFiles), downloadHello(s.t)
+	for _, name := range packages {
+		s.publish(name, probePackage, map[string]string{"probe.sh": probeProgram, "own.txt": ownText(name)}, tool, hello)
 	}
 }
 
-// buildTool makes a Debian package that puts a program into /usr/bin and whose script writes down who installs it.
-func buildTool(t *testing.T) string {
+// ownText is what stands in the file that only one package has.
+func ownText(pkg string) string { return "content of " + pkg + "\n" }
+
+// setAccount keeps an account's secret for agents, or a new one.
+func (s *site) setAccount(name, kind, user, secret string) {
+	s.t.Helper()
+	file := filepath.Join(s.t.TempDir(), "secret")
+	must(s.t, os.WriteFile(file, []byte(secret+"\n"), 0o600))
+	s.cli(s.t, "account", "set", name, "--kind", kind, "--user", user, "--secret-file", file)
+}
+
+// publish publishes a package of these programs, of files that may be executed, and of Debian packages.
+func (s *site) publish(name, text string, files map[string]string, debs ...string) {
+	s.t.Helper()
+	dir := filepath.Join(s.t.TempDir(), name)
+	must(s.t, os.MkdirAll(dir, 0o700))
+	must(s.t, os.WriteFile(filepath.Join(dir, "package.yaml"), fmt.Appendf(nil, text, name), 0o600))
+	for file, text := range files {
+		at := filepath.Join(dir, filepath.FromSlash(file))
+		must(s.t, os.MkdirAll(filepath.Dir(at), 0o700))
+		must(s.t, os.WriteFile(at, []byte(text), 0o755))
+	}
+	for _, deb := range debs {
+		must(s.t, os.Link(deb, filepath.Join(dir, filepath.Base(deb))))
+	}
+	s.cli(s.t, "package", "publish", dir)
+}
+
+// toolFiles are of a Debian package that puts a program into /usr/bin and whose script writes down who installs it.
+var toolFiles = map[string]debFile{
+	"DEBIAN/postinst":               {"#!/bin/sh\nexec /usr/share/probe-tool/probe.sh postinst\n", 0o755},
+	"usr/share/probe-tool/probe.sh": {probeProgram, 0o755},
+	"usr/bin/probe-tool":            {"#!/bin/sh\necho tool\n", 0o755},
+}
+
+type debFile struct {
+	text string
+	mode os.FileMode
+}
+
+// buildDeb makes a Debian package of these files and gives its path.
+func buildDeb(t *testing.T, name string, files map[string]debFile) string {
 	t.Helper()
 	if _, err := exec.LookPath("dpkg-deb"); err != nil {
 		lacking(t, "making a Debian package needs dpkg-deb: apt-get install dpkg")
 	}
-	tree := filepath.Join(t.TempDir(), "tool")
-	for name, file := range map[string]struct {
-		text string
-		mode os.FileMode
-	}{
-		"DEBIAN/control":                {"Package: probe-tool\nVersion: 1.0\nArchitecture: all\nMaintainer: Chandler <chandler@example.org>\nDescription: probe\n", 0o644},
-		"DEBIAN/postinst":               {"#!/bin/sh\nexec /usr/share/probe-tool/probe.sh postinst\n", 0o755},
-		"usr/share/probe-tool/probe.sh": {probeProgram, 0o755},
-		"usr/bin/probe-tool":            {"#!/bin/sh\necho tool\n", 0o755},
-	} {
+	tree := filepath.Join(t.TempDir(), name)
+	write := func(name, text string, mode os.FileMode) {
 		at := filepath.Join(tree, name)
 		must(t, os.MkdirAll(filepath.Dir(at), 0o755))
-		must(t, os.WriteFile(at, []byte(file.text), file.mode))
+		must(t, os.WriteFile(at, []byte(text), mode))
 	}
-	if out, err := exec.CommandContext(t.Context(), "dpkg-deb", "--root-owner-group", "--build", tree, tree+".deb").CombinedOutput(); err != nil {
+	write("DEBIAN/control", "Package: "+name+"\nVersion: 1.0\nArchitecture: all\nMaintainer: Chandler <chandler@example.org>\nDescription: probe\n", 0o644)
+	for name, file := range files {
+		write(name, file.text, file.mode)
+	}
+	deb := tree + "_1.0_all.deb"
+	if out, err := exec.CommandContext(t.Context(), "dpkg-deb", "--root-owner-group", "--build", tree, deb).CombinedOutput(); err != nil {
 		t.Fatalf("dpkg-deb: %v\n%s", err, out)
 	}
-	return tree + ".deb"
+	return deb
 }
 
 // downloadHello fetches a package of Debian's own.
@@ -143,7 +170,9 @@ func downloadHello(t *testing.T) string {
 	if err != nil || len(found) != 1 {
 		t.Fatalf("apt-get download left %v, %v", found, err)
 	}
-	return found[0]
+	deb := filepath.Join(cmd.Dir, "hello.deb")
+	must(t, os.Rename(found[0], deb))
+	return deb
 }
 
 // lacking skips the test, unless everything is required.

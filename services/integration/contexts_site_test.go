@@ -25,30 +25,33 @@ type site struct {
 	bin  string // directory of both programs
 	home string // of the administrator's configuration
 	told *told
+	log  *logBuffer // of the server, with everything that it tells
 }
+
+// contentPort is where the server gives content.
+const contentPort = "4280"
 
 // newSite builds the programs, starts the server and makes its trust; everything ends with the test.
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{t: t, lab: machinetest.NewLab(t), bin: t.TempDir(), home: t.TempDir(), told: &told{changed: make(chan struct{})}}
+	s := &site{t: t, lab: machinetest.NewLab(t), bin: t.TempDir(), home: t.TempDir(), told: &told{changed: make(chan struct{})}, log: &logBuffer{}}
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", s.bin+string(filepath.Separator), "../cmd/chandler", "../../agent/cmd/chandler-agent")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the programs: %v\n%s", err, out)
 	}
 	at := s.lab.Address()
-	up := s.command("up", "--tls", "--tls-name", at, "--listen", at+":4222", "--http", at+":4280", "--data", filepath.Join(t.TempDir(), "data"))
-	log := &logBuffer{}
-	up.Stderr = log
+	up := s.command("up", "--tls", "--tls-name", at, "--listen", at+":4222", "--http", at+":"+contentPort, "--data", filepath.Join(t.TempDir(), "data"), "--log-level", "debug")
+	up.Stderr = s.log
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the server said:\n%s", tail(log.String()))
+			t.Logf("the server said:\n%s", tail(s.log.String()))
 		}
 	})
 	s.start(up, func(line string) bool { return strings.HasPrefix(line, "chandler is up") })
 	s.cli(t, "trust", "init")
 	all := s.command("events", "tail", "--output", "json", "--since", "24h")
-	all.Stderr = log
+	all.Stderr = s.log
 	s.start(all, s.told.line)
 	return s
 }
@@ -103,11 +106,13 @@ func (s *site) start(cmd *exec.Cmd, take func(line string) bool) {
 }
 
 // newMachine boots a machine, with a collection of that name for it alone, and makes it an agent by a token with
-// these properties. Programs find a place to leave their records in.
+// these properties. Programs find a place to leave their records in. Nobody but root gets through to the server's
+// content from there.
 func (s *site) newMachine(name string, token ...string) *machinetest.Machine {
 	s.t.Helper()
 	m := s.lab.Start(name)
 	m.Exec("install", "-d", "-m", "777", records)
+	m.Exec("ip", "rule", "add", "uidrange", "1-4294967294", "ipproto", "6", "dport", contentPort, "prohibit")
 	m.CopyIn(filepath.Join(s.bin, "chandler-agent"), "/root/chandler-agent", 0o755)
 	file := filepath.Join(s.t.TempDir(), "token")
 	s.cli(s.t, append([]string{"token", "create", name, "--out", file}, token...)...)
@@ -146,8 +151,14 @@ func (s *site) deploy(t *testing.T, m *machinetest.Machine, program string, agai
 func (s *site) deployOf(t *testing.T, m *machinetest.Machine, pkg, program string, again ...string) (deployment string) {
 	t.Helper()
 	deployment = strings.Join(append([]string{m.Name, pkg, program}, again...), "-")
-	s.cli(t, "deployment", "create", deployment, "--package", pkg, "--program", program, "--to", m.Name, "--rerun", "always", "--yes")
+	s.create(t, deployment, m, pkg, program)
 	return deployment
+}
+
+// create does so by a name and with further options.
+func (s *site) create(t *testing.T, deployment string, m *machinetest.Machine, pkg, program string, options ...string) {
+	t.Helper()
+	s.cli(t, append([]string{"deployment", "create", deployment, "--package", pkg, "--program", program, "--to", m.Name, "--rerun", "always", "--yes"}, options...)...)
 }
 
 // told is what the events say so far.

@@ -148,17 +148,17 @@ func (s *Service) checkPackage(ctx context.Context, o order.Order) error {
 	return s.checkProgram(ctx, o)
 }
 
-// checkProgram holds an order for a logoff against its program, which content alone knows: it is to be heard at once that
-// every agent would refuse it. Whatever else agents hold against the manifest has no need of a question.
+// checkProgram holds an order for a logon or logoff against its program, which content alone knows: it is to be heard at
+// once that every agent would refuse it. Whatever else agents hold against the manifest has no need of a question.
 func (s *Service) checkProgram(ctx context.Context, o order.Order) error {
-	if !slices.ContainsFunc(o.Assignments, func(a order.Assignment) bool { return a.Logoff }) {
+	if !slices.ContainsFunc(o.Assignments, func(a order.Assignment) bool { return a.Logon || a.Logoff }) {
 		return nil
 	}
 	asking, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	all, err := bus.Request(asking, s.bus, serviceName, events.ContentList, events.Nothing{})
 	if err != nil {
-		return bus.Unavailable(fmt.Errorf("whether program %s may start at logoff is not known, since content does not say: %w", o.Program, err))
+		return bus.Unavailable(fmt.Errorf("whether program %s may start at a logon or logoff is not known, since content does not say: %w", o.Program, err))
 	}
 	i := slices.IndexFunc(all.Packages, func(p events.PackageInfo) bool { return p.Digest == o.Manifest })
 	if i < 0 {

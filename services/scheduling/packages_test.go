@@ -105,7 +105,7 @@ func TestWhatAnEventSaysOfAPackageCountsMoreThanContentsList(t *testing.T) {
 	}
 }
 
-func TestAnOrderForLogoffIsOnlyForProgramsThatRunWithoutUsers(t *testing.T) {
+func TestAnOrderForLogonOrLogoffIsHeldAgainstItsProgram(t *testing.T) {
 	s := newStory(t)
 	s.running()
 	s.published()
@@ -117,8 +117,10 @@ func TestAnOrderForLogoffIsOnlyForProgramsThatRunWithoutUsers(t *testing.T) {
 		_, err := bus.Request(s.t.Context(), s.admin, "ada", events.DeploymentCreate, events.DeploymentRequest{Envelope: s.sign(o)})
 		return err
 	}
-	if err := send("install", order.Assignment{Logoff: true}); !errors.Is(err, bus.ErrUnavailable) || !strings.Contains(err.Error(), "content does not say") {
-		t.Errorf("while content is away: %v", err)
+	for _, a := range []order.Assignment{{Logoff: true}, {Logon: true}} {
+		if err := send("install", a); !errors.Is(err, bus.ErrUnavailable) || !strings.Contains(err.Error(), "content does not say") {
+			t.Errorf("%s while content is away: %v", a, err)
+		}
 	}
 	s.contentWith(map[string]events.Program{
 		"install": {Run: events.RunAdministrative, Logon: events.LogonNone},
@@ -127,8 +129,13 @@ func TestAnOrderForLogoffIsOnlyForProgramsThatRunWithoutUsers(t *testing.T) {
 	if err := send("remove", order.Assignment{Logoff: true}); !errors.Is(err, bus.ErrBadRequest) || !strings.Contains(err.Error(), "logon: none") {
 		t.Errorf("a program that runs whoever is logged on: %v", err)
 	}
-	if _, err := ask(s, events.DeploymentShow, events.Named{Name: "at-remove"}); !errors.Is(err, bus.ErrNotFound) {
-		t.Errorf("something of a refused order was kept: %v", err)
+	if err := send("install", order.Assignment{Logon: true}); !errors.Is(err, bus.ErrBadRequest) || !strings.Contains(err.Error(), "logon: none") {
+		t.Errorf("at a logon, a program that nobody may be logged on for: %v", err)
+	}
+	for _, refused := range []string{"at-install", "at-remove"} {
+		if _, err := ask(s, events.DeploymentShow, events.Named{Name: refused}); !errors.Is(err, bus.ErrNotFound) {
+			t.Errorf("something of a refused order was kept: %v", err)
+		}
 	}
 	for program, a := range map[string]order.Assignment{"install": {Logoff: true}, "remove": {Logon: true}} {
 		if err := send(program, a); err != nil {

@@ -7,7 +7,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
 
 	"chandler/agent"
 	"chandler/agent/elevate"
@@ -58,9 +63,34 @@ func readConfig(file string, flags map[string]string) (config, error) {
 		file = ""
 	}
 	if err := daemon.ReadConfig(&c, daemon.Sources{File: file, Environment: os.Environ(), Flags: flags}); err != nil {
-		return c, err
+		return c, withKnownKeys(err)
 	}
 	return c, c.validate()
+}
+
+// withKnownKeys adds the keys that there are to an error about one that there is not.
+func withKnownKeys(err error) error {
+	if unknown, ok := errors.AsType[*yaml.UnknownFieldError](err); !ok || unknown == nil {
+		return err
+	}
+	var known []string
+	t := reflect.TypeFor[config]()
+	for i := range t.NumField() {
+		known = append(known, t.Field(i).Tag.Get("yaml"))
+	}
+	return fmt.Errorf("%w\nknown keys: %s", err, strings.Join(known, ", "))
+}
+
+// stateDirFlag is for commands that look at an agent's state, which may not be where the configuration says.
+func stateDirFlag(c *cobra.Command, dir *string) {
+	c.Flags().StringVar(dir, "state-dir", "", "directory of what the agent keeps, as it was given to run")
+}
+
+func stateDirGiven(dir string) map[string]string {
+	if dir == "" {
+		return nil
+	}
+	return map[string]string{"state-dir": dir}
 }
 
 // validate checks everything, so that a mistake is told before anything is done.

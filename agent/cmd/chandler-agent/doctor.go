@@ -29,9 +29,10 @@ type finding struct {
 }
 
 func doctorCommand(file *string) *cobra.Command {
-	return &cobra.Command{Use: "doctor", Short: "check this agent's configuration and surroundings; a broker that is away is one finding among others", Args: cobra.NoArgs,
+	var state string
+	c := &cobra.Command{Use: "doctor", Short: "check this agent's configuration and surroundings; a broker that is away is one finding among others", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			conf, err := readConfig(*file, nil)
+			conf, err := readConfig(*file, stateDirGiven(state))
 			if err != nil {
 				return err
 			}
@@ -49,6 +50,8 @@ func doctorCommand(file *string) *cobra.Command {
 			}
 			return nil
 		}}
+	stateDirFlag(c, &state)
+	return c
 }
 
 func examine(ctx context.Context, c config) []finding {

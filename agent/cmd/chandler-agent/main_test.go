@@ -93,6 +93,10 @@ func TestStatusNeedsNoBroker(t *testing.T) {
 	if err != nil || !strings.Contains(out, "not running") || !strings.Contains(out, "away") || !strings.Contains(out, "enrolled, expires") {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	elsewhere, _ := configure(t, "")
+	if out, err := said(t, "status", "-c", elsewhere, "--state-dir", state); err != nil || !strings.Contains(out, "enrolled, expires") {
+		t.Fatalf("by its directory: %v\n%s", err, out)
+	}
 	out, err = said(t, "status", "-c", file, "-o", "json")
 	var s agent.Status
 	if err != nil || json.Unmarshal([]byte(out), &s) != nil || s.ID == "" || s.Fleet != "test" {
@@ -110,6 +114,10 @@ func TestDoctorNamesEveryFault(t *testing.T) {
 	if err == nil {
 		t.Fatalf("no check failed:\n%s", out)
 	}
+	elsewhere, _ := configure(t, "")
+	if byDirectory, err := said(t, "doctor", "-c", elsewhere, "--state-dir", state); err == nil || byDirectory != out {
+		t.Errorf("by its directory: %v\n%s", err, byDirectory)
+	}
 	for _, want := range []string{"ok    identity", "ok    trust", "FAIL  state directory", "chmod 600", "agent.key", "FAIL  broker", "127.0.0.1:", "ok    encryption"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing in\n%s", want, out)
@@ -120,6 +128,7 @@ func TestDoctorNamesEveryFault(t *testing.T) {
 func TestAConfigurationThatIsNotUnderstoodIsRefused(t *testing.T) {
 	for name, c := range map[string]struct{ more, want string }{
 		"an unknown key quotes its line": {"bandwith: 5MiB\n", "bandwith"},
+		"and the keys that there are":    {"bandwith: 5MiB\n", "known keys: servers, domain, state-dir, "},
 		"a size without a unit word":     {"cache-size: lots\n", "cache-size"},
 		"a client kind that is none":     {"client-kind: modern\n", "client kind"},
 		"a site that is no name":         {"site: Os.lo\n", "site"},

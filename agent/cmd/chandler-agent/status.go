@@ -18,11 +18,12 @@ import (
 )
 
 func statusCommand(file *string) *cobra.Command {
-	var output string
+	var output, state string
 	c := &cobra.Command{Use: "status", Short: "say what this agent is and does; needs no broker", Args: cobra.NoArgs}
 	c.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	stateDirFlag(c, &state)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		conf, err := readConfig(*file, nil)
+		conf, err := readConfig(*file, stateDirGiven(state))
 		if err != nil {
 			return err
 		}

@@ -44,11 +44,11 @@ func (r *Runner) Prepare(ctx context.Context, req execute.Request) (execute.Prep
 			Answer: "a program by the software installation account needs the account's name, and is never interactive",
 		}
 	}
-	found, logon, err := raised.Borrow(ctx, req, lease.Wanted{Account: req.Account}, events.SoftwareInstallation, r.options.Spell)
+	found, logon, forget, err := raised.Borrow(ctx, req, lease.Wanted{Account: req.Account}, events.SoftwareInstallation, r.options.Spell)
 	if err != nil {
 		return execute.Prepared{}, err
 	}
-	run := raised.Run{Keeper: r.options.Keeper, Account: found, Kind: elevate.SoftwareInstallation, Logon: logon}
+	run := raised.Run{Keeper: r.options.Keeper, Account: found, Kind: elevate.SoftwareInstallation, Logon: logon, Forget: forget}
 	if found.Administrator {
 		run.Note = fmt.Sprintf("account %s is an administrator of this machine already, and keeps these rights: an installation account should be an ordinary user, which is raised only while a program runs", found.Name)
 	}

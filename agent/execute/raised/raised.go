@@ -3,7 +3,8 @@
 //
 // Promises under failure. Nothing is given before the very start of the program, and what is given then is the Keeper's to
 // take back. A leased account is never used before it was found to be of the kind asked for, whatever the credential
-// service said, and never if it is root; a secret that is not needed is cleared at once, one that is needed when it was used. What an administrator
+// service said, and never if it is root; a secret that is not needed is cleared at once, one that is needed when it was used or
+// cannot be any more, and at the latest when its lease is over. What an administrator
 // can mend is an *execute.Impossible.
 package raised
 
@@ -36,6 +37,7 @@ type Run struct {
 	Account account.Account
 	Kind    string // elevate.ClientToken, …
 	Logon   Logon
+	Forget  func() // clears the secret by which Logon logs on; nil: there is none
 	Note    string
 }
 
@@ -49,6 +51,9 @@ func (r Run) Prepare(ctx context.Context, req execute.Request) (execute.Prepared
 	return execute.Prepared{
 		Executor: r.Account.Name, ElevatedTo: raisedTo, Env: system.Env, Note: strings.Trim(r.Note+"; "+system.Note, "; "),
 		Elevate: func(ctx context.Context, dir string, spec supervise.Spec) (supervise.Spec, error) {
+			if r.Forget != nil {
+				defer r.Forget() // also where the Keeper refused before it logged on
+			}
 			return r.Keeper.Grant(ctx, elevate.Grant{
 				Dir: dir, Account: r.Account, Kind: r.Kind, Logon: r.Logon,
 				Job: req.Job, Deployment: req.Deployment, Program: req.Program, Attempt: req.Attempt,
@@ -58,15 +63,16 @@ func (r Run) Prepare(ctx context.Context, req execute.Request) (execute.Prepared
 }
 
 // Borrow leases the account that is wanted, which must be of that kind, and finds it on this machine by one of the
-// spellings of its user. Every spelling must name the same user: they are tried in turn until the system knows one.
-func Borrow(ctx context.Context, req execute.Request, wanted lease.Wanted, kind events.AccountKind, spell func(user string) []string) (account.Account, Logon, error) {
+// spellings of its user. Every spelling must name the same user: they are tried in turn until the system knows one. forget
+// clears what logon needs, and may be called again.
+func Borrow(ctx context.Context, req execute.Request, wanted lease.Wanted, kind events.AccountKind, spell func(user string) []string) (who account.Account, logon Logon, forget func(), err error) {
 	l, err := ask(ctx, req, wanted)
 	if err != nil {
-		return account.Account{}, nil, err
+		return account.Account{}, nil, nil, err
 	}
 	if l.Kind != kind {
 		l.Clear()
-		return account.Account{}, nil, impossible(events.AccountRefused, l.Account, fmt.Sprintf("account %s is of kind %s; programs are run by one of kind %s", l.Account, l.Kind, kind), nil)
+		return account.Account{}, nil, nil, impossible(events.AccountRefused, l.Account, fmt.Sprintf("account %s is of kind %s; programs are run by one of kind %s", l.Account, l.Kind, kind), nil)
 	}
 	found, err := find(ctx, l.User, spell)
 	if err == nil && found.UID == 0 && found.SID == "" {
@@ -74,9 +80,10 @@ func Borrow(ctx context.Context, req execute.Request, wanted lease.Wanted, kind 
 	}
 	if err != nil {
 		l.Clear()
-		return account.Account{}, nil, err
+		return account.Account{}, nil, nil, err
 	}
-	return found, logon(l), nil
+	logon, forget = logonBy(l)
+	return found, logon, forget, nil
 }
 
 func ask(ctx context.Context, req execute.Request, wanted lease.Wanted) (*lease.Lease, error) {

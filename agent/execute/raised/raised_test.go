@@ -23,12 +23,31 @@ func TestMain(m *testing.M) {
 }
 
 // fakeKeeper writes down what it is to grant.
-type fakeKeeper struct{ grants []elevate.Grant }
+type fakeKeeper struct {
+	grants  []elevate.Grant
+	refuses error
+}
 
 func (k *fakeKeeper) Grant(_ context.Context, g elevate.Grant, spec supervise.Spec) (supervise.Spec, error) {
 	k.grants = append(k.grants, g)
 	spec.Argv = append([]string{"/usr/bin/sudo"}, spec.Argv...)
-	return spec, nil
+	return spec, k.refuses
+}
+
+func TestASecretIsForgottenWhetherRightsWereGivenOrNot(t *testing.T) {
+	for name, refuses := range map[string]error{"given": nil, "refused": elevate.ErrBusy} {
+		t.Run(name, func(t *testing.T) {
+			forgotten := 0
+			run := Run{Keeper: &fakeKeeper{refuses: refuses}, Account: account.Account{Name: "alice", UID: 1234}, Kind: elevate.SoftwareInstallation, Forget: func() { forgotten++ }}
+			prepared, err := run.Prepare(t.Context(), execute.Request{Job: "job1", Attempt: 1})
+			if err != nil || forgotten > 0 {
+				t.Fatalf("forgotten %d times, %v", forgotten, err)
+			}
+			if _, err := prepared.Elevate(t.Context(), "/run/1", supervise.Spec{}); !errors.Is(err, refuses) || forgotten != 1 {
+				t.Errorf("forgotten %d times, %v", forgotten, err)
+			}
+		})
+	}
 }
 
 func TestRightsAreGivenOnlyAtTheStart(t *testing.T) {
@@ -109,7 +128,7 @@ func TestAnAccountIsBorrowedOnlyIfItIsWhatWasAskedFor(t *testing.T) {
 					return test.lease()
 				}
 			}
-			found, logon, err := Borrow(t.Context(), req, wanted, kind, test.spell)
+			found, logon, _, err := Borrow(t.Context(), req, wanted, kind, test.spell)
 			if lent != nil && lent.Secret != nil {
 				t.Error("the secret is still in memory")
 			}
@@ -131,7 +150,7 @@ func TestAnAttemptThatIsOverAsksNobody(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	req := execute.Request{Lease: func(ctx context.Context, _ lease.Wanted) (*lease.Lease, error) { return nil, ctx.Err() }}
-	if _, _, err := Borrow(ctx, req, lease.Wanted{Account: "a"}, events.SoftwareInstallation, nil); !errors.Is(err, context.Canceled) {
+	if _, _, _, err := Borrow(ctx, req, lease.Wanted{Account: "a"}, events.SoftwareInstallation, nil); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

@@ -61,7 +61,7 @@ func (r *Runner) Prepare(ctx context.Context, req execute.Request) (execute.Prep
 	var err error
 	if req.Domain {
 		run.Kind = elevate.ClientTokenDomain
-		run.Account, run.Logon, err = raised.Borrow(ctx, req, lease.Wanted{Kind: events.ClientTokenDomain}, events.ClientTokenDomain, r.options.Spell)
+		run.Account, run.Logon, run.Forget, err = raised.Borrow(ctx, req, lease.Wanted{Kind: events.ClientTokenDomain}, events.ClientTokenDomain, r.options.Spell)
 	} else {
 		run.Account, err = r.local(ctx, req)
 		run.Logon = logon(run.Account)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"chandler/agent/account"
 	"chandler/agent/execute"
@@ -17,7 +18,10 @@ import (
 	"chandler/agent/supervise"
 )
 
-const noShell = "/bin/sh" // of users whose account names none
+const (
+	noShell   = "/bin/sh"        // of users whose account names none
+	homeLimit = 30 * time.Second // for a file server
+)
 
 func (r *Runner) prepare(ctx context.Context, session logon.Session, interactive bool) (execute.Prepared, error) {
 	return r.prepareAs(ctx, os.Geteuid(), session, interactive)
@@ -44,7 +48,11 @@ func (r *Runner) prepareAs(ctx context.Context, own int, session logon.Session, 
 	default:
 		return execute.Prepared{}, unprivileged(user.Name, fmt.Sprintf("uid %d", own))
 	}
-	if err := checkHome(user.Name, user.Home, whyNoHome(user)); err != nil {
+	why := inTime(ctx, homeLimit, func() string { return whyNoHome(user) })
+	if ctx.Err() != nil {
+		return execute.Prepared{}, ctx.Err()
+	}
+	if err := checkHome(user.Name, user.Home, why); err != nil {
 		return execute.Prepared{}, err
 	}
 	prepared.Env = append(loginEnvironment(user), session.Environment()...)
@@ -77,6 +85,20 @@ func whyNoHome(user account.Account) string {
 		return fmt.Sprintf("belongs to uid %d", stat.Uid)
 	}
 	return ""
+}
+
+// inTime leaves behind a look at a directory whose file server does not answer: the kernel lets nobody interrupt it.
+func inTime(ctx context.Context, limit time.Duration, look func() string) string {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	seen := make(chan string, 1)
+	go func() { seen <- look() }()
+	select {
+	case why := <-seen:
+		return why
+	case <-ctx.Done():
+		return "does not answer"
+	}
 }
 
 // loginEnvironment is what a login gives, without what the user's own profile adds.

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -269,4 +271,18 @@ func TestAnInteractiveProgramThatNobodySeesIsNoted(t *testing.T) {
 			t.Errorf("type %q, interactive %v: environment %q", test.kind, test.interactive, prepared.Env)
 		}
 	}
+}
+
+func TestAHomeWhoseFileServerIsSilentIsNotWaitedForForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		silent := make(chan string)
+		defer close(silent)
+		began := time.Now()
+		if why := inTime(t.Context(), homeLimit, func() string { return <-silent }); why != "does not answer" || time.Since(began) != homeLimit {
+			t.Errorf("after %v: %q", time.Since(began), why)
+		}
+		if why := inTime(t.Context(), homeLimit, func() string { return "" }); why != "" {
+			t.Errorf("of one that is there: %q", why)
+		}
+	})
 }

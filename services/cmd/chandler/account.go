@@ -135,9 +135,18 @@ func accountList(a *app) *cobra.Command {
 }
 
 func accountRemove(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use: "rm NAME", Short: "Remove an account", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeAccounts),
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "rm NAME", Short: "Remove an account and its secret", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeAccounts),
+		Long: `Removes an account and its secret, after naming the packages and live deployments whose programs run by it on
+legacy clients: those programs fail there until the account is set again.`,
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
+			if err := tellAccountUses(cmd, c, args[0]); err != nil {
+				return err
+			}
+			if err := a.agree(cmd, fmt.Sprintf("This removes account %s and its secret for good.", args[0]), yes); err != nil {
+				return err
+			}
 			if _, err := ask(cmd.Context(), c, events.AccountRemove, events.Named{Name: args[0]}); err != nil {
 				return err
 			}
@@ -145,4 +154,6 @@ func accountRemove(a *app) *cobra.Command {
 			return nil
 		}),
 	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
 }

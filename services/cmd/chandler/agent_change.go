@@ -51,7 +51,7 @@ what they said of themselves with --where. A machine can say anything of itself 
 				}
 			}
 			answer, err := agentsChange(cmd.Context(), c, events.AgentApprove, agentIDs(about), why)
-			return a.tellOutcome(cmd, answer, "is approved", err)
+			return a.tellOutcome(cmd, answer, became("is approved"), err)
 		}),
 	}
 	cmd.Flags().StringVar(&where, "where", "", "those that wait and whose facts satisfy this CEL expression")
@@ -124,7 +124,7 @@ func (a *app) revokeAgents(cmd *cobra.Command, c *client, about []events.Enrolme
 			return fmt.Errorf("the credential service gives %s no identity any more, but the broker was not told, so that the present one goes on for up to a day: %w", strings.Join(agentIDs(about), ", "), err)
 		}
 	}
-	return a.tellAgents(cmd, answer, "is revoked")
+	return a.tellAgents(cmd, answer, became("is revoked"))
 }
 
 func agentArchive(a *app) *cobra.Command {
@@ -151,7 +151,7 @@ func agentArchive(a *app) *cobra.Command {
 				}
 			}
 			answer, err := agentsChange(cmd.Context(), c, events.AgentArchive, agentIDs(about), why)
-			return a.tellOutcome(cmd, answer, "is archived", err)
+			return a.tellOutcome(cmd, answer, became("is archived"), err)
 		}),
 	}
 	cmd.Flags().StringVar(&silent, "silent", "", "all that were last seen longer ago than this (90d)")
@@ -189,22 +189,25 @@ func agentSetKind(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "set-kind AGENT… KIND", Short: "Change how agents realise administrative programs: advanced or legacy", Args: cobra.MinimumNArgs(2),
 		Long: `An advanced client runs administrative programs as the system, a legacy client as an account that is
-elevated while they run. The change reaches the agent with its next identity.`,
-		Example:           `  chandler agent set-kind dc-1 legacy --domain-controller`,
+elevated while they run; on a domain controller that is the domain's client token account. Without
+--domain-controller the machines are none, whatever was said before.
+
+The change reaches an agent with its next identity, which it asks for before the present one ends, or when its
+machine is back.`,
+		Example: `  chandler agent set-kind ws-0412 legacy
+  chandler agent set-kind dc-1 legacy --domain-controller`,
 		ValidArgsFunction: a.completing(completeAgents),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, kind := args[:len(args)-1], events.ClientKind(args[len(args)-1])
 			if kind != events.Advanced && kind != events.Legacy {
 				return fmt.Errorf("kind %q: it must be %s or %s", kind, events.Advanced, events.Legacy)
 			}
-			request := events.SetKindRequest{Kind: kind, Why: why}
-			if cmd.Flags().Changed("domain-controller") {
-				request.DomainController = &controller
-			}
+			request := events.SetKindRequest{Kind: kind, DomainController: &controller, Why: why}
+			warnController(cmd, kind, controller)
 			return a.connected(func(cmd *cobra.Command, c *client, _ []string) error { return a.setKind(cmd, c, names, request, yes) })(cmd, args)
 		},
 	}
-	cmd.Flags().BoolVar(&controller, "domain-controller", false, "the machines are domain controllers (=false: they are not)")
+	cmd.Flags().BoolVar(&controller, "domain-controller", false, "the machines are domain controllers, which matters to legacy clients; without it they are none")
 	cmd.Flags().StringVar(&why, "why", "", "why, kept with the event")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask where there are many")
 	return cmd
@@ -225,7 +228,24 @@ func (a *app) setKind(cmd *cobra.Command, c *client, names []string, request eve
 		r.Agents = part
 		return ask(cmd.Context(), c, events.AgentSetKind, r)
 	})
-	return a.tellOutcome(cmd, answer, "is "+string(request.Kind), err)
+	return a.tellOutcome(cmd, answer, a.willBe, err)
+}
+
+// willBe says what an agent becomes, and when at the latest: it knows nothing of the change before its next identity.
+func (a *app) willBe(e events.EnrolmentView) string {
+	kind := events.Conferred{ClientKind: e.Conferred.ClientKind, DomainController: e.Conferred.DomainController}
+	text := fmt.Sprintf("will be %s from its next identity on", conferredText(kind))
+	if e.Expires.After(a.now()) {
+		return text + ", by " + a.longTime(e.Expires)
+	}
+	return text
+}
+
+// warnController says where marking a domain controller changes nothing.
+func warnController(cmd *cobra.Command, kind events.ClientKind, controller bool) {
+	if controller && kind == events.Advanced {
+		note(cmd.ErrOrStderr(), "WARNING: --domain-controller means nothing for %s clients, which run administrative programs as the system: it is kept for when they become legacy", events.Advanced)
+	}
 }
 
 func completePending(ctx context.Context, c *client) ([]string, error) {

@@ -202,8 +202,13 @@ func agentsChange(ctx context.Context, c *client, call events.Call[events.Agents
 	})
 }
 
+// became says the same of each agent.
+func became(what string) func(events.EnrolmentView) string {
+	return func(events.EnrolmentView) string { return what }
+}
+
 // tellOutcome ends a command that changed agents' identities, or some of them until err.
-func (a *app) tellOutcome(cmd *cobra.Command, answer events.AgentsAnswer, done string, err error) error {
+func (a *app) tellOutcome(cmd *cobra.Command, answer events.AgentsAnswer, done func(events.EnrolmentView) string, err error) error {
 	if err != nil && len(answer.Changed)+len(answer.Unchanged)+len(answer.Unknown) == 0 {
 		return err
 	}
@@ -211,11 +216,11 @@ func (a *app) tellOutcome(cmd *cobra.Command, answer events.AgentsAnswer, done s
 }
 
 // tellAgents ends a command that changed agents' identities; an error where some were not known.
-func (a *app) tellAgents(cmd *cobra.Command, answer events.AgentsAnswer, done string) error {
+func (a *app) tellAgents(cmd *cobra.Command, answer events.AgentsAnswer, done func(events.EnrolmentView) string) error {
 	var err error
 	if people(a.output) {
 		for _, e := range answer.Changed {
-			note(cmd.OutOrStdout(), "%s (%s) %s", e.Hostname, e.Agent, done)
+			note(cmd.OutOrStdout(), "%s (%s) %s", e.Hostname, e.Agent, done(e))
 		}
 		if len(answer.Unchanged) > 0 {
 			note(cmd.ErrOrStderr(), "no change was needed for: %s", strings.Join(answer.Unchanged, ", "))

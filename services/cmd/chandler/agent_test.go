@@ -97,13 +97,33 @@ func TestARefusedChangeOfAgentsSaysNothingButTheRefusal(t *testing.T) {
 			cmd := &cobra.Command{}
 			cmd.SetOut(&said)
 			cmd.SetErr(&said)
-			if err := testApp(nil).tellOutcome(cmd, c.answer, "is approved", c.err); !errors.Is(err, c.err) || said.String() != c.says {
+			if err := testApp(nil).tellOutcome(cmd, c.answer, became("is approved"), c.err); !errors.Is(err, c.err) || said.String() != c.says {
 				t.Errorf("got %v, and it says %q", err, said.String())
 			}
 		})
 	}
 	if _, err := changeAgents([]string{"agent0001"}, func([]string) (events.AgentsAnswer, error) { return events.AgentsAnswer{}, refused }); err != refused {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestAChangeOfKindIsSaidAsWhatWillBe(t *testing.T) {
+	a := testApp(nil)
+	for name, c := range map[string]struct {
+		said    events.Conferred
+		expires time.Time
+		want    string
+	}{
+		"legacy":                     {events.Conferred{ClientKind: events.Legacy, Site: "oslo"}, testNow.Add(2 * time.Hour), "will be legacy from its next identity on, by 2026-12-01 11:00:00 CET"},
+		"a domain controller":        {events.Conferred{ClientKind: events.Legacy, DomainController: true}, testNow.Add(time.Hour), "will be legacy, domain controller from its next identity on, by 2026-12-01 10:00:00 CET"},
+		"its identity ended already": {events.Conferred{ClientKind: events.Advanced}, testNow.Add(-time.Hour), "will be advanced from its next identity on"},
+		"its identity never ends":    {events.Conferred{ClientKind: events.Advanced}, time.Time{}, "will be advanced from its next identity on"},
+	} {
+		e := identityOf("agent0001", "ws-1", events.EnrolmentActive)
+		e.Conferred, e.Expires = c.said, c.expires
+		if got := a.willBe(e); got != c.want {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
 	}
 }
 

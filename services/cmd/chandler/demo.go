@@ -220,7 +220,7 @@ func (d *demo) deploy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f := createFlags{at: atASAP, packageRef: demoPackage, program: "install", to: "everybody", rerun: "if-failed", valid: "1d"}
+	f := createFlags{packageRef: demoPackage, program: "install", to: "everybody", rerun: "if-failed", valid: "1d"}
 	o, err := d.proposal(demoDeployment, f)
 	if err != nil {
 		return err

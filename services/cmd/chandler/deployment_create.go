@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -230,8 +231,9 @@ const (
 	atLogoff = "logoff"
 )
 
-// assignmentOf is the one assignment that --at and --deadline ask for.
+// assignmentOf is the one assignment that --at and --deadline ask for; neither: as soon as possible.
 func assignmentOf(at string, deadline *time.Time) (order.Assignment, error) {
+	at = cmp.Or(at, atASAP)
 	if deadline != nil && at != atASAP {
 		return order.Assignment{}, fmt.Errorf("--at %s and --deadline: a deployment starts at one of them", at)
 	}

@@ -186,6 +186,7 @@ func TestAnOrderSaysWhenAndByWhomAProgramRuns(t *testing.T) {
 	}{
 		"as soon as possible":          {func(*events.Program) {}, nil, order.Assignment{ASAP: true}, []string{"as soon as possible"}},
 		"as soon as possible, said":    {func(*events.Program) {}, []string{"--at", "asap"}, order.Assignment{ASAP: true}, []string{"as soon as possible"}},
+		"at no time in particular":     {func(*events.Program) {}, []string{"--at", ""}, order.Assignment{ASAP: true}, []string{"as soon as possible"}},
 		"at logon, as the user":        {func(p *events.Program) { p.Run = events.RunUser }, []string{"--at", "logon"}, order.Assignment{Logon: true}, []string{"when a user logs on"}},
 		"at logoff, by an account":     {none, []string{"--at", "logoff"}, order.Assignment{Logoff: true}, []string{"when the last user has logged off", "corp-installer"}},
 		"at a deadline, by an account": {none, []string{"--deadline", "+24h"}, order.Assignment{At: new(testNow.Add(24 * time.Hour))}, []string{"corp-installer"}},
@@ -213,6 +214,20 @@ func TestAnOrderSaysWhenAndByWhomAProgramRuns(t *testing.T) {
 				t.Errorf("installation account %q, want %q", o.InstallationAccount, want)
 			}
 		})
+	}
+}
+
+func TestAProgramThatNobodyMayBeLoggedOnForIsNotDeployedAtLogon(t *testing.T) {
+	f := helloFleet(t)
+	f.republish(t, func(p *events.Program) { p.Logon = events.LogonNone })
+	for _, args := range [][]string{{"--at", "logon"}, {"--at", "logon", "--dry-run"}} {
+		code, _, stderr := command(t, f.app, "", slices.Concat(createHello, args)...)
+		if code != 1 || !strings.Contains(stderr, "agents would refuse it") || !strings.Contains(stderr, "has logon: none") {
+			t.Errorf("%q: exit code %d: %s", args, code, stderr)
+		}
+	}
+	if f.sent() != nil {
+		t.Error("it was sent")
 	}
 }
 

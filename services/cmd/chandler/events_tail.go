@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -217,15 +218,27 @@ func shortType(name string) string {
 // eventGist are the fields that many events share, for one line.
 type eventGist struct {
 	Agent       string `json:"agent"`
+	Account     string `json:"account"`
+	Kind        string `json:"kind"`
+	User        string `json:"user"`
+	ElevatedTo  string `json:"elevated_to"`
+	Means       string `json:"means"`
+	Purpose     string `json:"purpose"`
+	Job         string `json:"job"`
+	Program     string `json:"program"`
 	Deployment  string `json:"deployment"`
 	Package     string `json:"package"`
-	Version     string `json:"version"`
+	Version     any    `json:"version"` // of a package a text; of an account and of trust a number
 	Host        string `json:"host"`
+	Hostname    string `json:"hostname"` // as events that are not about jobs call it
 	Reason      string `json:"reason"`
 	WaitingFor  string `json:"waiting_for"`
 	Why         string `json:"why"`
 	By          string `json:"by"`
 	Explanation string `json:"explanation"`
+	Facts       struct {
+		Hostname string `json:"hostname"`
+	} `json:"facts"` // of a report
 }
 
 // gist reads them; data of another shape has none.
@@ -237,10 +250,20 @@ func gist(e event.Event) eventGist {
 	return g
 }
 
+// account is which account an event is about, and what for; nil of other events.
+func (g eventGist) account() []field {
+	if g.Account == "" && g.Purpose == "" {
+		return nil
+	}
+	return []field{{"account", g.Account}, {"kind", g.Kind}, {"user", g.User}, {"elevated to", g.ElevatedTo}, {"to", g.Purpose}, {"program", g.Program},
+		{"means", g.Means}, {"job", jobCell(g.Job).text}}
+}
+
 func (g eventGist) text() string {
 	var parts []string
-	for _, f := range []field{{"deployment", g.Deployment}, {"package", strings.TrimSuffix(g.Package+"@"+g.Version, "@")}, {"host", g.Host}, {"reason", g.Reason},
-		{"waiting for", g.WaitingFor}, {"by", g.By}, {"why", g.Why}} {
+	version, _ := g.Version.(string)
+	for _, f := range slices.Concat(g.account(), []field{{"deployment", g.Deployment}, {"package", strings.TrimSuffix(g.Package+"@"+version, "@")}, {"host", cmp.Or(g.Host, g.Hostname, g.Facts.Hostname)}, {"reason", g.Reason},
+		{"waiting for", g.WaitingFor}, {"by", g.By}, {"why", g.Why}}) {
 		if f.value != "" && f.value != "@" {
 			parts = append(parts, fmt.Sprintf("%s %s", f.name, f.value))
 		}

@@ -43,6 +43,9 @@ type fakeFleet struct {
 	progress    *events.Progress
 	enrolments  []events.EnrolmentView
 	accounts    []events.AccountView
+	removed     []string // accounts
+	deployments []events.DeploymentView
+	contentAway error // what lists packages is answered
 }
 
 func newFakeFleet(t *testing.T) *fakeFleet {
@@ -152,6 +155,10 @@ func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
 			with(f, events.AccountList, func(events.Nothing) (events.AccountViews, error) {
 				return events.AccountViews{Accounts: f.accounts}, nil
 			}),
+			with(f, events.AccountRemove, func(n events.Named) (events.Nothing, error) {
+				f.removed = append(f.removed, n.Name)
+				return events.Nothing{}, nil
+			}),
 			with(f, events.EnrolmentList, func(q events.EnrolmentQuery) (events.EnrolmentViews, error) {
 				return events.EnrolmentViews{Enrolments: slices.DeleteFunc(slices.Clone(f.enrolments), func(e events.EnrolmentView) bool {
 					return len(q.Agents) > 0 && !slices.Contains(q.Agents, e.Agent)
@@ -177,6 +184,8 @@ func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
 				}
 			}
 			return events.PackageInfo{}, bus.NotFound(os.ErrNotExist)
+		}), with(f, events.ContentList, func(events.Nothing) (events.PackageList, error) {
+			return events.PackageList{Packages: f.packages}, f.contentAway
 		})},
 		"scheduling": {
 			with(f, events.AgentList, func(q events.AgentQuery) (events.AgentViews, error) {
@@ -201,7 +210,9 @@ func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
 				f.received = &r
 				return events.DeploymentView{Life: events.LifeActive}, nil
 			}),
-			with(f, events.DeploymentList, func(events.Nothing) (events.DeploymentViews, error) { return events.DeploymentViews{}, nil }),
+			with(f, events.DeploymentList, func(events.Nothing) (events.DeploymentViews, error) {
+				return events.DeploymentViews{Deployments: f.deployments}, nil
+			}),
 			with(f, events.Why, func(events.WhyRequest) (events.WhyAnswer, error) { return events.WhyAnswer{Answers: f.decisions}, nil }),
 		},
 		"execution": {

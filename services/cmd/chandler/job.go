@@ -232,26 +232,40 @@ func jobWhy(a *app) *cobra.Command {
 func (a *app) storyLines(s story) []string {
 	if len(s.Statuses) == 0 {
 		lines := []string{fmt.Sprintf("  %s  %s; the agent has not said anything about it that is still stored", a.longTime(s.Job.Changed), stateText(s.Job))}
-		return append(lines, adviceLines(s.Job.Reason)...)
+		return append(lines, adviceLines(s.Job.Reason, s.Job)...)
 	}
 	var lines []string
 	attempt := 0
+	var before events.JobStatus // of the same attempt: who read and ran is said where it changes
 	for _, st := range s.Statuses {
 		if st.Attempt != attempt {
-			attempt = st.Attempt
+			attempt, before = st.Attempt, events.JobStatus{}
 			lines = append(lines, fmt.Sprintf("attempt %d", attempt))
 		}
 		lines = append(lines, "  "+a.longTime(st.At)+"  "+statusText(st))
-		for _, f := range slices.Concat(triedFields(st), []field{{"read by", st.Reader}, {"run by", st.Executor}, {"elevated to", st.ElevatedTo}}) {
+		for _, f := range slices.Concat(triedFields(st), whoFields(st, before)) {
 			if f.value != "" {
 				lines = append(lines, fmt.Sprintf("      %s: %s", f.name, f.value))
 			}
 		}
+		before = st
 		if st.RetryAt != nil {
 			lines = append(lines, "      tried again after "+a.longTime(*st.RetryAt))
 		}
 	}
-	return append(lines, adviceLines(s.Statuses[len(s.Statuses)-1].Reason)...)
+	return append(lines, adviceLines(s.Statuses[len(s.Statuses)-1].Reason, s.Job)...)
+}
+
+// whoFields say who read and who ran, as far as that is not as it was before.
+func whoFields(s, before events.JobStatus) (fields []field) {
+	for _, f := range []struct{ name, now, before string }{
+		{"read by", s.Reader, before.Reader}, {"run by", s.Executor, before.Executor}, {"elevated to", s.ElevatedTo, before.ElevatedTo},
+	} {
+		if f.now != f.before {
+			fields = append(fields, field{f.name, f.now})
+		}
+	}
+	return fields
 }
 
 // statusText is one transition in a line.
@@ -284,11 +298,14 @@ func triedFields(s events.JobStatus) []field {
 	return fields
 }
 
-func adviceLines(r events.Reason) []string {
+// adviceLines are what to do about a job, with its names in the commands.
+func adviceLines(r events.Reason, job events.JobRow) []string {
 	if r == events.NoReason {
 		return nil
 	}
-	return []string{"advice: " + r.Info().Advice}
+	named := strings.NewReplacer("chandler job logs", "chandler job logs "+jobCell(job.Job).text, "chandler deployment retry", "chandler deployment retry "+job.Deployment,
+		"chandler agent show", "chandler agent show "+job.Agent, "`chandler why`", "`chandler why "+job.Agent+" "+job.Deployment+"`")
+	return []string{"advice: " + named.Replace(r.Info().Advice)}
 }
 
 func jobLogs(a *app) *cobra.Command {

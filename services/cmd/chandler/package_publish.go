@@ -133,7 +133,7 @@ func (a *app) checkAccounts(cmd *cobra.Command, c *client, m events.Manifest) er
 		switch kind, there := kinds[account]; {
 		case kind == events.SoftwareInstallation:
 		case !there:
-			note(cmd.ErrOrStderr(), "WARNING: the fleet has no account %s, by which legacy clients are to run %s: make it with `%s account set %s --kind %s`",
+			note(cmd.ErrOrStderr(), "WARNING: the fleet has no account %s, by which legacy clients are to run %s: make it with `%s account set %s --kind %s --user USER`",
 				account, programs, a.self, account, events.SoftwareInstallation)
 		default:
 			refused = append(refused, fmt.Errorf("account %s is of kind %s, which must not run programs (%s): name one of kind %s as installation-account", account, kind, programs, events.SoftwareInstallation))

@@ -35,7 +35,7 @@ func TestAnInstallationAccountOfAnotherKindIsRefusedAtPublish(t *testing.T) {
 		"a software installation account":         {account(events.SoftwareInstallation), false, "", "corp"},
 		"a network access account":                {account(events.NetworkAccess), true, "account corp is of kind network-access, which must not run programs (install, remove)", ""},
 		"the domain's client token account":       {account(events.ClientTokenDomain), true, "account corp is of kind client-token-domain", ""},
-		"an account that the fleet has not (yet)": {nil, false, "account set corp --kind software-installation", "must not run"},
+		"an account that the fleet has not (yet)": {nil, false, "account set corp --kind software-installation --user USER`", "must not run"},
 	} {
 		for _, run := range []string{"--dry-run", ""} {
 			t.Run(name+run, func(t *testing.T) {

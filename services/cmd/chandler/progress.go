@@ -9,7 +9,10 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// progress shows how far a transfer has got: a bar on a terminal, a line for every tenth otherwise.
+// smallTransfer is over before anybody reads how far it is, in bytes.
+const smallTransfer = 1 << 20
+
+// progress shows how far a transfer has got: a bar on a terminal; otherwise a line for every tenth, but of a small one none.
 type progress struct {
 	bars *mpb.Progress
 	bar  *mpb.Bar
@@ -41,7 +44,7 @@ func (p *progress) set(done, total int64) {
 		p.bar.SetCurrent(done)
 		return
 	}
-	if total <= 0 {
+	if total < smallTransfer {
 		return
 	}
 	if tenth := done * 10 / total; tenth > p.tenth {

@@ -8,13 +8,27 @@ import (
 
 func TestProgressIsALineForEveryTenthWithoutATerminal(t *testing.T) {
 	var out bytes.Buffer
-	p := newProgress(&out, false, "upload", 2048)
+	const total = 2048 << 10
+	p := newProgress(&out, false, "upload", total)
 	for _, done := range []int64{0, 100, 300, 200, 1024, 2048} { // 200: something is sent again
-		p.set(done, 2048)
+		p.set(done<<10, total)
 	}
 	p.finish(true)
-	if want := "upload: 10% of 2.0 KiB\nupload: 50% of 2.0 KiB\nupload: 100% of 2.0 KiB\n"; out.String() != want {
+	if want := "upload: 10% of 2.0 MiB\nupload: 50% of 2.0 MiB\nupload: 100% of 2.0 MiB\n"; out.String() != want {
 		t.Fatalf("got %q, want %q", out.String(), want)
+	}
+}
+
+func TestASmallTransferIsNotToldOfWithoutATerminal(t *testing.T) {
+	var out bytes.Buffer
+	for _, total := range []int64{0, 2048, smallTransfer - 1} {
+		p := newProgress(&out, false, "upload", total)
+		p.set(total/2, total)
+		p.set(total, total)
+		p.finish(true)
+	}
+	if out.Len() > 0 {
+		t.Fatalf("got %q", out.String())
 	}
 }
 

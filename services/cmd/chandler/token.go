@@ -52,6 +52,7 @@ What a token says of machines (tags, site, kind) goes before what they say of th
 			if len(args) == 1 {
 				name = args[0]
 			}
+			warnController(cmd, events.ClientKind(f.kind), f.controller)
 			return a.createToken(cmd, c, name, f)
 		}),
 	}
@@ -62,7 +63,7 @@ What a token says of machines (tags, site, kind) goes before what they say of th
 	flags.StringSliceVar(&f.tags, "tags", nil, "tags of the machines")
 	flags.StringVar(&f.site, "site", "", "site of the machines")
 	flags.StringVar(&f.kind, "client-kind", "", "kind of the machines: advanced or legacy")
-	flags.BoolVar(&f.controller, "domain-controller", false, "the machines are domain controllers")
+	flags.BoolVar(&f.controller, "domain-controller", false, "the machines are domain controllers, which matters to legacy clients")
 	flags.BoolVar(&f.approval, "approval", false, "machines wait until an administrator approves them")
 	flags.StringSliceVar(&f.servers, "server", nil, "addresses of the broker as the machines reach it (default: those of the context)")
 	flags.StringVar(&f.out, "out", "", "write the token to this new file, readable by its owner alone, and do not show it")

@@ -51,6 +51,9 @@ type whyDeployment struct {
 	events.WhyDecision
 	Job  *events.JobRow    `json:"job,omitempty"`
 	Last *events.JobStatus `json:"last,omitempty"` // what the agent said last
+	// RunBy and ElevatedTo are whose account ran the program and what it was raised to, as it was said last.
+	RunBy      string `json:"run_by,omitempty"`
+	ElevatedTo string `json:"elevated_to,omitempty"`
 }
 
 func (a *app) why(ctx context.Context, c *client, name, deployment string) (whyAnswer, error) {
@@ -89,10 +92,21 @@ func (a *app) why(ctx context.Context, c *client, name, deployment string) (whyA
 			if len(statuses) > 0 {
 				w.Last = &statuses[len(statuses)-1]
 			}
+			w.RunBy, w.ElevatedTo = whoRan(statuses)
 		}
 		answer.Deployments = append(answer.Deployments, w)
 	}
 	return answer, nil
+}
+
+// whoRan is who ran the program of the last attempt, and raised to what; "" where no program ran yet.
+func whoRan(statuses []events.JobStatus) (executor, elevated string) {
+	for _, s := range slices.Backward(statuses) {
+		if s.Executor != "" || s.Attempt < statuses[len(statuses)-1].Attempt {
+			return s.Executor, s.ElevatedTo
+		}
+	}
+	return "", ""
 }
 
 // newestJob is the job of the highest revision, and among those the one that changed last.
@@ -154,7 +168,7 @@ func (a *app) whyDeploymentLines(d whyDeployment, w whyAnswer) []string {
 	reason := d.Job.Reason
 	if d.Last != nil {
 		lines = append(lines, fmt.Sprintf("the machine said at %s: %s", a.longTime(d.Last.At), statusText(*d.Last)))
-		for _, f := range triedFields(*d.Last) {
+		for _, f := range append(triedFields(*d.Last), field{"run by", d.RunBy}, field{"elevated to", d.ElevatedTo}) {
 			if f.value != "" {
 				lines = append(lines, fmt.Sprintf("  %s: %s", f.name, f.value))
 			}
@@ -166,7 +180,8 @@ func (a *app) whyDeploymentLines(d whyDeployment, w whyAnswer) []string {
 		lines = append(lines, "the machine has said nothing about it that is still stored")
 	}
 	lines = append(lines, openJob(*d.Job, w)...)
-	return append(lines, adviceLines(reason)...)
+	lines = append(lines, adviceLines(reason, *d.Job)...)
+	return append(lines, "its whole story: `chandler job why "+jobCell(d.Job.Job).text+"`")
 }
 
 func (w whyAnswer) revoked() bool {

@@ -12,6 +12,9 @@ import (
 
 const testAgent = "agent0001"
 
+// shortJob is the id of the job of [status] as people are shown it.
+var shortJob = jobCell(events.JobID("hello", 1, testAgent, 0, "")).text
+
 func status(t *testing.T, f *fakeFleet, transition uint32, change func(*events.JobStatus)) events.JobStatus {
 	t.Helper()
 	s := events.JobStatus{Job: events.JobID("hello", 1, testAgent, 0, ""), Deployment: "hello", Revision: 1, Order: events.DigestOf(nil), Agent: testAgent,
@@ -61,10 +64,12 @@ func TestWhyAnswersWhetherThereIsAJobOrNot(t *testing.T) {
 			status(t, f, 1, func(*events.JobStatus) {})
 			s := status(t, f, 2, func(s *events.JobStatus) {
 				s.State, s.Reason, s.ExitCode = events.Failed, events.ExitCode, new(1603)
+				s.Executor, s.ElevatedTo = "root", "Administrators"
 				s.Explanation, s.Identity, s.Resource, s.Answer = "root ran setup", "root", "smb://files.example/x", "access denied"
 			})
 			f.jobs = []events.JobRow{{Job: s.Job, Deployment: "hello", Agent: testAgent, State: s.State, Reason: s.Reason, Attempt: 1, Changed: s.At}}
-		}, []string{"root ran setup", "exit code 1603", "who tried: root", "smb://files.example/x", "access denied", "advice: " + events.ExitCode.Info().Advice}},
+		}, []string{"root ran setup", "exit code 1603", "who tried: root", "smb://files.example/x", "access denied", "run by: root", "elevated to: Administrators",
+			"chandler job logs " + shortJob + ")", "its whole story: `chandler job why " + shortJob + "`"}},
 		"revoked": {func(t *testing.T, f *fakeFleet) {
 			f.decisions = []events.WhyDecision{member}
 			f.enrolments = []events.EnrolmentView{identityOf(testAgent, "ws-1", events.EnrolmentRevoked)}
@@ -100,9 +105,9 @@ func TestWhyAnswersWhetherThereIsAJobOrNot(t *testing.T) {
 
 func TestAJobsStoryIsToldInOrderAndOnce(t *testing.T) {
 	f := newFakeFleet(t)
-	status(t, f, 3, func(s *events.JobStatus) { s.State = events.Succeeded })
-	status(t, f, 1, func(*events.JobStatus) {})
-	s := status(t, f, 2, func(s *events.JobStatus) { s.State = events.Running; s.Executor = "root" })
+	status(t, f, 3, func(s *events.JobStatus) { s.State, s.Reader, s.Executor = events.Succeeded, "the agent", "root" })
+	status(t, f, 1, func(s *events.JobStatus) { s.Reader = "the agent" })
+	s := status(t, f, 2, func(s *events.JobStatus) { s.State, s.Reader, s.Executor = events.Running, "the agent", "root" })
 	f.set(func() {
 		f.jobs = []events.JobRow{{Job: s.Job, Deployment: "hello", Agent: testAgent, State: events.Succeeded}}
 	})
@@ -112,7 +117,7 @@ func TestAJobsStoryIsToldInOrderAndOnce(t *testing.T) {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
 	accepted, running, succeeded := strings.Index(stdout, "accepted"), strings.Index(stdout, "running"), strings.Index(stdout, "succeeded")
-	if accepted < 0 || running < accepted || succeeded < running || !strings.Contains(stdout, "run by: root") {
+	if accepted < 0 || running < accepted || succeeded < running || strings.Count(stdout, "run by: root") != 1 || strings.Count(stdout, "read by: the agent") != 1 {
 		t.Errorf("got %s", stdout)
 	}
 	_, stdout, _ = command(t, f.app, "", "job", "show", s.Job, "-o", "json")

@@ -19,6 +19,9 @@ func (s source) contextNotes(m events.Manifest) (notes []string) {
 		if p.After == events.AfterProgramRestarts && !detectable(p, m) {
 			notes = append(notes, fmt.Sprintf("program %s: if it restarts the machine before it ends nobody can tell how it ended: give it detect", name))
 		}
+		if p.MSIScope != "" && p.Product == "" && !msi.Installs(words(p.Command)) {
+			notes = append(notes, fmt.Sprintf("program %s: msi-scope has no effect: its command installs no .msi by msiexec", name))
+		}
 		if p.Run == events.RunAdministrative && p.Interactive {
 			notes = append(notes, fmt.Sprintf("program %s: a program with the machine's rights shown to a user is an opening: whatever it lets users open has its rights", name))
 		}

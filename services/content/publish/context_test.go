@@ -12,7 +12,7 @@ func TestNotesTellOfContextsThatWillHardlyDo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const rights, ended, opening = "needs more rights than users have; use run: administrative", "nobody can tell how it ended", "is an opening"
+	const rights, ended, opening, scope = "needs more rights than users have; use run: administrative", "nobody can tell how it ended", "is an opening", "msi-scope has no effect"
 	for name, c := range map[string]struct {
 		program string // in YAML, between braces
 		want    string // of the notes about context; "": none of them
@@ -31,6 +31,12 @@ func TestNotesTellOfContextsThatWillHardlyDo(t *testing.T) {
 		"the agent restarts after it":                   {"command: [true], run: administrative, after: restart", ""},
 		"a program that restarts undoes a detected one": {"command: [reboot], run: administrative, after: program-restarts, undoes: other", ""},
 		"an administrator's program that is shown":      {"command: [setup], run: administrative, interactive: true", opening},
+		"msi-scope of something else":                   {"command: [setup], run: administrative, msi-scope: machine", scope},
+		"msi-scope of a removal":                        {"command: [msiexec, /x, setup.msi], run: administrative, msi-scope: as-authored", scope},
+		"msi-scope of a line for a shell":               {"command: echo hello, shell: sh, run: administrative, msi-scope: machine", scope},
+		"msi-scope of an .msi":                          {"command: [msiexec, /i, setup.msi], run: administrative, msi-scope: machine", ""},
+		"msi-scope of an .msi by a shell":               {"command: msiexec /i setup.msi, shell: cmd, run: administrative, msi-scope: machine", ""},
+		"msi-scope of an .msi that is elsewhere":        {`command: msiexec /i \\files\other.msi, run: administrative, msi-scope: machine`, ""},
 		"a user's program that is shown":                {"command: [setup], run: user, interactive: true", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -40,7 +46,7 @@ func TestNotesTellOfContextsThatWillHardlyDo(t *testing.T) {
 			write(t, dir, "data/notes.txt", "notes")
 			write(t, dir, "setup.msi", string(sample))
 			notes := slices.DeleteFunc(read(t, dir, options()).Notes, func(n string) bool {
-				return !strings.Contains(n, rights) && !strings.Contains(n, ended) && !strings.Contains(n, opening)
+				return !strings.Contains(n, rights) && !strings.Contains(n, ended) && !strings.Contains(n, opening) && !strings.Contains(n, scope)
 			})
 			if len(notes) > 1 || (len(notes) == 1) != (c.want != "") || c.want != "" && (!strings.Contains(notes[0], c.want) || !strings.HasPrefix(notes[0], "program main: ")) {
 				t.Errorf("notes %q, want %q", notes, c.want)

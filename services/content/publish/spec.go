@@ -110,6 +110,8 @@ func (l *lint) Visit(n ast.Node) ast.Visitor {
 		case key == "version" && number(n.Value):
 			l.add(n.Value, "version: %s is a number to YAML, which may change it: write  version: %q", text, text)
 			return nil
+		case key == "installation-account" && empty(n.Value):
+			l.add(n.Value, "installation-account is empty: name an account, or leave the line out")
 		case key == "max-run-time":
 			var d events.Duration
 			if err := d.UnmarshalText([]byte(text)); err != nil {
@@ -139,6 +141,12 @@ func (l *lint) Visit(n ast.Node) ast.Visitor {
 		}
 	}
 	return l
+}
+
+// empty says whether a value is nothing, or a text of nothing.
+func empty(n ast.Node) bool {
+	text, quoted := n.(*ast.StringNode)
+	return n == nil || n.Type() == ast.NullType || quoted && text.Value == ""
 }
 
 func number(n ast.Node) bool {
@@ -183,7 +191,10 @@ func (d *document) quote(line, column int, text string) error {
 // yamlError says an error of the YAML library our way.
 func (d *document) yamlError(err error) error {
 	if e, ok := errors.AsType[yaml.Error](err); ok && e.GetToken() != nil {
-		text := strings.Replace(e.GetMessage(), "unknown field", "unknown key", 1)
+		text := d.plainly(err, e.GetToken().Position)
+		if text == "" {
+			text = strings.Replace(e.GetMessage(), "unknown field", "unknown key", 1)
+		}
 		return d.quote(e.GetToken().Position.Line, e.GetToken().Position.Column, text)
 	}
 	return fmt.Errorf("%s: %w", d.name, err)

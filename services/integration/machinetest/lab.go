@@ -3,12 +3,14 @@ package machinetest
 import (
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // network is that of every lab; labs do not see each other. Its first address is the lab's own.
@@ -55,6 +57,14 @@ func (l *Lab) Address() string { return network + "1" }
 // listen on Address and reach every machine; nothing outside the lab reaches it. The caller ends it.
 func (l *Lab) Command(name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(l.t.Context(), "nsenter", append([]string{"--net", "--target", l.ns.pid(), "--", name}, args...)...)
+}
+
+// dialTimeout is how long a connection within the lab may take.
+const dialTimeout = 10 * time.Second
+
+// Dial connects this process to an address of the lab's network: numbers, since nobody knows names there.
+func (l *Lab) Dial(network, address string) (net.Conn, error) {
+	return dialIn(l.ns.pid(), network, address)
 }
 
 func (l *Lab) script(script string, args ...string) {

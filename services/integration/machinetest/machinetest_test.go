@@ -69,6 +69,37 @@ func TestAMachineRunsUnitsOfItsOwn(t *testing.T) {
 func TestAMachineReachesWhatRunsInTheLabAndNothingElse(t *testing.T) {
 	lab := NewLab(t)
 	m := lab.Start("alpha")
+	server := greeter(t, lab)
+	if got, want := m.Exec("bash", "-c", "cat < /dev/tcp/"+lab.Address()+"/4222"), "hello "+m.Address; got != want {
+		t.Errorf("the machine reads %q, want %q", got, want)
+	}
+	if err := server.Wait(); err != nil {
+		t.Error(err)
+	}
+	if out, err := m.Command("ip", "route", "get", "192.0.2.1").CombinedOutput(); err == nil {
+		t.Errorf("the machine has a way out of the lab: %s", out)
+	}
+}
+
+func TestATestReachesTheLabByDialling(t *testing.T) {
+	lab := NewLab(t)
+	server := greeter(t, lab)
+	conn, err := lab.Dial("tcp", lab.Address()+":4222")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || line != "hello "+lab.Address()+"\n" {
+		t.Errorf("the test reads %q: %v", line, err)
+	}
+	if err := server.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// greeter is a server in the lab, at port 4222, that greets one caller and ends.
+func greeter(t *testing.T, lab *Lab) *exec.Cmd {
+	t.Helper()
 	server := lab.Command(os.Args[0])
 	server.Env = append(os.Environ(), listenVariable+"="+lab.Address()+":4222")
 	server.Stderr = os.Stderr
@@ -82,15 +113,7 @@ func TestAMachineReachesWhatRunsInTheLabAndNothingElse(t *testing.T) {
 	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || line != "listening\n" {
 		t.Fatalf("the server says %q: %v", line, err)
 	}
-	if got, want := m.Exec("bash", "-c", "cat < /dev/tcp/"+lab.Address()+"/4222"), "hello "+m.Address; got != want {
-		t.Errorf("the machine reads %q, want %q", got, want)
-	}
-	if err := server.Wait(); err != nil {
-		t.Error(err)
-	}
-	if out, err := m.Command("ip", "route", "get", "192.0.2.1").CombinedOutput(); err == nil {
-		t.Errorf("the machine has a way out of the lab: %s", out)
-	}
+	return server
 }
 
 func TestAMachineStartsAgainWithItsFiles(t *testing.T) {
