@@ -35,7 +35,9 @@ func (t *task) conclude(ctx context.Context) error {
 		return err
 	}
 	if t.job.Work.Program.After == events.AfterLogoff {
-		t.logOffUsers(ctx)
+		if failed := t.logOffUsers(ctx); failed != "" {
+			t.result.explanation += "; " + failed
+		}
 	}
 	return nil
 }

@@ -30,7 +30,10 @@ func (t *task) logonHindrance(ctx context.Context, last bool) (what events.Waiti
 		if need == events.LogonAny && !at.Logon && !at.Logoff {
 			return "", "", nil // it is only to be shown to somebody, if there is anybody
 		}
-		return events.WaitLogon, fmt.Sprintf("who is logged on cannot be found out: %v", err), nil
+		if need == events.LogonNone || at.Logoff {
+			return events.WaitLogoff, fmt.Sprintf("runs only when no user is logged on, and who is cannot be found out: %v", err), nil
+		}
+		return events.WaitLogon, fmt.Sprintf("runs only when a user is logged on, and who is cannot be found out: %v", err), nil
 	}
 	if err := t.sawUsers(sessions); err != nil {
 		return "", "", err
@@ -164,21 +167,23 @@ func (t *task) endedByLogoff(ctx context.Context, o supervise.Outcome) bool {
 	}
 }
 
-// logOffUsers ends every session, for a program that asks for it. What fails is told; the program has done its work.
-func (t *task) logOffUsers(ctx context.Context) {
+// logOffUsers ends every session, for a program that asks for it, and says in words what did not go; "": all did.
+// The program has done its work whatever comes of that.
+func (t *task) logOffUsers(ctx context.Context) (failed string) {
 	t.a.Logon.Refresh(ctx) // somebody may have come a moment ago
 	sessions, err := t.a.Logon.Sessions()
 	if err != nil {
-		t.say(warning, "Users are not logged off: who is logged on cannot be found out: %v", err)
-		return
+		return fmt.Sprintf("users are not logged off: who is logged on cannot be found out: %v", err)
 	}
 	for _, s := range sessions {
 		if err := t.a.Logon.LogOff(ctx, s); err != nil {
-			t.say(warning, "User %s is not logged off: %v", s.User, err)
+			failed = fmt.Sprintf("user %s is not logged off: %v", s.User, err)
+			t.say(warning, "%s", failed)
 			continue
 		}
 		t.say(info, "User %s is logged off, as the program asks", s.User)
 	}
+	return failed
 }
 
 // nobody is ever logged on: the driver of an agent that was given none.

@@ -55,6 +55,9 @@ func (l *jobLogs) write(kind events.ClientKind, e cmlog.Entry) error {
 		case programOutput:
 			part = "OUTPUT"
 		}
+		if e.Context != "" {
+			part += " : job " + e.Context // the format has no place of its own for it
+		}
 		e.Component, e.Text = "APM", part+" : "+e.Text
 	}
 	return log.Write(e)

@@ -95,5 +95,8 @@ func accountWords(name string, n events.AccountNote) (cmlog.Type, string) {
 	case events.AgentAccountRestored.Name:
 		return warning, fmt.Sprintf("Rights of %s that were left to account %s are taken back%s", n.ElevatedTo, n.Account, means)
 	}
+	if n.Standing {
+		return info, fmt.Sprintf("The run by account %s is over; it keeps the rights of its own%s", n.Account, means)
+	}
 	return info, fmt.Sprintf("Taking rights of %s back from account %s%s", n.ElevatedTo, n.Account, means)
 }

@@ -10,11 +10,9 @@ import (
 	"chandler/agent/detect"
 	"chandler/agent/execute"
 	"chandler/agent/identity"
-	"chandler/agent/installers"
 	"chandler/agent/journal"
 	"chandler/agent/supervise"
 	"chandler/events"
-	"chandler/events/msi"
 )
 
 // run starts the program in the copy that wait laid out. That it is about to be started is journalled and
@@ -34,7 +32,7 @@ func (t *task) run(ctx context.Context) error {
 	}
 	t.job.Started, t.job.Run, t.job.Ran = t.job.Offer.Attempt, t.runDir(), true
 	if t.who.Note != "" {
-		t.say(info, "%s", t.who.Note)
+		t.say(warning, "%s", t.who.Note)
 	}
 	t.say(info, "Executing program %s of %s %s as %s, content read by %s: %s", t.order.Program, t.order.Package, t.order.Version, t.who.Executor, t.who.Reader, t.program.Command)
 	t.enter(ctx, events.Running, events.NoReason, status{reader: t.reader(), explanation: t.who.Note})
@@ -135,8 +133,37 @@ func (t *task) watch(ctx context.Context, x *execute.Execution) error {
 	case err != nil:
 		return t.lost(ctx, fmt.Sprintf("its outcome cannot be read: %v", err))
 	}
+	if r.OutcomeUnknown {
+		if err := t.awaitSurvivor(ctx, x); err != nil {
+			return err
+		}
+	}
 	t.sayOutput(r.OutputPath)
 	return t.judge(ctx, r)
+}
+
+// awaitSurvivor waits for a program whose supervisor is gone: it is not over, nothing else may start beside it, and
+// its time limit still holds. How it ends nobody will know.
+func (t *task) awaitSurvivor(ctx context.Context, x *execute.Execution) error {
+	limit := t.job.Last.At.Add(t.program.RunTime())
+	for told := false; x.InUse(); {
+		if !told {
+			t.say(warning, "The program still runs as %s, but its supervisor is gone; its end is awaited", x.Executor())
+			told = true
+		}
+		if t.a.Clock().After(limit) {
+			if !t.program.KillOnTimeout() {
+				return nil
+			}
+			if err := x.Kill(); err != nil {
+				t.a.log.WarnContext(ctx, "program not ended", "job", t.job.Offer.Job, "error", err)
+			}
+		}
+		if !sleep(ctx, soonAfter) {
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // await waits for the program's end. A kill that was asked for meanwhile is passed on.
@@ -192,119 +219,4 @@ func (t *task) untilTakenBack(ctx context.Context, try func() error) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// judge turns what happened into the job's end, or nil where the program succeeded.
-func (t *task) judge(ctx context.Context, r execute.Result) error {
-	o := r.Outcome
-	t.result = status{reader: t.job.Work.Reader, executor: r.Executor, elevatedTo: r.ElevatedTo, resource: fmt.Sprintf("%q", r.Argv), seconds: o.EndedAt.Sub(o.StartedAt).Seconds()}
-	failed := func(reason events.Reason, format string, args ...any) error {
-		d := t.result
-		d.explanation = fmt.Sprintf(format, args...)
-		d.identity, d.answer = r.Executor, orDefault(o.Error, d.explanation)
-		return &ending{events.Failed, reason, d}
-	}
-	switch {
-	case r.OutcomeUnknown:
-		return t.lost(ctx, r.Explanation)
-	case r.Meaning == execute.Failure && !(o.Killed && t.toBeKilled()) && t.endedByLogoff(ctx, o):
-		return failed(events.UserLoggedOff, "%s logged off while %q ran, which ended it", r.Executor, r.Argv)
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case o.Killed && !o.TimedOut:
-		d := t.result
-		d.explanation = "the program was ended: the deployment was stopped"
-		return &ending{events.Cancelled, events.DeploymentStopped, d}
-	case !o.Started && o.ErrorKind == supervise.Denied && t.job.Work.Program.Run == events.RunUser:
-		return failed(events.UserLacksRights, "%s may not start %q: %s; deploy the program with run: administrative", r.Executor, r.Argv, o.Error)
-	case !o.Started:
-		return failed(startReason(o.ErrorKind), "%s could not start %q: %s", r.Executor, r.Argv, o.Error)
-	case o.TimedOut && o.StillRunning:
-		return failed(events.RunTimeExceeded, "%s ran %q: still running after %s, watched no longer", r.Executor, r.Argv, t.program.RunTime())
-	case o.TimedOut:
-		return failed(events.RunTimeExceeded, "%s ran %q: ended with all its children after %s", r.Executor, r.Argv, t.program.RunTime())
-	case o.Signal != "" && t.job.Work.Program.After == events.AfterProgramRestarts:
-		// The restart that it asked for ends every program, itself too.
-		return t.lost(ctx, "it was ended by "+o.Signal+", as the machine's restart does that it makes itself")
-	case o.Signal != "":
-		return failed(events.KilledBySignal, "%s ran %q: ended by %s", r.Executor, r.Argv, o.Signal)
-	}
-	t.result.exitCode = &o.ExitCode
-	t.result.explanation = fmt.Sprintf("%s ran %q: exit code %d (%s)", r.Executor, r.Argv, o.ExitCode, t.codeMeaning(o.ExitCode, r.Meaning))
-	t.say(info, "Program %s ended with exit code %d: %s", t.order.Program, o.ExitCode, r.Meaning)
-	switch r.Meaning {
-	case execute.Success, execute.SoftReboot, execute.HardReboot:
-		if err := t.rightProfile(failed); err != nil {
-			return err
-		}
-		return t.afterwards(ctx, r.Meaning)
-	case execute.Retry:
-		return failed(events.InstallerBusy, "%s", t.result.explanation)
-	}
-	if t.job.Work.Program.Run == events.RunUser {
-		if operation, lacks := execute.LacksRights(o.ExitCode, r.OutputPath); lacks {
-			return failed(events.UserLacksRights, "user %s lacks the rights that %q needs: %s; deploy the program with run: administrative", r.Executor, r.Argv, operation)
-		}
-	}
-	if found := t.sayInstallerLog(r.LogPath); found != "" {
-		return failed(events.ExitCode, "%s; its log says: %s", t.result.explanation, found)
-	}
-	return failed(events.ExitCode, "%s", t.result.explanation)
-}
-
-// codeMeaning are the words for an exit code: those of Windows Installer where it was the one that ran.
-func (t *task) codeMeaning(code int, meaning execute.Meaning) string {
-	if words := msi.CodeText(code); words != "" && t.installer() == installers.Msiexec {
-		return fmt.Sprintf("%s: %s", meaning, words)
-	}
-	return string(meaning)
-}
-
-func startReason(kind string) events.Reason {
-	switch kind {
-	case supervise.NotFound:
-		return events.CommandNotFound
-	case supervise.NotExecutable:
-		return events.CommandNotExecutable
-	case supervise.BadDirectory:
-		return events.BadWorkingDirectory
-	}
-	return events.CouldNotStart
-}
-
-// lost ends an attempt whose program ran out of everybody's sight. Detection may know that it did its
-// work; else it failed, and it is never run again by itself.
-func (t *task) lost(ctx context.Context, why string) error {
-	t.say(warning, "Nobody saw the program end: %s", why)
-	d := status{explanation: "the program was started and nobody saw it end: " + why}
-	if t.job.Work == nil || len(t.job.Work.Rules) == 0 {
-		return &ending{events.Failed, events.OutcomeUnknown, d}
-	}
-	found := t.a.detector.Detect(ctx, t.job.Work.Rules)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	d.explanation += "; " + found.Explanation
-	if found.State == wanted(t.job.Work) {
-		return &ending{events.Succeeded, events.NoReason, d}
-	}
-	return &ending{events.Failed, events.OutcomeUnknown, d}
-}
-
-// rightProfile makes sure that what an administrative program installed did not end in the profile of the account
-// that ran it, where no user ever sees it.
-func (t *task) rightProfile(failed func(events.Reason, string, ...any) error) error {
-	w := t.job.Work
-	if w.Program.Run != events.RunAdministrative || w.Program.Product == "" || w.Gone {
-		return nil
-	}
-	own, err := detect.OwnProfile(w.Program.Product, t.result.executor)
-	if err != nil {
-		t.say(warning, "For whom %s was installed cannot be found out: %v", w.Program.Product, err)
-		return nil
-	}
-	if own {
-		return failed(events.InstalledForWrongUser, "product %s was installed for %s alone, where no user sees it", w.Program.Product, t.result.executor)
-	}
-	return nil
 }

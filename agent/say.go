@@ -73,7 +73,7 @@ func (t *task) sayWho(x *execute.Execution) {
 	if to := x.ElevatedTo(); to != "" {
 		who += ", elevated to " + to
 	}
-	t.say(info, "Program %s runs as %s; its content was read by %s", t.order.Program, who, orDefault(t.job.Work.Reader, "nobody, as it has none"))
+	t.say(info, "Program %s@%s/%s runs as %s; its content was read by %s", t.order.Package, t.order.Version, t.order.Program, who, orDefault(t.job.Work.Reader, "nobody, as it has none"))
 	if note := x.Note(); note != "" {
 		t.say(warning, "%s", note)
 	}
@@ -107,6 +107,9 @@ func (t *task) pass(ctx context.Context, state events.State, d status) {
 	}
 	if state == events.Accepted && last.Attempt == t.job.Offer.Attempt && last.Transition > 0 {
 		return
+	}
+	if state == events.Waiting {
+		t.say(info, "Waiting for %s: %s", d.waitingFor, orDefault(d.explanation, "no more is known"))
 	}
 	t.enter(ctx, state, events.NoReason, d)
 }

@@ -224,7 +224,7 @@ func (t *task) slotNames() (names []string) {
 		names = append(names, installer)
 	}
 	if t.who.Elevated {
-		names = append(names, accountGroup+string(t.who.Executor)+":"+t.program.InstallationAccount)
+		names = append(names, accountGroup+string(t.who.Executor)) // two names may be of one user
 	}
 	return names
 }

@@ -93,6 +93,9 @@ func (x *Execution) Wait(ctx context.Context) (Result, error) {
 // Kill asks for the death of the whole process tree; Wait tells when it is done. What has not started yet will not.
 func (x *Execution) Kill() error { return x.run.Kill() }
 
+// InUse says whether the program, or its supervisor, is still alive.
+func (x *Execution) InUse() bool { return x.run.InUse() }
+
 // State says how far the execution is.
 func (x *Execution) State() supervise.State { return x.run.State() }
 
