@@ -14,6 +14,13 @@ import (
 	"chandler/events"
 )
 
+// What the broker answers while it has trouble with its disk, which may pass: a broker that is just starting, a disk
+// that is full for the moment.
+const (
+	errStreamCreate = 10049
+	storeTrouble    = "creating store"
+)
+
 // leastDuplicates is the shortest duplicate window that the broker takes; it reads 0 as two minutes.
 const leastDuplicates = 100 * time.Millisecond
 
@@ -78,7 +85,7 @@ func (b *Bus) patiently(ctx context.Context, what string, do func(context.Contex
 // unready errors pass by themselves: the broker is away, starting, or electing a leader.
 func unready(err error) bool {
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
-		return api.Code == 503
+		return api.Code == 503 || api.ErrorCode == errStreamCreate && strings.Contains(api.Description, storeTrouble)
 	}
 	// A name that is in use by now was taken by another process that provisions: look again.
 	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||

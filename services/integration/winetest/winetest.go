@@ -24,7 +24,9 @@ package winetest
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,8 +37,9 @@ import (
 
 // bootTimeout is how long a prefix may take to start, endTimeout how long to end.
 const (
-	bootTimeout = 2 * time.Minute
-	endTimeout  = "60" // seconds
+	bootTimeout  = 2 * time.Minute
+	bootAttempts = 3
+	endTimeout   = "60" // seconds
 )
 
 const ready = "ready"
@@ -64,7 +67,23 @@ func New(t testing.TB) *Prefix {
 // its standard error, and whoever reads that would wait for them.
 func (p *Prefix) boot() {
 	p.t.Helper()
+	// On a busy machine Wine's server may give up on its first client.
+	var said string
+	for range bootAttempts {
+		var up bool
+		if up, said = p.bootOnce(); up {
+			return
+		}
+	}
+	p.t.Fatalf("Wine does not start: %s", said)
+}
+
+// bootOnce says whether Wine runs, and else what it said.
+func (p *Prefix) bootOnce() (up bool, said string) {
+	p.t.Helper()
+	var words bytes.Buffer
 	holder := p.Command("cmd", "/q", "/k", "echo "+ready)
+	holder.Stderr, holder.WaitDelay = &words, time.Second
 	stdin, err := holder.StdinPipe()
 	if err != nil {
 		p.t.Fatal(err)
@@ -76,16 +95,20 @@ func (p *Prefix) boot() {
 	if err := holder.Start(); err != nil {
 		p.t.Fatalf("start Wine: %v", err)
 	}
-	p.t.Cleanup(func() {
+	end := func() {
 		stdin.Close()
 		p.end()
 		_ = holder.Wait() // it was killed, or not
-	})
+	}
 	timeout := time.AfterFunc(bootTimeout, func() { _ = holder.Process.Kill() })
 	defer timeout.Stop()
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); strings.TrimSpace(line) != ready {
-		p.t.Fatalf("Wine does not start: %q, %v", line, err)
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if strings.TrimSpace(line) == ready {
+		p.t.Cleanup(end)
+		return true, ""
 	}
+	end()
+	return false, fmt.Sprintf("%q, %v, %s", line, err, words.String())
 }
 
 // Command prepares a Windows program: one of Wine's own (msiexec, reg, sc), a path of this machine or of the prefix.
