@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -181,6 +182,46 @@ func TestAnAgentKilledWhileTheProgramRunsTellsItsOutcome(t *testing.T) {
 				t.Fatalf("ran %v", got)
 			}
 		})
+	}
+}
+
+func TestAProgramThatOutlivesAgentAndSupervisorIsWaitedForAndItsOutcomeUnknown(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	m := f.machine("ws1")
+	m.write("hold", "")
+	f.everyone(1)
+	f.deploy("orphaned", f.publish("1.0", payload, ""))
+	f.want("orphaned", m, events.Running)
+	m.awaitFile("started")
+	records, err := filepath.Glob(filepath.Join(m.file.StateDir, "runs", "*", "started"))
+	if err != nil || len(records) != 1 {
+		t.Fatalf("runs with a started program: %v, %v", records, err)
+	}
+	data, err := os.ReadFile(records[0])
+	must(t, err)
+	var began struct {
+		PID int `json:"supervisor_pid"`
+	}
+	must(t, json.Unmarshal(data, &began))
+	m.kill()
+	supervisor, err := os.FindProcess(began.PID)
+	must(t, err)
+	must(t, supervisor.Kill())
+	m.start()
+	eventually(t, "the agent says that the program goes on", func() bool {
+		log, err := os.ReadFile(filepath.Join(m.file.StateDir, "logs", "execmgr.log"))
+		return err == nil && strings.Contains(string(log), "its supervisor is gone; its end is awaited")
+	})
+	if row := f.want("orphaned", m, events.Running); row.State != events.Running {
+		t.Fatalf("it is %s", row.State)
+	}
+	m.remove("hold")
+	if row := f.want("orphaned", m, events.Failed); row.Reason != events.OutcomeUnknown {
+		t.Fatalf("it failed for %s", row.Reason)
+	}
+	if got := m.ran(); len(got) != 1 {
+		t.Fatalf("ran %v", got)
 	}
 }
 
