@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -198,6 +199,10 @@ func atTerminal(t *testing.T, script string) (terminal string, shell *exec.Cmd) 
 		t.Fatal(err)
 	}
 	defer slave.Close()
+	// What this process ignores, started by nohup for instance, a child would ignore too; what it handles, it would not.
+	heard := make(chan os.Signal, 1)
+	signal.Notify(heard, unix.SIGHUP)
+	t.Cleanup(func() { signal.Stop(heard) })
 	shell = exec.Command("/bin/sh", "-c", script)
 	shell.Stdin, shell.Stdout, shell.Stderr = slave, slave, slave
 	shell.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -19,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"chandler/agent/account"
+	"chandler/agent/account/accounttest"
 	"chandler/agent/execute"
 	"chandler/agent/execute/runnertest"
 	"chandler/agent/logon"
@@ -29,6 +29,7 @@ import (
 
 func TestMain(m *testing.M) {
 	supervisetest.Main()
+	accounttest.Main()
 	os.Exit(m.Run())
 }
 
@@ -57,17 +58,7 @@ func TestRunnerAsAnotherUser(t *testing.T) {
 // the user's home is. Both go with the test.
 func throwaway(t *testing.T) (base string, user account.Account) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to make a user and run programs as that user")
-	}
-	for _, program := range []string{"useradd", "userdel", "groupadd"} {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("CHANDLER_TEST_REQUIRE") == "1" {
-				t.Fatal(err)
-			}
-			t.Skipf("needs %s: apt-get install passwd", program)
-		}
-	}
+	accounttest.Need(t)
 	base, err := os.MkdirTemp("", "userrunner-")
 	if err == nil {
 		err = os.Chmod(base, 0o755)
@@ -81,21 +72,13 @@ func throwaway(t *testing.T) (base string, user account.Account) {
 		}
 	})
 	name := fmt.Sprintf("chandlertest%d", os.Getpid())
-	command(t, "groupadd", name+"g")
-	t.Cleanup(func() { command(t, "groupdel", name+"g") })
-	command(t, "useradd", "--create-home", "--home-dir", filepath.Join(base, "home of Älva"), "--groups", name+"g", "--shell", "/bin/bash", name)
-	t.Cleanup(func() { command(t, "userdel", name) })
+	accounttest.Do(t, "groupadd", name+"g")
+	t.Cleanup(func() { accounttest.Do(t, "groupdel", name+"g") })
+	accounttest.User(t, name, "--create-home", "--home-dir", filepath.Join(base, "home of Älva"), "--groups", name+"g", "--shell", "/bin/bash")
 	if user, err = account.Lookup(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
 	return base, user
-}
-
-func command(t *testing.T, name string, args ...string) {
-	t.Helper()
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %q: %v: %s", name, args, err, out)
-	}
 }
 
 func TestAProgramHasTheUsersRightsAndNoMore(t *testing.T) {
