@@ -182,6 +182,27 @@ func TestAnOfferMadeWhileAwayIsFetchedBySync(t *testing.T) {
 	}
 }
 
+// awaitSequence waits until the journal has seen an offer.
+func (r *rig) awaitSequence(sequence uint64) {
+	r.t.Helper()
+	limit, tick := time.After(15*time.Second), time.NewTicker(5*time.Millisecond)
+	defer tick.Stop()
+	for {
+		p, err := r.journal.Position()
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if p.JobsSequence == sequence {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-limit:
+			r.t.Fatalf("the journal is at offer %d, not at %d", p.JobsSequence, sequence)
+		}
+	}
+}
+
 func TestAGapLeadsToASync(t *testing.T) {
 	r := newRig(t)
 	r.listenEvery(time.Hour)
@@ -189,6 +210,7 @@ func TestAGapLeadsToASync(t *testing.T) {
 	// A message of which this connection heard nothing: the journal has not seen its sequence.
 	r.offer(me, "first")
 	r.want("offer first")
+	r.awaitSequence(1) // it is noted after the offer was taken
 	if err := r.journal.MovePosition(func(p *journal.Position) { p.JobsSequence = 0 }); err != nil {
 		t.Fatal(err)
 	}
