@@ -50,7 +50,7 @@ const (
 	SourceUnsupported  Reason = "source_unsupported"
 	CacheTooSmall      Reason = "cache_too_small"
 	DiskFull           Reason = "disk_full"
-	// authorise; nobody gives these yet, since no agent reads external sources
+	// authorise; the last two come with external sources
 	NoNetworkIdentity   Reason = "no_network_identity"
 	CredentialDenied    Reason = "credential_denied"
 	CredentialRejected  Reason = "credential_rejected"

@@ -11,24 +11,20 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"chandler/agent/account"
+	"chandler/agent/account/accounttest"
 	"chandler/agent/supervise"
 	"chandler/agent/supervise/supervisetest"
 	"chandler/events"
 )
 
-const (
-	asAgent = "elevate-test-agent" // this binary is an agent that dies at a step
-	private = "ELEVATE_TEST_PRIVATE_ETC"
-)
+// asAgent makes this binary an agent that dies at a step.
+const asAgent = "elevate-test-agent"
 
 // TestMain gives the tests an /etc of their own, so that the machine's accounts and rules stay as they are.
 func TestMain(m *testing.M) {
@@ -36,47 +32,8 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == asAgent {
 		os.Exit(dyingAgent(os.Args[2]))
 	}
-	if os.Getenv(private) == "" {
-		os.Setenv(private, privateEtc())
-		if err := syscall.Exec("/proc/self/exe", os.Args, os.Environ()); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-	}
+	accounttest.Main()
 	os.Exit(m.Run())
-}
-
-// privateEtc moves this thread, which the caller replaces by a new process, to mounts of its own. It returns "yes", or why
-// that cannot be.
-func privateEtc() string {
-	runtime.LockOSThread()
-	if os.Geteuid() != 0 {
-		return "run the tests as root"
-	}
-	for _, tool := range []string{"sudo", "visudo", "chage", "useradd", "userdel", "usermod"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return "install the packages sudo and passwd"
-		}
-	}
-	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
-		return "allow mount namespaces: " + err.Error()
-	}
-	dir, err := os.MkdirTemp("", "elevate-etc-")
-	if err != nil {
-		return err.Error()
-	}
-	err = errors.Join(
-		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
-		unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"),
-		exec.Command("cp", "-a", "/etc/.", dir).Run(),
-		unix.Mount(dir, "/etc", "", unix.MS_BIND, ""),
-		unix.Unmount(dir, unix.MNT_DETACH),
-		os.Remove(dir),
-	)
-	if err != nil {
-		return "allow mounts: " + err.Error()
-	}
-	return "yes"
 }
 
 // machine is this one, with an account, a run's directory and a keeper.
@@ -94,12 +51,7 @@ type machine struct {
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	if why := os.Getenv(private); why != "yes" {
-		if os.Getenv("CHANDLER_TEST_REQUIRE") == "1" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
+	accounttest.Need(t)
 	m := &machine{T: t, options: Options{Dir: filepath.Join(t.TempDir(), "records"), Log: slog.New(slog.DiscardHandler)}}
 	m.run = filepath.Join(t.TempDir(), "run")
 	m.content = filepath.Join(m.run, "content")
