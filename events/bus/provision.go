@@ -24,6 +24,11 @@ const (
 // leastDuplicates is the shortest duplicate window that the broker takes; it reads 0 as two minutes.
 const leastDuplicates = 100 * time.Millisecond
 
+// settling is how long Provision waits before it makes what is missing beside what is there: a broker that is asked
+// to make a stream while it still deletes one of that name makes one that answers nobody (seen with nats-server
+// 2.15), and an operator who restores one is not to be overtaken.
+const settling = time.Second
+
 // Topology is what is configured about the stored topology; the rest is declared in package events.
 type Topology struct {
 	// Replicas of every stream and bucket: 1, 3 or 5; 0: 1. A stream that has more keeps them.
@@ -46,6 +51,9 @@ func (b *Bus) Provision(ctx context.Context, t Topology) error {
 	if t.Replicas < 1 || t.Replicas > 5 || t.MaxBytesScale < 0 {
 		return fmt.Errorf("topology of %d replicas and size scale %g is not possible", t.Replicas, t.MaxBytesScale)
 	}
+	if b.inPieces(ctx) && !wait(ctx, settling) {
+		return fmt.Errorf("provision: %w", context.Cause(ctx))
+	}
 	for _, s := range events.Streams() {
 		if err := b.patiently(ctx, "stream "+s.Name, func(ctx context.Context) error { return b.provisionStream(ctx, s, t) }); err != nil {
 			return err
@@ -60,6 +68,26 @@ func (b *Bus) Provision(ctx context.Context, t Topology) error {
 	b.topology = &t
 	b.mu.Unlock()
 	return nil
+}
+
+// inPieces is whether some of the streams are there and some are not. A look that fails counts as neither.
+func (b *Bus) inPieces(ctx context.Context) bool {
+	ctx, cancel := b.asking(ctx)
+	defer cancel()
+	var there, missing bool
+	look := func(stream string) {
+		_, err := b.js.Stream(ctx, stream)
+		there, missing = there || err == nil, missing || errors.Is(err, jetstream.ErrStreamNotFound)
+	}
+	for _, s := range events.Streams() {
+		look(s.Name)
+	}
+	for _, bucket := range events.Buckets() {
+		if !bucket.Objects {
+			look("KV_" + bucket.Name)
+		}
+	}
+	return there && missing
 }
 
 // patiently repeats while the broker cannot answer yet. Each attempt has its own time: a request that got
@@ -87,8 +115,9 @@ func unready(err error) bool {
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 		return api.Code == 503 || api.ErrorCode == errStreamCreate && strings.Contains(api.Description, storeTrouble)
 	}
-	// A name that is in use by now was taken by another process that provisions: look again.
-	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||
+	// A name that is in use by now was taken by another process that provisions, one that is gone by now was deleted
+	// by somebody: look again.
+	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, context.Canceled) || errors.Is(err, nats.ErrDisconnected) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrJetStreamNotEnabled)
 }
 
