@@ -19,7 +19,7 @@ import (
 // rather than doing half of it.
 func (t *task) asWhom() error {
 	p := t.program
-	if err := t.order.Agrees(p); err != nil {
+	if err := t.order.Agrees(t.manifest); err != nil {
 		return err
 	}
 	if t.job.Offer.User != "" && !p.EveryUser {

@@ -95,6 +95,25 @@ func (r AccountRequest) WithoutSecret() any {
 	return r
 }
 
+// About is the account's name.
+func (r AccountRotation) About() string { return r.Account }
+
+// WithoutSecret is the request as it is digested for the audit.
+func (r AccountRotation) WithoutSecret() any {
+	r.Secret = nil
+	return r
+}
+
+// About is the account, what is tried and where.
+func (r AccountTestRequest) About() string {
+	return r.Account + " at " + r.Resource + " from " + r.Agent
+}
+
+// About is what chooses the leases.
+func (q LeaseQuery) About() string {
+	return strings.TrimSpace(strings.Join([]string{q.Lease, q.Account, q.Agent, q.Job}, " "))
+}
+
 // About is the token's name.
 func (r TokenRequest) About() string { return r.Name }
 

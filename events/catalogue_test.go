@@ -154,23 +154,29 @@ func newlyRequired(t *testing.T, kept, derived []byte) []string {
 	if err := json.Unmarshal(derived, &after); err != nil {
 		t.Fatal(err)
 	}
-	old := requiredFields(before, "")
-	return slices.DeleteFunc(requiredFields(after, ""), func(f string) bool { return slices.Contains(old, f) })
+	return added(before, after, "")
 }
 
-func requiredFields(schema map[string]any, path string) (fields []string) {
-	required, _ := schema["required"].([]any)
+// added walks both schemas at once: what is below a field that is new itself was never sent without.
+func added(before, after map[string]any, path string) (fields []string) {
+	old, _ := before["required"].([]any)
+	required, _ := after["required"].([]any)
 	for _, name := range required {
-		fields = append(fields, path+"/"+fmt.Sprint(name))
-	}
-	properties, _ := schema["properties"].(map[string]any)
-	for name, p := range properties {
-		if p, ok := p.(map[string]any); ok {
-			fields = append(fields, requiredFields(p, path+"/"+name)...)
+		if !slices.Contains(old, name) {
+			fields = append(fields, path+"/"+fmt.Sprint(name))
 		}
 	}
-	if items, ok := schema["items"].(map[string]any); ok {
-		fields = append(fields, requiredFields(items, path+"[]")...)
+	properties, _ := after["properties"].(map[string]any)
+	known, _ := before["properties"].(map[string]any)
+	for name, p := range properties {
+		now, ok := p.(map[string]any)
+		if then, kept := known[name].(map[string]any); ok && kept {
+			fields = append(fields, added(then, now, path+"/"+name)...)
+		}
+	}
+	now, ok := after["items"].(map[string]any)
+	if then, kept := before["items"].(map[string]any); ok && kept {
+		fields = append(fields, added(then, now, path+"[]")...)
 	}
 	return fields
 }
@@ -183,6 +189,10 @@ func TestAFieldThatIsNewAndRequiredIsNoticed(t *testing.T) {
 	}
 	if added := newlyRequired(t, derived, kept); len(added) != 0 {
 		t.Errorf("a field that is required no longer was reported: %v", added)
+	}
+	without := []byte(`{"properties":{}}`)
+	if diff := cmp.Diff([]string{"/a"}, newlyRequired(t, without, derived)); diff != "" {
+		t.Error(diff)
 	}
 }
 

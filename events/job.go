@@ -129,8 +129,36 @@ type JobStatus struct {
 	Bytes       int64      `json:"bytes,omitempty"`    // fetched for this job
 	Seconds     float64    `json:"seconds,omitempty"`  // the program's run time
 	RetryAt     *time.Time `json:"retry_at,omitempty"` // of a retrying job: not before
-	At          time.Time  `json:"at"`
+	// Accesses are the accesses to external sources of this attempt so far, in their order: each resource once with each
+	// answer, at most [MaxAccesses].
+	Accesses []Access  `json:"accesses,omitempty"`
+	At       time.Time `json:"at"`
 }
+
+// MaxAccesses bounds what one status tells of.
+const MaxAccesses = 32
+
+// Access is what came of reading a resource on an external source in somebody's name.
+type Access struct {
+	Resource string `json:"resource"`          // address
+	Identity string `json:"identity"`          // network-access-account, installation-account, user …
+	Account  string `json:"account,omitempty"` // as the fleet names it
+	User     string `json:"user,omitempty"`    // as the resource knows it
+	Version  int    `json:"version,omitempty"` // of the account's secret
+	// When: before the program started (for content, or to check a reference), or while it ran.
+	When   string    `json:"when"`             // content, reference or run
+	Reason Reason    `json:"reason,omitempty"` // "": it was read
+	Answer string    `json:"answer,omitempty"` // what was answered, with the code that the field knows: access denied (5/0x80070005)
+	At     time.Time `json:"at"`
+}
+
+// Words of Access.When.
+const (
+	AccessContent   = "content"
+	AccessReference = "reference"
+	AccessRun       = "run"
+	AccessTest      = "test"
+)
 
 // StatusID is the id of a transition: the hash of job, attempt and transition number.
 func (s JobStatus) StatusID() string {

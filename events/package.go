@@ -15,12 +15,15 @@ const BlockSize = 4 << 20
 // Manifest is a published package: its files and its programs. Its digest (SHA-256 of its stored bytes)
 // names the package in signed orders, so that an agent runs exactly what was published.
 type Manifest struct {
-	API       string             `json:"api"` // "chandler/v1"
-	Package   string             `json:"package"`
-	Version   string             `json:"version"`
-	Publisher string             `json:"publisher,omitempty"`
-	Comment   string             `json:"comment,omitempty"`
-	Files     []File             `json:"files,omitempty"` // sorted by path
+	API       string `json:"api"` // "chandler/v1"
+	Package   string `json:"package"`
+	Version   string `json:"version"`
+	Publisher string `json:"publisher,omitempty"`
+	Comment   string `json:"comment,omitempty"`
+	// Source is the folder of an external source that the files are read from, instead of from distribution points: an
+	// address as package resource writes it, to which a file's path is added.
+	Source    string             `json:"source,omitempty"`
+	Files     []File             `json:"files,omitempty"` // sorted by path; pinned, wherever they are read from
 	Programs  map[string]Program `json:"programs"`
 	Published time.Time          `json:"published"`
 }
@@ -32,6 +35,9 @@ type File struct {
 	Mode   uint32   `json:"mode"` // permission bits
 	SHA256 string   `json:"sha256"`
 	Blocks []string `json:"blocks,omitempty"` // SHA-256 of each BlockSize block; absent where the file is one block
+	// Source is the address of this one file on an external source, where it is not below the manifest's: a program
+	// whose command is an external reference has one.
+	Source string `json:"source,omitempty"`
 }
 
 // Size of all files in bytes.
@@ -72,6 +78,7 @@ type Program struct {
 	Interactive         bool           `json:"interactive,omitempty" yaml:"interactive,omitempty"`
 	Writable            bool           `json:"writable,omitempty" yaml:"writable,omitempty"`
 	InstallationAccount string         `json:"installation-account,omitempty" yaml:"installation-account,omitempty"`
+	References          []Reference    `json:"references,omitempty" yaml:"references,omitempty"`
 	AppliesIf           string         `json:"applies-if,omitempty" yaml:"applies-if,omitempty"` // CEL over the machine's facts
 	Detect              []Detect       `json:"detect,omitempty" yaml:"detect,omitempty"`
 	ReturnCodes         map[int]string `json:"return-codes,omitempty" yaml:"return-codes,omitempty"` // success, failure, soft-reboot, hard-reboot, retry
@@ -81,6 +88,15 @@ type Program struct {
 	// Product is the product code of the .msi that the program installs, read at publish.
 	Product string `json:"product,omitempty" yaml:"-"`
 	Comment string `json:"comment,omitempty" yaml:"comment,omitempty"`
+}
+
+// Reference is a file or folder on an external source that a program reads while it runs. Nothing else outside is open to
+// it by the account that reads for it.
+type Reference struct {
+	URL    string `json:"url" yaml:"url"`                           // an address as package resource writes it
+	SHA256 string `json:"sha256,omitempty" yaml:"sha256,omitempty"` // of a file: what it must be
+	// Optional: the program starts also where the reference cannot be read. Else that is found out before the start.
+	Optional bool `json:"optional,omitempty" yaml:"optional,omitempty"`
 }
 
 // Words of Program.Logon.

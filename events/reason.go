@@ -50,11 +50,15 @@ const (
 	SourceUnsupported  Reason = "source_unsupported"
 	CacheTooSmall      Reason = "cache_too_small"
 	DiskFull           Reason = "disk_full"
-	// authorise; the last two come with external sources
-	NoNetworkIdentity   Reason = "no_network_identity"
-	CredentialDenied    Reason = "credential_denied"
-	CredentialRejected  Reason = "credential_rejected"
-	NetworkAccessDenied Reason = "network_access_denied"
+	ContentChanged     Reason = "content_changed"
+	// authorise
+	NoNetworkIdentity           Reason = "no_network_identity"
+	NetworkAccessAccountMissing Reason = "network_access_account_missing"
+	CredentialDenied            Reason = "credential_denied"
+	CredentialUnavailable       Reason = "credential_unavailable"
+	CredentialRejected          Reason = "credential_rejected"
+	NetworkAccessDenied         Reason = "network_access_denied"
+	NetworkMountImpossible      Reason = "network_mount_impossible"
 	// run
 	CommandNotFound      Reason = "command_not_found"
 	CommandNotExecutable Reason = "command_not_executable"
@@ -120,13 +124,17 @@ var reasons = map[Reason]ReasonInfo{
 	SourceUnreachable:  {Transient, "the source did not answer: check network and name resolution on the machine"},
 	SourceNotFound:     {Permanent, "the source has no such file: check the path"},
 	SourceUnsupported:  {Permanent, "this agent has no reader for such a source"},
+	ContentChanged:     {Permanent, "the file at the source is not the one that was pinned when the package was published: put the right one back, or publish the package again"},
 	CacheTooSmall:      {Permanent, "the package is larger than the agent's cache may grow: raise cache-size"},
 	DiskFull:           {Transient, "the disk is full: free space on the machine"},
 
-	NoNetworkIdentity:   {Permanent, "the account that runs the program has no identity on the network: give an installation account"},
-	CredentialDenied:    {Permanent, "the credential service did not lend the account: the explanation says why; mend that, then `chandler deployment retry`"},
-	CredentialRejected:  {Permanent, "the resource refused the account: set its secret again"},
-	NetworkAccessDenied: {Permanent, "the account may not read the resource: grant it read"},
+	NoNetworkIdentity:           {Permanent, "the account that runs the program has no identity on the network: give an installation account"},
+	NetworkAccessAccountMissing: {Permanent, "no network access account may reach the resource: `chandler account set NAME --kind network-access --user USER --resource RESOURCE` makes one"},
+	CredentialUnavailable:       {Transient, "the credential service was not heard: `chandler doctor` shows whether it runs"},
+	CredentialDenied:            {Permanent, "the credential service did not lend the account: the explanation says why; mend that, then `chandler deployment retry`"},
+	CredentialRejected:          {Permanent, "the resource refused the account: set its secret again"},
+	NetworkAccessDenied:         {Permanent, "the account may not read the resource: grant it read"},
+	NetworkMountImpossible:      {Permanent, "the machine cannot offer the program its references: the explanation says what it lacks (/dev/fuse, the right to mount)"},
 
 	CommandNotFound:      {Permanent, "the command is neither in the package nor in PATH: check the program's command"},
 	CommandNotExecutable: {Permanent, "the command is not executable: check its mode, its first line, and its architecture"},

@@ -111,6 +111,8 @@ func grantAgent(g *grant) {
 		switch {
 		case d.Sender == "agent":
 			g.pub(published(d, itsName))
+		case d.Stream == "" && strings.HasSuffix(d.Pattern, "<agent>"):
+			g.sub(d.Subject(itsName)) // for it alone
 		case d.Stream == "":
 			g.sub(d.Subject("*"))
 		}

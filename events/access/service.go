@@ -42,6 +42,8 @@ func readers() map[string]reads {
 			empties: []string{events.StreamFold}, // up to its newest snapshot
 		},
 		"credentials": {
+			// Jobs that ended and what agents said of leases.
+			durable: map[string][]string{events.StreamEvents: {"credentials"}},
 			// Whether a job was offered and has not ended, before it lends an account for it.
 			looks: []string{events.StreamJobs, events.StreamStatus, events.StreamEvents},
 		},

@@ -115,7 +115,7 @@ func answers(s events.LeaseStatement, g events.LeaseGrant) error {
 // info is the context of a sealed secret: each part with its length, so that no two lists of parts are equal.
 func info(s events.LeaseStatement, g events.LeaseGrant) []byte {
 	out := []byte(context)
-	for _, part := range []string{g.Lease, g.Job, strconv.Itoa(s.Attempt), g.Agent, g.Account, string(g.Kind), g.User, strconv.Itoa(g.Version),
+	for _, part := range []string{g.Lease, g.Job, strconv.Itoa(s.Attempt), g.Agent, g.Account, string(g.Kind), g.User, g.Method, strconv.Itoa(g.Version),
 		g.Resource, g.Purpose, strconv.FormatInt(g.Expires.UnixNano(), 10), s.Nonce} {
 		out = fmt.Appendf(out, "\n%d:%s", len(part), part)
 	}

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"chandler/events"
+	"chandler/events/manifest"
+	"chandler/events/resource"
 	"chandler/events/target"
 )
 
@@ -48,8 +50,11 @@ type Order struct {
 	// InstallationAccount names the software installation account of legacy clients, as in the manifest; both
 	// must agree.
 	InstallationAccount string `json:"installation_account,omitempty"`
-	Collection          string `json:"collection"`
-	Expression          string `json:"expression,omitempty"`
+	// Resources are the addresses on external sources that the program may be helped to read, sorted, as
+	// [manifest.Resources] lists them; both must agree. Each stands for itself and all below.
+	Resources  []string `json:"resources,omitempty"`
+	Collection string   `json:"collection"`
+	Expression string   `json:"expression,omitempty"`
 	// IncludeDigest and ExcludeDigest bind the lists of agents (see [ListDigest]); empty: no list.
 	IncludeDigest string       `json:"include,omitempty"`
 	ExcludeDigest string       `json:"exclude,omitempty"`
@@ -136,6 +141,9 @@ func (o Order) Validate() error {
 			return fmt.Errorf("installation account: %w", err)
 		}
 	}
+	if err := validResources(o.Resources); err != nil {
+		return err
+	}
 	for _, d := range []string{o.IncludeDigest, o.ExcludeDigest} {
 		if d != "" && events.ValidDigest(d) != nil {
 			return fmt.Errorf("digest of a target list %q is malformed", d)
@@ -176,10 +184,31 @@ func (o Order) validateTimes() error {
 	return nil
 }
 
-// Agrees holds the order against its program as the manifest has it, for whoever has both. Every error is a [sign.Refusal]:
-// ManifestMismatch where order and manifest differ, ContextUnsupported where the program cannot run when the order says.
-func (o Order) Agrees(p events.Program) error {
+func validResources(resources []string) error {
+	if len(resources) > manifest.MaxResources || !slices.IsSorted(resources) {
+		return fmt.Errorf("resources must be sorted, and at most %d", manifest.MaxResources)
+	}
+	for i, text := range resources {
+		r, err := resource.Parse(text)
+		if err == nil && (r.String() != text || i > 0 && resources[i-1] == text) {
+			err = errors.New("is not written in its one form, or twice")
+		}
+		if err != nil {
+			return fmt.Errorf("resource %d %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+// Agrees holds the order against its manifest, for whoever has both. Every error is a [sign.Refusal]: ManifestMismatch
+// where order and manifest differ, ContextUnsupported where the program cannot run when the order says.
+func (o Order) Agrees(m events.Manifest) error {
+	p, ok := m.Programs[o.Program]
 	switch {
+	case !ok:
+		return refuse(events.ManifestMismatch, "the manifest of %s %s has no program %s", m.Package, m.Version, o.Program)
+	case !slices.Equal(o.Resources, manifest.Resources(m, o.Program)):
+		return refuse(events.ManifestMismatch, "the order names resources %q, the manifest %q", o.Resources, manifest.Resources(m, o.Program))
 	case p.Run != o.Run:
 		return refuse(events.ManifestMismatch, "the order says run: %s, the manifest run: %s", o.Run, p.Run)
 	case p.InstallationAccount != o.InstallationAccount:

@@ -222,12 +222,16 @@ func TestAnOrderAgreesWithItsProgram(t *testing.T) {
 		"logon, no word of logon":         {logon, administrative, ""},
 		"logon, a user's program":         {func(o *Order) { logon(o); o.Run = events.RunUser }, events.Program{Run: events.RunUser}, ""},
 		"logon, logon user":               {logon, change(func(p *events.Program) { p.Logon = events.LogonUser }), ""},
+		"the same resource":               {func(o *Order) { o.Resources = []string{"smb://f/a"} }, change(func(p *events.Program) { p.References = []events.Reference{{URL: "smb://f/a"}} }), ""},
+		"a resource the manifest lacks":   {func(o *Order) { o.Resources = []string{"smb://f/a"} }, administrative, events.ManifestMismatch},
+		"a resource the order lacks":      {func(*Order) {}, change(func(p *events.Program) { p.References = []events.Reference{{URL: "smb://f/a"}} }), events.ManifestMismatch},
 		"as soon as possible, logon none": {func(*Order) {}, change(func(p *events.Program) { p.Logon = events.LogonNone }), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := sample()
 			c.edit(&o)
-			err := o.Agrees(c.program)
+			m := events.Manifest{Package: o.Package, Version: o.Version, Programs: map[string]events.Program{o.Program: c.program}}
+			err := o.Agrees(m)
 			var refused *sign.Refusal
 			if errors.As(err, &refused) != (c.want != "") || refused != nil && refused.Reason != c.want || err != nil && refused == nil {
 				t.Errorf("got %v, want %q", err, c.want)

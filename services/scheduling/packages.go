@@ -164,7 +164,7 @@ func (s *Service) checkProgram(ctx context.Context, o order.Order) error {
 	if i < 0 {
 		return bus.NotFound(fmt.Errorf("package %s %s with manifest %.12s is not there: `chandler package ls` lists those that are", o.Package, o.Version, o.Manifest))
 	}
-	if err := o.Agrees(all.Packages[i].Manifest.Programs[o.Program]); err != nil {
+	if err := o.Agrees(all.Packages[i].Manifest); err != nil {
 		return bus.BadRequest(err)
 	}
 	return nil

@@ -275,8 +275,8 @@ func (a *app) fillOrder(ctx context.Context, c *client, s signer, o *order.Order
 		return events.CollectionView{}, fmt.Errorf("package %s@%s has no program %q; it has %s", m.Package, m.Version, f.program, strings.Join(programNames(m), ", "))
 	}
 	o.Package, o.Version, o.Manifest, o.Run = m.Package, m.Version, found.Digest, program.Run
-	o.InstallationAccount = program.InstallationAccount
-	if err := o.Agrees(program); err != nil {
+	o.InstallationAccount, o.Resources = program.InstallationAccount, manifest.Resources(m, f.program)
+	if err := o.Agrees(m); err != nil {
 		return events.CollectionView{}, fmt.Errorf("agents would refuse it: %w", err)
 	}
 	collection, err := fillTarget(ctx, c, o, f.to)

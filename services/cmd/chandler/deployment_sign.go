@@ -119,7 +119,7 @@ func (a *app) describe(ctx context.Context, w io.Writer, c *client, s signer, o 
 	if !ok {
 		return fmt.Errorf("the order names program %s, which the package does not have: nothing was signed", o.Program)
 	}
-	if err := o.Agrees(program); err != nil {
+	if err := o.Agrees(m); err != nil {
 		return fmt.Errorf("agents would refuse the order: %w; nothing was signed", err)
 	}
 	meant, err := a.machines(ctx, c, o, include, exclude)
