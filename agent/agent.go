@@ -29,11 +29,13 @@ import (
 	"chandler/agent/detect"
 	"chandler/agent/enrol"
 	"chandler/agent/execute"
+	"chandler/agent/external"
 	"chandler/agent/fetch"
 	"chandler/agent/inbox"
 	"chandler/agent/journal"
 	"chandler/agent/logon"
 	"chandler/agent/report"
+	"chandler/agent/source"
 	"chandler/events"
 	"chandler/events/bus"
 	"chandler/events/trust"
@@ -61,7 +63,11 @@ type Options struct {
 	Supervisor []string                  // command that runs `supervise`, to which the run's directory is added
 	Runners    map[string]execute.Runner // by identity.Who.Runner; what is missing the agent refuses
 	Kinds      map[string]detect.Kind
-	Sources    map[string]fetch.Source // by the scheme of an address
+	Sources    map[string]fetch.Source // by the scheme of an address of a distribution point
+	// External reads external sources, by the scheme of an address, and UserSources does so as a logged-on user; nil: none
+	// are read.
+	External    map[string]source.Source
+	UserSources UserSources
 	// Rights keeps what runners give to accounts; nil: none of them gives anything.
 	Rights Rights
 	// Logon watches who is logged on, for the agent runs it; nil: nobody ever is.
@@ -159,6 +165,8 @@ type Agent struct {
 	detector *detect.Detector
 	jobLogs  *jobLogs
 
+	logins external.Logins
+
 	offering sync.Mutex // held while an offer is taken in
 
 	mu          sync.Mutex
@@ -175,6 +183,7 @@ type Agent struct {
 
 	freezes  []events.Freeze
 	thawed   chan struct{}      // closed and replaced when freezes change
+	readers  map[string]lender  // of external sources, by job
 	restarts map[string]awaited // jobs whose programs wait for a restart
 	left     chan struct{}      // closed when rights that an earlier process gave are taken back; nil: none are left
 	running  sync.WaitGroup
@@ -206,7 +215,7 @@ func New(o Options) (a *Agent, err error) {
 		return nil, err
 	}
 	a = &Agent{Options: o, made: make(chan struct{}), id: id, log: o.Log.With("component", "agent", "agent", id), metrics: newMetrics(o.Registerer),
-		tasks: map[string]*task{}, restarts: map[string]awaited{}, jobLogs: newJobLogs(o.StateDir), thawed: make(chan struct{}), factsWanted: make(chan struct{}, 1), factsOld: make(chan struct{}, 1), beat: make(chan struct{}, 1), slots: newSlots(o.MaxRuns)}
+		tasks: map[string]*task{}, readers: map[string]lender{}, restarts: map[string]awaited{}, jobLogs: newJobLogs(o.StateDir), thawed: make(chan struct{}), factsWanted: make(chan struct{}, 1), factsOld: make(chan struct{}, 1), beat: make(chan struct{}, 1), slots: newSlots(o.MaxRuns)}
 	defer func(made *Agent) {
 		if err != nil {
 			made.close()
@@ -307,7 +316,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.log.InfoContext(ctx, "agent runs", "hostname", a.facts.Hostname, "version", Version, "privileged", a.facts.Privileged)
 
-	parts := []func(context.Context) error{a.inbox.Run, a.reporter.Run, a.tellFacts, a.heartbeat, a.sweep, a.keepStatus, a.restoreLeftRights, a.Logon.Run}
+	parts := []func(context.Context) error{a.inbox.Run, a.reporter.Run, a.tellFacts, a.heartbeat, a.sweep, a.keepStatus, a.restoreLeftRights, a.Logon.Run, a.hearWithdrawals, a.hearTests}
 	if a.Enrolment != nil {
 		a.Enrolment.OnChange(a.identityChanged)
 		parts = append(parts, func(ctx context.Context) error { return a.Enrolment.Run(ctx, a.bus) })

@@ -45,7 +45,11 @@ func (a *Agent) locate(ctx context.Context, digests []string) (map[string][]stri
 // fetchContent brings all files of the package into the cache, held there until the job ends, and counts
 // the bytes that came over the network.
 func (t *task) fetchContent(ctx context.Context) error {
-	fetched, err := t.a.fetcher.Fetch(ctx, t.job.Offer.Job, t.manifest.Files, nil)
+	outside, err := t.contentOutside()
+	if err != nil {
+		return err
+	}
+	fetched, err := t.a.fetcher.Fetch(ctx, t.job.Offer.Job, t.manifest.Files, outside, nil)
 	t.bytes += fetched.Bytes
 	return err
 }

@@ -13,9 +13,10 @@ import (
 // lease asks the credential service for an account to run the program by, with the signed order that names it. It
 // asks once: an account that is not to be had now is a failure with its reason, not a queue.
 func (t *task) lease(ctx context.Context, wanted lease.Wanted) (*lease.Lease, error) {
-	if t.a.Enrolment == nil {
-		return nil, errors.New("this agent has no identity by which it could ask for an account")
-	}
+	return t.borrow(ctx, wanted, events.LeaseToExecute, "")
+}
+
+func (t *task) borrow(ctx context.Context, wanted lease.Wanted, purpose, resource string) (*lease.Lease, error) {
 	o := t.job.Offer
 	kept, ok, err := t.a.journal.Order(o.Order)
 	if err != nil {
@@ -24,8 +25,16 @@ func (t *task) lease(ctx context.Context, wanted lease.Wanted) (*lease.Lease, er
 	if !ok {
 		return nil, fmt.Errorf("order %s is not in the journal", o.Order)
 	}
-	asker := lease.Asker{Agent: t.a.id, Sign: t.a.Enrolment.Sign, Clock: t.a.Clock, Request: func(ctx context.Context, r events.LeaseRequest) (events.LeaseAnswer, error) {
-		return bus.Request(ctx, t.a.bus, t.a.id, events.CredentialLease, r)
+	return t.a.borrow(ctx, lease.Query{Job: o.Job, Occurrence: o.Occurrence, User: o.User, Attempt: o.Attempt, Order: kept.Envelope, Wanted: wanted, Purpose: purpose, Resource: resource})
+}
+
+// borrow asks the credential service once.
+func (a *Agent) borrow(ctx context.Context, q lease.Query) (*lease.Lease, error) {
+	if a.Enrolment == nil {
+		return nil, errors.New("this agent has no identity by which it could ask for an account")
+	}
+	asker := lease.Asker{Agent: a.id, Sign: a.Enrolment.Sign, Clock: a.Clock, Request: func(ctx context.Context, r events.LeaseRequest) (events.LeaseAnswer, error) {
+		return bus.Request(ctx, a.bus, a.id, events.CredentialLease, r)
 	}}
-	return lease.Ask(ctx, asker, lease.Query{Job: o.Job, Occurrence: o.Occurrence, User: o.User, Attempt: o.Attempt, Order: kept.Envelope, Wanted: wanted, Purpose: events.LeaseToExecute})
+	return lease.Ask(ctx, asker, q)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"chandler/agent/execute"
+	"chandler/agent/external"
 	"chandler/agent/fetch"
 	"chandler/events"
 	"chandler/events/order"
@@ -69,6 +70,7 @@ func (t *task) carryOut(ctx context.Context) {
 	for {
 		t.facts = t.a.Facts()
 		t.setStarted(false)
+		t.accesses.forget()
 		err := t.attempt(ctx)
 		if ctx.Err() != nil {
 			return
@@ -95,6 +97,7 @@ func (t *task) attempt(ctx context.Context) error {
 	before, stop := t.untilWithdrawn(ctx)
 	defer stop()
 	defer t.leaveSlot()
+	defer t.leaveOutside()
 	switch {
 	case t.job.Boot != "":
 		return t.afterRestart(ctx)
@@ -137,9 +140,12 @@ func asEnding(err error) *ending {
 	var f *fetch.Error
 	var o *sign.Refusal
 	var i *execute.Impossible
+	var x *external.Error
 	switch {
 	case errors.As(err, &e):
 		return e
+	case errors.As(err, &x):
+		return accessEnding(x)
 	case errors.As(err, &i):
 		return impossibleEnding(i)
 	case errors.As(err, &o):
@@ -227,6 +233,9 @@ func (t *task) enter(ctx context.Context, state events.State, reason events.Reas
 		Transition: t.job.Last.Transition + 1, State: state, Reason: reason, WaitingFor: d.waitingFor, Explanation: brief(d.explanation),
 		Identity: d.identity, Resource: brief(d.resource), Answer: brief(d.answer), Reader: d.reader, Executor: d.executor, ElevatedTo: d.elevatedTo, ExitCode: d.exitCode,
 		Bytes: t.bytes, Seconds: d.seconds, RetryAt: d.retryAt, At: t.a.Clock().UTC(),
+	}
+	if state.Terminal() || state == events.Retrying || state == events.RebootPending {
+		t.job.Last.Accesses = t.accesses.all()
 	}
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
 		err := t.a.journal.Advance(t.job)

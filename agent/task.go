@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"chandler/agent/external"
 	"chandler/agent/identity"
 	"chandler/agent/journal"
 	"chandler/agent/logon"
@@ -34,6 +35,8 @@ type task struct {
 	manifest events.Manifest
 	program  events.Program
 	bytes    int64
+	fetched  bool     // the content, by the user who runs the program
+	accesses accesses // to external sources, of this attempt
 
 	mu       sync.Mutex
 	started  bool                  // the program is about to run, or did: only a kill reaches it now
@@ -41,6 +44,10 @@ type task struct {
 	stopped  chan struct{}         // closed when cancel is set
 	kill     chan struct{}         // closed when a running program is to be ended
 	reoffers chan offered          // the next attempt
+
+	reach     *external.Reader // of external sources; nil: none was needed yet
+	reachOf   string           // the user that it reads as, where it is one
+	reachDone func()           // gives up its drivers
 }
 
 // offered is an offer with the trace it carried.

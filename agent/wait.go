@@ -32,15 +32,21 @@ func (t *task) prepare(ctx context.Context) error {
 	if err := t.noteUsers(ctx); err != nil {
 		return err
 	}
-	if len(t.manifest.Files) == 0 {
-		return nil
+	if t.fetched = len(t.manifest.Files) == 0 || t.forUsers(); t.fetched || t.readsAsUser() {
+		return nil // nothing to fetch, or not before its reader is there
 	}
+	return t.bringContent(ctx)
+}
+
+// bringContent fetches the content, and says so.
+func (t *task) bringContent(ctx context.Context) error {
 	t.pass(ctx, events.Downloading, status{})
 	if err := t.fetchContent(ctx); err != nil {
 		return err
 	}
 	t.say(info, "Content of %s %s is in the cache: %d files, %d bytes, %d of them fetched now", t.order.Package, t.order.Version, len(t.manifest.Files), t.manifest.Size(), t.bytes)
 	t.pass(ctx, events.Downloaded, status{reader: t.reader()})
+	t.fetched = true
 	return nil
 }
 
@@ -67,6 +73,12 @@ func (t *task) wait(ctx context.Context) error {
 		} else if hindered {
 			continue
 		}
+		if !t.fetched { // its user is there now
+			if err := t.bringContent(ctx); err != nil {
+				return err
+			}
+			continue
+		}
 		t.slots = t.slotNames()
 		free, changed := t.a.slots.take(t.slots...)
 		if !free {
@@ -80,6 +92,9 @@ func (t *task) wait(ctx context.Context) error {
 		}
 		t.holdsSlot = true
 		if err := t.stageContent(ctx); err != nil {
+			return err
+		}
+		if err := t.checkReferences(ctx); err != nil {
 			return err
 		}
 		owner := t.contentOwner()

@@ -8,10 +8,12 @@ import (
 	"strings"
 	"time"
 
+	"chandler/agent/external"
 	"chandler/agent/identity"
 	"chandler/agent/journal"
 	"chandler/agent/logon"
 	"chandler/events"
+	"chandler/events/manifest"
 	"chandler/events/timing"
 )
 
@@ -26,24 +28,47 @@ func (t *task) asWhom() error {
 		// Who runs it is for the order to say: a service must not choose a user.
 		return end(events.Rejected, events.OrderAltered, "the offer names user %q, but the program does not run once for every user", t.job.Offer.User)
 	}
+	place := identity.OnDP
+	if manifest.External(t.manifest) {
+		place = identity.External
+	}
 	answer, refused := identity.Decide(identity.Question{
-		Client: t.facts.ClientKind, Run: p.Run, Content: identity.OnDP, InstallationAccount: p.InstallationAccount, DomainController: t.facts.DomainController,
+		Client: t.facts.ClientKind, Run: p.Run, Content: place, InstallationAccount: p.InstallationAccount, DomainController: t.facts.DomainController,
 	})
+	if refused != nil && refused.Reason == events.NoNetworkIdentity {
+		return t.noIdentity(manifest.Address(t.manifest, t.manifest.Files[slices.IndexFunc(t.manifest.Files, t.liesOutside)]), events.AccessContent)
+	}
 	if refused != nil {
 		return end(events.Rejected, refused.Reason, "%s", refused.Text)
 	}
 	t.who = answer
+	if needed := t.needed(); answer.Network == identity.Nobody && len(needed) > 0 {
+		return t.noIdentity(needed[0].URL, events.AccessReference)
+	}
 	if !t.forUsers() && t.a.Runners[answer.Executor.Runner()] == nil {
 		return end(events.Rejected, events.ContextUnsupported, "this agent has nothing that runs programs as %s", answer.Executor)
 	}
 	return nil
 }
 
+// noIdentity ends a job that would have to read outside by an account that is nobody there.
+func (t *task) noIdentity(address, when string) error {
+	reader := external.New(external.Options{Who: identity.Nobody, Resources: t.order.Resources, Clock: t.a.Clock, Told: t.accessed})
+	defer reader.Close()
+	_, err := reader.Borrow(t.a.ctx, address, when)
+	return err
+}
+
+func (t *task) liesOutside(f events.File) bool { return manifest.Address(t.manifest, f) != "" }
+
 // forUsers says that the job itself runs nothing: it opens one for every user who logs on.
 func (t *task) forUsers() bool { return t.program.EveryUser && t.job.Offer.User == "" }
 
 // needsLease says that the credential service must be there at the start.
 func (t *task) needsLease() bool {
+	if len(t.needed()) > 0 && (t.who.Network == identity.NetworkAccess || t.who.Network == identity.Installation) {
+		return true
+	}
 	return t.who.Executor == identity.Installation || t.who.Executor == identity.DomainToken
 }
 

@@ -59,7 +59,7 @@ func TestWhatJobsHoldIsNotRemoved(t *testing.T) {
 	b.must(t, "two", held)
 	more := b.file("2", 101)
 	for _, owner := range []string{"one", "two"} {
-		if _, err := b.Fetch(t.Context(), "three", []events.File{more}, nil); reason(err) != events.DiskFull || !strings.Contains(err.Error(), "other jobs hold") {
+		if _, err := b.Fetch(t.Context(), "three", []events.File{more}, Outside{}, nil); reason(err) != events.DiskFull || !strings.Contains(err.Error(), "other jobs hold") {
 			t.Fatalf("error %v", err)
 		}
 		b.Release(owner)
@@ -73,7 +73,7 @@ func TestWhatJobsHoldIsNotRemoved(t *testing.T) {
 
 func TestAPackageThatCanNeverFitIsRefusedBeforeItIsFetched(t *testing.T) {
 	b := newBench(t, func(o *Options) { o.MaxBytes = 300 })
-	_, err := b.Fetch(t.Context(), "job", []events.File{b.file("1", 200), b.file("2", 101)}, nil)
+	_, err := b.Fetch(t.Context(), "job", []events.File{b.file("1", 200), b.file("2", 101)}, Outside{}, nil)
 	if reason(err) != events.CacheTooSmall || len(b.opened) != 0 {
 		t.Errorf("error %v after %d transfers", err, len(b.opened))
 	}
@@ -130,7 +130,7 @@ func TestTheCacheIsForTheAgentOnly(t *testing.T) {
 func TestAFullDiskIsSaidAndKeepsNothingPartial(t *testing.T) {
 	dir := smallDisk(t)
 	b := onDisk(t, dir, &memory{blobs: map[string][]byte{}}, nil)
-	_, err := b.Fetch(t.Context(), "job", []events.File{b.file("1", 3<<20)}, nil)
+	_, err := b.Fetch(t.Context(), "job", []events.File{b.file("1", 3<<20)}, Outside{}, nil)
 	if reason(err) != events.DiskFull || len(b.opened) != 1 {
 		t.Fatalf("error %v after %d transfers", err, len(b.opened))
 	}

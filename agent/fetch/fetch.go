@@ -104,21 +104,30 @@ type Fetched struct {
 
 // blob is what is to be fetched.
 type blob struct {
-	sha256 string
-	size   int64
-	blocks []string // digests of each events.BlockSize block; none: the blob is one block
+	sha256  string
+	size    int64
+	blocks  []string // digests of each events.BlockSize block; none: the blob is one block
+	address string   // on an external source; "": distribution points have it
+}
+
+// Outside is where files lie that are not on distribution points, and who reads them there. The zero value: there are
+// none.
+type Outside struct {
+	Address  func(events.File) string // "" of a file that is on distribution points
+	Source   Source                   // opens the address; an error whose reason is permanent is not tried again
+	Identity string                   // who reads
 }
 
 // Fetch brings the files' blobs into the cache and holds them there for owner (a job) until Release, also
 // after an error: calling again goes on where this call ended. progress hears of the bytes in the cache; it
 // may be nil and is called concurrently. The error is an *[Error], or the context's.
-func (f *Fetcher) Fetch(ctx context.Context, owner string, files []events.File, progress func(done, total int64)) (Fetched, error) {
-	blobs, total := distinct(files)
+func (f *Fetcher) Fetch(ctx context.Context, owner string, files []events.File, outside Outside, progress func(done, total int64)) (Fetched, error) {
+	blobs, total := distinct(files, outside)
 	if total > f.cache.max {
 		return Fetched{}, f.failed(ctx, &Error{Reason: events.CacheTooSmall, Identity: Agent, Resource: f.cache.dir,
 			Answer: fmt.Sprintf("the package has %d bytes, the cache may hold %d", total, f.cache.max)})
 	}
-	run := fetching{Fetcher: f, total: total, progress: progress}
+	run := fetching{Fetcher: f, outside: outside, total: total, progress: progress}
 	var missing []blob
 	for _, b := range blobs {
 		f.cache.hold(owner, b.sha256)
@@ -130,7 +139,7 @@ func (f *Fetcher) Fetch(ctx context.Context, owner string, files []events.File, 
 	}
 	f.metrics.bytes.WithLabelValues("cache").Add(float64(run.out.Cached))
 	run.advance(run.out.Cached)
-	for part := range slices.Chunk(missing, locateAtOnce) {
+	for part := range slices.Chunk(missing, locateAtOnce) { // those outside need not be located, and are few
 		if err := run.get(ctx, part); err != nil {
 			return run.result(), f.failed(ctx, err)
 		}
@@ -151,14 +160,19 @@ func (f *Fetcher) failed(ctx context.Context, err error) error {
 	return e
 }
 
-func distinct(files []events.File) (blobs []blob, total int64) {
+func distinct(files []events.File, outside Outside) (blobs []blob, total int64) {
 	seen := make(map[string]bool, len(files))
 	for _, file := range files {
-		if !seen[file.SHA256] {
-			seen[file.SHA256] = true
-			blobs = append(blobs, blob{file.SHA256, file.Size, file.Blocks})
-			total += file.Size
+		if seen[file.SHA256] {
+			continue
 		}
+		seen[file.SHA256] = true
+		b := blob{sha256: file.SHA256, size: file.Size, blocks: file.Blocks}
+		if outside.Address != nil {
+			b.address = outside.Address(file)
+		}
+		blobs = append(blobs, b)
+		total += file.Size
 	}
 	return blobs, total
 }
@@ -166,6 +180,7 @@ func distinct(files []events.File) (blobs []blob, total int64) {
 // fetching is one call of Fetch.
 type fetching struct {
 	*Fetcher
+	outside  Outside
 	total    int64
 	done     atomic.Int64
 	progress func(done, total int64)
@@ -197,15 +212,7 @@ func (r *fetching) result() Fetched {
 // get fetches some blobs, a few at a time; a throttled agent takes one after the other, so that none of them
 // comes to stand still. The first failure ends all.
 func (r *fetching) get(ctx context.Context, blobs []blob) error {
-	names := make([]string, len(blobs))
-	for i, b := range blobs {
-		names[i] = b.sha256
-	}
-	// Where this fails, each blob asks again by itself.
-	addresses, err := r.locate(ctx, names)
-	if err != nil {
-		r.log.WarnContext(ctx, "content did not say where blobs are, asking again", "blobs", len(names), "error", err)
-	}
+	addresses := r.located(ctx, blobs)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	slots := make(chan struct{}, parallel)
@@ -232,6 +239,24 @@ func (r *fetching) get(ctx context.Context, blobs []blob) error {
 	return context.Cause(ctx)
 }
 
+// located says where blobs are. Where it cannot find out, each blob asks again by itself.
+func (r *fetching) located(ctx context.Context, blobs []blob) map[string][]string {
+	var names []string
+	for _, b := range blobs {
+		if b.address == "" {
+			names = append(names, b.sha256)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	addresses, err := r.locate(ctx, names)
+	if err != nil {
+		r.log.WarnContext(ctx, "content did not say where blobs are, asking again", "blobs", len(names), "error", err)
+	}
+	return addresses
+}
+
 // one fetches one blob; jobs that want the same at the same time take turns, and the later ones find it.
 func (r *fetching) one(ctx context.Context, b blob, addresses []string) error {
 	unlock, err := r.cache.lock(ctx, b.sha256)
@@ -249,11 +274,16 @@ func (r *fetching) one(ctx context.Context, b blob, addresses []string) error {
 	}
 	defer p.close()
 	r.advance(p.at)
-	err = r.rounds(ctx, b.sha256, addresses, func(ctx context.Context, address string) (bool, error) {
+	try := func(ctx context.Context, address string) (bool, error) {
 		before := p.at
 		err := r.transfer(ctx, p, address)
 		return p.at > before, err
-	})
+	}
+	if b.address != "" {
+		err = r.insist(ctx, b, try)
+	} else {
+		err = r.rounds(ctx, b.sha256, addresses, try)
+	}
 	if err != nil {
 		return err
 	}
@@ -300,6 +330,40 @@ func (f *Fetcher) rounds(ctx context.Context, sha256 string, addresses []string,
 		addresses = found[sha256]
 	}
 	return unavailable(sha256, last)
+}
+
+// insist tries the one address of a blob outside, and again after a pause as long as what is wrong may pass: a connection
+// that was cut, a server that is away. Who was refused once is not sent again.
+func (r *fetching) insist(ctx context.Context, b blob, try func(context.Context, string) (bool, error)) error {
+	pause := r.pause
+	for fruitless := 0; ; {
+		gained, err := try(ctx, b.address)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case final(err):
+			return err
+		case gained:
+			fruitless, pause = 0, r.pause
+		default:
+			if fruitless++; fruitless == r.attempts {
+				return err
+			}
+		}
+		r.log.DebugContext(ctx, "reading was cut", "blob", b.sha256, "address", Redact(b.address), "gained", gained, "error", err)
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+		pause *= 2
+	}
+}
+
+// final failures of a source outside are not tried again: the answer would be the same, or is somebody's no.
+func final(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && (hopeless(err) || e.Reason.Info().Class == events.Permanent || e.Reason == events.CredentialUnavailable)
 }
 
 // hopeless failures would be the same at every address.

@@ -115,7 +115,7 @@ func random(seed string, n int) []byte {
 
 func (b *bench) must(t *testing.T, owner string, files ...events.File) Fetched {
 	t.Helper()
-	got, err := b.Fetch(t.Context(), owner, files, nil)
+	got, err := b.Fetch(t.Context(), owner, files, Outside{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestFilesArriveOnceAndAreFoundAgain(t *testing.T) {
 	total := int64(10 + events.BlockSize + 5 + 300_000)
 	var mu sync.Mutex
 	var last, of int64
-	got, err := b.Fetch(t.Context(), "job", files, func(done, all int64) {
+	got, err := b.Fetch(t.Context(), "job", files, Outside{}, func(done, all int64) {
 		mu.Lock()
 		defer mu.Unlock()
 		last, of = max(last, done), all
@@ -218,7 +218,7 @@ func TestAKilledAgentsTransferGoesOn(t *testing.T) {
 				t.Fatal(err)
 			}
 			again := onDisk(t, b.dir, b.memory, nil)
-			got, err := again.Fetch(t.Context(), "job", []events.File{f}, nil)
+			got, err := again.Fetch(t.Context(), "job", []events.File{f}, Outside{}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -253,7 +253,7 @@ func TestAManifestThatContradictsItselfIsAMismatch(t *testing.T) {
 	f := b.file("a", 2*events.BlockSize)
 	b.blobs[f.SHA256] = random("other", 2*events.BlockSize)
 	f.Blocks = b.file("other", 2*events.BlockSize).Blocks
-	_, err := b.Fetch(t.Context(), "job", []events.File{f}, nil)
+	_, err := b.Fetch(t.Context(), "job", []events.File{f}, Outside{}, nil)
 	if reason(err) != events.ContentMismatch || len(b.cached(t)) != 0 || b.cache.total != 0 {
 		t.Errorf("error %v, %d bytes are counted", err, b.cache.total)
 	}
@@ -277,7 +277,7 @@ func TestGivingUpSaysWhoTriedWhat(t *testing.T) {
 			b := newBench(t, nil)
 			f := b.file("a", 10)
 			c.prepare(b, f)
-			_, err := b.Fetch(t.Context(), "job", []events.File{f}, nil)
+			_, err := b.Fetch(t.Context(), "job", []events.File{f}, Outside{}, nil)
 			e, ok := errors.AsType[*Error](err)
 			if !ok || e.Reason != c.want.Reason || e.Identity != Agent || !strings.HasPrefix(e.Resource, c.want.Resource) || !strings.Contains(e.Answer, c.want.Answer) {
 				t.Errorf("error %+v", err)
@@ -302,7 +302,7 @@ func TestPausesGrowAndProgressStartsThemAnew(t *testing.T) {
 			}
 			return failing{}
 		}
-		if _, err := b.Fetch(t.Context(), "job", []events.File{f}, nil); reason(err) != events.SourceUnreachable {
+		if _, err := b.Fetch(t.Context(), "job", []events.File{f}, Outside{}, nil); reason(err) != events.SourceUnreachable {
 			t.Error(err)
 		}
 		// Fruitless, one second, gained, one second, and three more fruitless ones with two, four between.
@@ -329,7 +329,7 @@ func TestJobsThatWantTheSameBlobFetchItOnce(t *testing.T) {
 	var jobs sync.WaitGroup
 	for i := range 5 {
 		jobs.Go(func() {
-			if _, err := b.Fetch(t.Context(), fmt.Sprint("job ", i), []events.File{f}, nil); err != nil {
+			if _, err := b.Fetch(t.Context(), fmt.Sprint("job ", i), []events.File{f}, Outside{}, nil); err != nil {
 				t.Error(err)
 			}
 		})
@@ -345,7 +345,7 @@ func TestACancelledFetchEndsAndIsResumed(t *testing.T) {
 	f := b.file("a", 2*events.BlockSize)
 	stop := errors.New("stopped by an administrator")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	_, err := b.Fetch(ctx, "job", []events.File{f}, func(done, _ int64) {
+	_, err := b.Fetch(ctx, "job", []events.File{f}, Outside{}, func(done, _ int64) {
 		if done > events.BlockSize {
 			cancel(stop)
 		}
@@ -435,7 +435,7 @@ func FuzzResume(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(b.dir, "partial", digest), left, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.Fetch(t.Context(), "job", []events.File{{Path: "x", SHA256: digest, Size: int64(size)}}, nil); err != nil {
+		if _, err := b.Fetch(t.Context(), "job", []events.File{{Path: "x", SHA256: digest, Size: int64(size)}}, Outside{}, nil); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := os.ReadFile(b.cache.blobPath(digest)); err != nil || !bytes.Equal(got, want) {

@@ -38,6 +38,8 @@ type Error struct {
 	Resource string // what was tried: an address without its query, or a path
 	Answer   string // what it answered
 	Err      error
+
+	resumed bool // of bytes that do not match: some were kept from before
 }
 
 func (e *Error) Error() string {

@@ -148,9 +148,12 @@ func (r *fetching) transfer(ctx context.Context, p *partial, address string) err
 	if p.at == p.size {
 		return nil
 	}
-	source, err := r.source(address)
-	if err != nil {
-		return err
+	source := r.outside.Source
+	if p.address == "" {
+		var err error
+		if source, err = r.source(address); err != nil {
+			return err
+		}
 	}
 	body, err := source.Open(ctx, Ref{URL: address, SHA256: p.sha256, Size: p.size}, p.at)
 	if err != nil {
@@ -170,15 +173,31 @@ func (r *fetching) transfer(ctx context.Context, p *partial, address string) err
 			before, resumed := p.at, p.resumed
 			if err := p.write(room[:n]); err != nil {
 				r.advance(p.at - before)
-				return r.writeFailed(p, err, resumed, address)
+				return r.reader(p, r.writeFailed(p, err, resumed, address))
 			}
 			r.advance(int64(n))
 		}
 		if err != nil && p.at < p.size {
-			return cut(err, p, address)
+			return r.reader(p, cut(err, p, address))
 		}
 	}
 	return nil
+}
+
+// reader puts into an error who read outside; and where the bytes are others there than those pinned, that is no
+// distribution point's fault. Bytes kept from before may have been the wrong ones: then the next try tells.
+func (r *fetching) reader(p *partial, err error) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || p.address == "" {
+		return err
+	}
+	if e.Identity == Agent && (e.Reason == events.ContentMismatch || e.Reason == events.SourceUnreachable) {
+		e.Identity = r.outside.Identity
+	}
+	if e.Reason == events.ContentMismatch && !e.resumed {
+		e.Reason = events.ContentChanged
+	}
+	return e
 }
 
 func (r *fetching) throttle(ctx context.Context, n int) error {
@@ -196,7 +215,7 @@ func (r *fetching) writeFailed(p *partial, err error, resumed bool, address stri
 		if resumed {
 			answer += " (it began with bytes kept from before, which may be the wrong ones)"
 		}
-		return &Error{Reason: events.ContentMismatch, Identity: Agent, Resource: Redact(address), Answer: answer}
+		return &Error{Reason: events.ContentMismatch, Identity: Agent, Resource: Redact(address), Answer: answer, resumed: resumed}
 	}
 	if diskFull(err) {
 		r.cache.discard(p)

@@ -8,11 +8,12 @@ import (
 	"chandler/events"
 )
 
-// Notice is what the agent did with an account, on its way to the broker.
+// Notice is what the agent did with an account of the machine, or by one that it was lent, on its way to the broker.
 type Notice struct {
 	Sequence uint64             `json:"-"`
 	Type     string             `json:"type"` // name of the event's type
-	Note     events.AccountNote `json:"note"`
+	Note     events.AccountNote `json:"note,omitzero"`
+	Use      *events.LeaseUse   `json:"use,omitempty"` // of events.CredentialUsed, instead of Note
 }
 
 // maxNotices bounds what is kept while there is no broker; the oldest go first.

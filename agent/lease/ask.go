@@ -39,8 +39,9 @@ type Query struct {
 	Attempt    int    // counted from 1
 	Order      []byte // the signed envelope, as the journal keeps it
 	Wanted     Wanted
-	Purpose    string // events.LeaseToExecute or events.LeaseToRead
+	Purpose    string // events.LeaseToExecute, LeaseToRead or LeaseToTest
 	Resource   string // what is read; "" to execute
+	Test       string // that an administrator asked for: then there is neither job nor order
 }
 
 // Ask asks once for an account, within 20 s, and opens the answer if it is one to this question. The caller clears
@@ -79,16 +80,21 @@ func Ask(ctx context.Context, a Asker, q Query) (*Lease, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask for %s: %w", q.Wanted, err)
 	}
-	return &Lease{Account: g.Account, Kind: g.Kind, User: g.User, Version: g.Version, Secret: secret, Expires: g.Expires}, nil
+	return &Lease{ID: g.Lease, Method: g.Method, Account: g.Account, Kind: g.Kind, User: g.User, Version: g.Version, Secret: secret, Expires: g.Expires}, nil
 }
 
 func statement(agent string, q Query, key *lease.Key, now time.Time) (events.LeaseStatement, error) {
+	s := events.LeaseStatement{Agent: agent, Job: q.Job, Occurrence: q.Occurrence, User: q.User, Attempt: q.Attempt, Test: q.Test,
+		Account: q.Wanted.Account, Kind: q.Wanted.Kind, Resource: q.Resource, Purpose: q.Purpose, Key: key.Public(), Nonce: rand.Text(), At: now.UTC()}
+	if q.Test != "" {
+		return s, nil
+	}
 	_, digest, err := order.Open(q.Order)
 	if err != nil {
 		return events.LeaseStatement{}, fmt.Errorf("read order: %w", err)
 	}
-	return events.LeaseStatement{Agent: agent, Job: q.Job, Occurrence: q.Occurrence, User: q.User, Attempt: q.Attempt, Order: digest,
-		Account: q.Wanted.Account, Kind: q.Wanted.Kind, Resource: q.Resource, Purpose: q.Purpose, Key: key.Public(), Nonce: rand.Text(), At: now.UTC()}, nil
+	s.Order = digest
+	return s, nil
 }
 
 // denied keeps the service's words to what an explanation can hold.

@@ -21,9 +21,11 @@ type Wanted struct {
 
 // Lease is an account for a while.
 type Lease struct {
+	ID      string // the same when it is renewed
 	Account string // the name that the fleet knows it by
 	Kind    events.AccountKind
 	User    string // as the operating system or the domain names it: EXAMPLE\installer
+	Method  string // how it proves itself; "": by password
 	Version int    // of the secret
 	Secret  []byte
 	Expires time.Time

@@ -34,13 +34,7 @@ func (r *Reporter) tellNotices(ctx context.Context) error {
 var errAway = errors.New("the broker is away")
 
 func (r *Reporter) tellNotice(ctx context.Context, n journal.Notice) error {
-	t, ok := events.AccountNoteType(n.Type)
-	if !ok {
-		r.Metrics.unpublishable.Inc()
-		r.Log.ErrorContext(ctx, "notice can never be published and is given up", "type", n.Type)
-		return nil
-	}
-	_, err := bus.Publish(ctx, r.Bus, t, events.Event[events.AccountNote]{ID: n.Note.ID(t.Name), Subject: r.Agent, Time: n.Note.At, Data: n.Note})
+	err := r.publishNotice(ctx, n)
 	if err != nil && hopeless(err) {
 		r.Metrics.unpublishable.Inc()
 		r.Log.ErrorContext(ctx, "notice can never be published and is given up", "type", n.Type, "error", err)
@@ -50,4 +44,18 @@ func (r *Reporter) tellNotice(ctx context.Context, n journal.Notice) error {
 		return fmt.Errorf("publish notice: %w", err)
 	}
 	return nil
+}
+
+func (r *Reporter) publishNotice(ctx context.Context, n journal.Notice) (err error) {
+	t, ok := events.AccountNoteType(n.Type)
+	switch {
+	case ok:
+		_, err = bus.Publish(ctx, r.Bus, t, events.Event[events.AccountNote]{ID: n.Note.ID(t.Name), Subject: r.Agent, Time: n.Note.At, Data: n.Note})
+	case n.Type == events.CredentialUsed.Name && n.Use != nil:
+		_, err = bus.Publish(ctx, r.Bus, events.CredentialUsed, events.Event[events.LeaseUse]{ID: n.Use.ID(), Subject: r.Agent, Time: n.Use.At, Data: *n.Use})
+	default:
+		r.Metrics.unpublishable.Inc()
+		r.Log.ErrorContext(ctx, "notice can never be published and is given up", "type", n.Type)
+	}
+	return err
 }

@@ -105,6 +105,19 @@ const (
 	NoSuchUser      Code = 1317
 )
 
+// CodeOf reads the code that [Answer] wrote; 0: there is none.
+func CodeOf(answer string) Code {
+	i := strings.LastIndexByte(answer, '(')
+	if i < 0 {
+		return 0
+	}
+	var code, hex uint32
+	if n, _ := fmt.Sscanf(answer[i:], "(%d/0x%X)", &code, &hex); n != 2 || hex != 0x80070000|code {
+		return 0
+	}
+	return Code(code)
+}
+
 // Answer is words and code: "access denied (5/0x80070005)".
 func Answer(words string, code Code) string {
 	return fmt.Sprintf("%s (%d/0x%08X)", words, code, 0x80070000|uint32(code))

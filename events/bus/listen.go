@@ -16,8 +16,13 @@ import (
 // counted and not handed on. Events are lost while the broker is away or the listener is slow: that is
 // their nature. The handler runs in the subscription's order.
 func Listen[T any](ctx context.Context, b *Bus, t events.Type[T], queue string, handle func(events.Event[T])) error {
+	return ListenFor(ctx, b, t, "*", queue, handle)
+}
+
+// ListenFor is [Listen] for what is about one token: an agent that may hear only what is said to itself.
+func ListenFor[T any](ctx context.Context, b *Bus, t events.Type[T], token, queue string, handle func(events.Event[T])) error {
 	ch := make(chan *nats.Msg, 4096)
-	subject := t.Subject("*")
+	subject := t.Subject(token)
 	var sub *nats.Subscription
 	var err error
 	if queue == "" {

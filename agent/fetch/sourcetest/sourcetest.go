@@ -163,7 +163,7 @@ func (s Server) fetcher(t *testing.T, data []byte) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := f.Fetch(t.Context(), "job", []events.File{file}, nil)
+			got, err := f.Fetch(t.Context(), "job", []events.File{file}, fetch.Outside{}, nil)
 			s.clean(t, err)
 			if c.reason == "" {
 				if err != nil || got.Bytes < file.Size || strings.Contains(got.From, Secret) {

@@ -1,0 +1,50 @@
+package agent
+
+import (
+	"slices"
+	"sync"
+
+	"chandler/events"
+)
+
+// accesses are what came of reading external sources in one attempt, in order: each resource once with each answer. The
+// first ones are kept.
+type accesses struct {
+	mu   sync.Mutex
+	list []events.Access
+}
+
+func (l *accesses) add(a events.Access) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a.Answer, a.Resource = brief(a.Answer), brief(a.Resource)
+	same := func(b events.Access) bool {
+		return a.Resource == b.Resource && a.When == b.When && a.Reason == b.Reason && a.Account == b.Account && a.Version == b.Version
+	}
+	if len(l.list) < events.MaxAccesses && !slices.ContainsFunc(l.list, same) {
+		l.list = append(l.list, a)
+	}
+}
+
+func (l *accesses) all() []events.Access {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.list)
+}
+
+func (l *accesses) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = nil
+}
+
+// refused is the first access of the running program that failed otherwise than for a file that is not there, which
+// programs look for without needing it.
+func (l *accesses) refused() (events.Access, bool) {
+	for _, a := range l.all() {
+		if a.When == events.AccessRun && a.Reason != events.NoReason && a.Reason != events.SourceNotFound {
+			return a, true
+		}
+	}
+	return events.Access{}, false
+}

@@ -1,0 +1,189 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"slices"
+
+	"chandler/agent/external"
+	"chandler/agent/fetch"
+	"chandler/agent/identity"
+	"chandler/agent/journal"
+	"chandler/agent/lease"
+	"chandler/agent/logon"
+	"chandler/agent/source"
+	"chandler/events"
+	"chandler/events/advice"
+	"chandler/events/manifest"
+)
+
+// outside is the reader of external sources of this attempt, in the one identity that it has on the network; a reader
+// is made when it is first needed, and anew for another user.
+func (t *task) outside() (*external.Reader, error) {
+	user := ""
+	if t.who.Network == identity.User && t.session != nil {
+		user = t.session.User
+	}
+	if t.reach != nil && t.reachOf == user {
+		return t.reach, nil
+	}
+	t.leaveOutside()
+	sources, done, err := t.sourcesOf()
+	if err != nil {
+		return nil, err
+	}
+	o := external.Options{Who: t.who.Network, Resources: t.order.Resources, Sources: sources, Logins: &t.a.logins, Clock: t.a.Clock, Told: t.accessed}
+	switch t.who.Network {
+	case identity.NetworkAccess:
+		o.Lend = t.toRead(lease.Wanted{Kind: events.NetworkAccess})
+	case identity.Installation:
+		o.Lend = t.toRead(lease.Wanted{Account: t.order.InstallationAccount})
+	}
+	t.reach, t.reachOf, t.reachDone = external.New(o), user, done
+	t.a.lends(t.job.Offer.Job, t.runDir(), t.reach)
+	return t.reach, nil
+}
+
+// leaveOutside ends what this attempt could read outside.
+func (t *task) leaveOutside() {
+	if t.reach != nil {
+		t.a.lends(t.job.Offer.Job, "", nil)
+		t.reach.Close()
+		t.reachDone()
+		t.reach = nil
+	}
+}
+
+// sourcesOf are the drivers that read as the task's identity: as the logged-on user they are in a process of his.
+func (t *task) sourcesOf() (map[string]source.Source, func(), error) {
+	if t.who.Network != identity.User {
+		return t.a.External, func() {}, nil
+	}
+	if t.a.UserSources == nil || t.session == nil {
+		return nil, nil, end(events.Failed, events.ContextUnsupported, "this agent has nothing that reads external sources as a logged-on user")
+	}
+	return t.a.UserSources(*t.session)
+}
+
+// toRead asks for an account that reads a resource of the order.
+func (t *task) toRead(wanted lease.Wanted) func(context.Context, string) (*lease.Lease, error) {
+	return func(ctx context.Context, resource string) (*lease.Lease, error) {
+		return t.borrow(ctx, wanted, events.LeaseToRead, resource)
+	}
+}
+
+// content says where the package's files lie outside, and reads them there.
+func (t *task) contentOutside() (fetch.Outside, error) {
+	if !manifest.External(t.manifest) {
+		return fetch.Outside{}, nil
+	}
+	reader, err := t.outside()
+	return fetch.Outside{Address: func(f events.File) string { return manifest.Address(t.manifest, f) }, Source: external.Content{Reader: reader}, Identity: string(t.who.Reader)}, err
+}
+
+// checkReferences makes sure, just before the start, that what the program needs to read can be read, and is what it
+// was to be.
+func (t *task) checkReferences(ctx context.Context) error {
+	for _, r := range t.program.References {
+		if r.Optional {
+			continue
+		}
+		reader, err := t.outside()
+		if err != nil {
+			return err
+		}
+		if err := checkReference(ctx, reader, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkReference(ctx context.Context, reader *external.Reader, r events.Reference) error {
+	o, err := reader.Open(ctx, r.URL, events.AccessReference)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	switch {
+	case o.Info().Folder && r.SHA256 != "":
+		return changed(r, "it is a folder, and one file was pinned")
+	case o.Info().Folder:
+		_, err := o.List(ctx)
+		return err
+	case r.SHA256 == "":
+		_, err := o.ReadAt(ctx, make([]byte, 1), 0)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		return err
+	}
+	sum := sha256.New()
+	buf := make([]byte, 256<<10)
+	for at := int64(0); ; {
+		n, err := o.ReadAt(ctx, buf, at)
+		sum.Write(buf[:n])
+		at += int64(n)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); got != r.SHA256 {
+		return changed(r, "its SHA-256 is "+got)
+	}
+	return nil
+}
+
+func changed(r events.Reference, answer string) error {
+	return &external.Error{Access: events.Access{Resource: r.URL, When: events.AccessReference, Reason: events.ContentChanged, Answer: answer}}
+}
+
+// needed are the references without which the program does not start.
+func (t *task) needed() []events.Reference {
+	return slices.DeleteFunc(slices.Clone(t.program.References), func(r events.Reference) bool { return r.Optional })
+}
+
+// readsAsUser says that the content is read by the logged-on user, who must be there for it.
+func (t *task) readsAsUser() bool {
+	return t.who.Reader == identity.User && manifest.External(t.manifest)
+}
+
+// accessed takes in what came of an access: for the status, the log, the metrics and, where an account was lent for it,
+// the audit.
+func (t *task) accessed(a events.Access, leased string) {
+	t.a.metrics.accesses.WithLabelValues(a.Identity, string(a.Reason)).Inc()
+	t.accesses.add(a)
+	switch {
+	case a.Reason == events.NoReason:
+		t.say(info, "Access: %s", advice.Sentence(a))
+	case a.When == events.AccessRun:
+		t.say(warning, "Access while the program ran: %s", advice.Sentence(a))
+	}
+	if leased == "" {
+		return
+	}
+	use := events.LeaseUse{Lease: leased, Agent: t.a.id, Hostname: t.facts.Hostname, Job: t.job.Offer.Job, Deployment: t.deployment, Access: a}
+	if err := t.a.journal.Notify(journal.Notice{Type: events.CredentialUsed.Name, Use: &use}); err != nil {
+		t.a.log.Error("use of a lease not journalled", "job", t.job.Offer.Job, "lease", leased, "error", err)
+		return
+	}
+	t.a.reporter.Wake()
+}
+
+// accessEnding ends an attempt for want of something outside.
+func accessEnding(e *external.Error) *ending {
+	text := advice.Sentence(e.Access)
+	if fix := advice.For(e.Access); fix != "" {
+		text += "; " + fix
+	}
+	return &ending{events.Failed, e.Reason, status{explanation: text, identity: e.Identity, resource: e.Resource, answer: e.Answer}}
+}
+
+// UserSources gives the drivers that read as a logged-on user, by scheme, and what ends them.
+type UserSources func(logon.Session) (map[string]source.Source, func(), error)
