@@ -33,6 +33,7 @@ import (
 	"chandler/agent/fetch"
 	"chandler/agent/inbox"
 	"chandler/agent/journal"
+	"chandler/agent/lease"
 	"chandler/agent/logon"
 	"chandler/agent/report"
 	"chandler/agent/source"
@@ -178,6 +179,8 @@ type Agent struct {
 
 	// askTrust asks for trust bundles that this machine lacks; nil: there is no enrolment.
 	askTrust func(context.Context) error
+	// askLease asks for an account; nil: there is no enrolment.
+	askLease func(context.Context, lease.Query) (*lease.Lease, error)
 	heeding  sync.Mutex // guards heeded
 	heeded   uint64     // the connection on which bundles were asked for before a start, counted from 1
 
@@ -222,6 +225,7 @@ func New(o Options) (a *Agent, err error) {
 		}
 	}(a)
 	if o.Enrolment != nil {
+		a.askLease = a.leaseAsker()
 		a.askTrust = func(ctx context.Context) error {
 			return a.ask(ctx, func(ctx context.Context) error { return o.Enrolment.AskTrust(ctx, a.bus) })
 		}

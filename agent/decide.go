@@ -7,6 +7,7 @@ import (
 	"chandler/agent/journal"
 	"chandler/events"
 	"chandler/events/manifest"
+	"chandler/events/resource"
 	"chandler/events/target"
 	"chandler/events/timing"
 	"chandler/events/trust"
@@ -74,8 +75,10 @@ func (t *task) readManifest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	pinned := false // are all references to be
 	err = t.a.byTrust(ctx, func(b trust.Bundle) (err error) {
 		t.manifest, err = manifest.Verify(envelope, b)
+		pinned = b.PinnedReferences
 		return err
 	})
 	if err != nil {
@@ -88,6 +91,9 @@ func (t *task) readManifest(ctx context.Context) error {
 	switch {
 	case !ok || t.manifest.Package != t.order.Package || t.manifest.Version != t.order.Version:
 		return end(events.Rejected, events.ManifestMismatch, "the manifest is of %s %s and has no program %s", t.manifest.Package, t.manifest.Version, t.order.Program)
+	}
+	if loose := manifest.Unpinned(program); pinned && len(loose) > 0 {
+		return end(events.Rejected, events.ReferenceUnpinned, "program %s refers to %s without saying what it must be", t.order.Program, resource.Shown(loose[0]))
 	}
 	t.program = program
 	return nil

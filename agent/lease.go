@@ -30,11 +30,16 @@ func (t *task) borrow(ctx context.Context, wanted lease.Wanted, purpose, resourc
 
 // borrow asks the credential service once.
 func (a *Agent) borrow(ctx context.Context, q lease.Query) (*lease.Lease, error) {
-	if a.Enrolment == nil {
+	if a.askLease == nil {
 		return nil, errors.New("this agent has no identity by which it could ask for an account")
 	}
+	return a.askLease(ctx, q)
+}
+
+// leaseAsker asks in the name of the enrolled agent.
+func (a *Agent) leaseAsker() func(context.Context, lease.Query) (*lease.Lease, error) {
 	asker := lease.Asker{Agent: a.id, Sign: a.Enrolment.Sign, Clock: a.Clock, Request: func(ctx context.Context, r events.LeaseRequest) (events.LeaseAnswer, error) {
 		return bus.Request(ctx, a.bus, a.id, events.CredentialLease, r)
 	}}
-	return lease.Ask(ctx, asker, q)
+	return func(ctx context.Context, q lease.Query) (*lease.Lease, error) { return lease.Ask(ctx, asker, q) }
 }

@@ -43,7 +43,7 @@ func newMachine(t *testing.T) *machine {
 	m := &machine{t: t, blobs: map[string][]byte{}}
 	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
 	a := &Agent{id: machineID, log: log, metrics: newMetrics(prometheus.NewRegistry()), slots: newSlots(1), tasks: map[string]*task{},
-		restarts: map[string]awaited{}, thawed: make(chan struct{}), jobLogs: newJobLogs(dir), ctx: t.Context(),
+		readers: map[string]lender{}, restarts: map[string]awaited{}, thawed: make(chan struct{}), jobLogs: newJobLogs(dir), ctx: t.Context(),
 		facts: events.Facts{ID: machineID, OS: "linux", ClientKind: events.Advanced}}
 	a.Options = Options{StateDir: dir, ClientKind: events.Advanced, Clock: func() time.Time { return time.Now().Add(m.ahead) }, Trust: trusting(),
 		Runners: map[string]execute.Runner{identity.System.Runner(): systemrunner.New()}}

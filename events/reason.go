@@ -51,6 +51,7 @@ const (
 	CacheTooSmall      Reason = "cache_too_small"
 	DiskFull           Reason = "disk_full"
 	ContentChanged     Reason = "content_changed"
+	ReferenceUnpinned  Reason = "reference_unpinned"
 	// authorise
 	NoNetworkIdentity           Reason = "no_network_identity"
 	NetworkAccessAccountMissing Reason = "network_access_account_missing"
@@ -124,6 +125,7 @@ var reasons = map[Reason]ReasonInfo{
 	SourceUnreachable:  {Transient, "the source did not answer: check network and name resolution on the machine"},
 	SourceNotFound:     {Permanent, "the source has no such file: check the path"},
 	SourceUnsupported:  {Permanent, "this agent has no reader for such a source"},
+	ReferenceUnpinned:  {Permanent, "the fleet's trust bundle forbids references without a sha256: name it in the package, or put the files on distribution points"},
 	ContentChanged:     {Permanent, "the file at the source is not the one that was pinned when the package was published: put the right one back, or publish the package again"},
 	CacheTooSmall:      {Permanent, "the package is larger than the agent's cache may grow: raise cache-size"},
 	DiskFull:           {Transient, "the disk is full: free space on the machine"},

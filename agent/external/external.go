@@ -169,7 +169,7 @@ func (r *Reader) Borrow(ctx context.Context, address, when string) (*Loan, error
 	case covering == "":
 		return nil, r.fail(loan.Access, "", &source.Error{Reason: events.CredentialDenied, Answer: advice.NotNamed})
 	case r.Who == identity.Nobody:
-		return nil, r.fail(loan.Access, "", &source.Error{Reason: events.NoNetworkIdentity, Answer: "nobody was asked"})
+		return nil, r.fail(loan.Access, "", &source.Error{Reason: events.NoNetworkIdentity})
 	case r.Who == identity.User || at.Scheme == resource.File && at.Host == "":
 		return loan, nil // by its own means, or by the rights of the process
 	}

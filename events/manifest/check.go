@@ -52,6 +52,7 @@ func Check(m events.Manifest) []Problem {
 	c.text("$.publisher", "publisher", m.Publisher)
 	c.text("$.comment", "comment", m.Comment)
 	c.files(m.Files)
+	c.sources(m)
 	c.programs(m)
 	return c.problems
 }

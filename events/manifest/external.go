@@ -22,9 +22,12 @@ func Address(m events.Manifest, f events.File) string {
 	return base.Join(f.Path).String()
 }
 
+// Outside says whether a file lies on an external source.
+func Outside(m events.Manifest, f events.File) bool { return f.Source != "" || m.Source != "" }
+
 // External says whether any file lies on an external source.
 func External(m events.Manifest) bool {
-	return slices.ContainsFunc(m.Files, func(f events.File) bool { return Address(m, f) != "" })
+	return slices.ContainsFunc(m.Files, func(f events.File) bool { return Outside(m, f) })
 }
 
 // Resources lists, sorted, the addresses on external sources that a program may be helped to read: where the package's
@@ -44,4 +47,15 @@ func Resources(m events.Manifest, program string) []string {
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// Unpinned lists the references of a program that may be anything when they are read: folders, and files without a digest.
+func Unpinned(p events.Program) []string {
+	var loose []string
+	for _, r := range p.References {
+		if r.SHA256 == "" {
+			loose = append(loose, r.URL)
+		}
+	}
+	return loose
 }

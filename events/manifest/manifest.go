@@ -75,12 +75,13 @@ func Same(a, b events.Manifest) bool {
 	return errA == nil && errB == nil && bytes.Equal(x, y)
 }
 
-// Blobs of a package, each once, in the order of its files. The manifest itself is not among them.
+// Blobs of a package, each once, in the order of its files: what distribution points hold of it. Neither the manifest itself
+// nor files on external sources are among them.
 func Blobs(m events.Manifest) []events.BlobRef {
 	seen := make(map[string]bool, len(m.Files))
 	var blobs []events.BlobRef
 	for _, f := range m.Files {
-		if !seen[f.SHA256] {
+		if !Outside(m, f) && !seen[f.SHA256] {
 			seen[f.SHA256] = true
 			blobs = append(blobs, events.BlobRef{SHA256: f.SHA256, Size: f.Size})
 		}

@@ -49,6 +49,8 @@ func (c *checker) program(where, name string, p events.Program, m events.Manifes
 		}
 	}
 	c.environment(where, name, p.Environment)
+	c.references(where, name, p)
+	c.resources(where, name, m)
 	switch {
 	case p.MaxRunTime < 0:
 		c.add(where+".max-run-time", "program %s: max-run-time is negative", name)

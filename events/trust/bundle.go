@@ -48,8 +48,10 @@ type Bundle struct {
 	Keys       []sign.PublicKey `json:"keys"`                 // of deployers, who sign orders
 	Publishers []sign.PublicKey `json:"publishers,omitempty"` // one of them signs every package
 	Revoked    []RevokedKey     `json:"revoked,omitempty"`    // trusted for nothing; kept so that agents can say why
-	Roots      Roots            `json:"roots"`
-	Issued     time.Time        `json:"issued"`
+	// PinnedReferences: programs refer to nothing outside but files whose SHA-256 the package names.
+	PinnedReferences bool      `json:"pinned_references,omitempty"`
+	Roots            Roots     `json:"roots"`
+	Issued           time.Time `json:"issued"`
 }
 
 // Roots are the keys that sign bundles.

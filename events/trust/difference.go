@@ -15,6 +15,8 @@ type Changes struct {
 	Restored      []RevokedKey `json:"restored,omitempty"`      // revoked in the old one only
 	Threshold     Step         `json:"threshold,omitzero"`      // of orders
 	RootThreshold Step         `json:"root_threshold,omitzero"` // of bundles
+	Pinned        bool         `json:"pinned,omitempty"`        // references must be pinned now, and had not to be
+	Unpinned      bool         `json:"unpinned,omitempty"`      // the other way round
 }
 
 // KeyChanges are what differs between two lists of keys. Renamed ones have their new names.
@@ -35,6 +37,7 @@ func Difference(old, next Bundle) Changes {
 	c := Changes{
 		Keys: compare(old.Keys, next.Keys), Publishers: compare(old.Publishers, next.Publishers), Roots: compare(old.Roots.Keys, next.Roots.Keys),
 		Revoked: without(next.Revoked, old.Revoked), Restored: without(old.Revoked, next.Revoked),
+		Pinned: next.PinnedReferences && !old.PinnedReferences, Unpinned: old.PinnedReferences && !next.PinnedReferences,
 	}
 	if old.Threshold != next.Threshold {
 		c.Threshold = Step{old.Threshold, next.Threshold}
@@ -82,6 +85,12 @@ func (c Changes) Lines() []string {
 	}
 	if c.RootThreshold != (Step{}) {
 		say("a trust bundle needs %d signatures of roots instead of %d", c.RootThreshold.To, c.RootThreshold.From)
+	}
+	if c.Pinned {
+		say("programs refer to nothing outside without saying its SHA-256")
+	}
+	if c.Unpinned {
+		say("programs may refer to what is outside without saying its SHA-256")
 	}
 	return lines
 }

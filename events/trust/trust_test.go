@@ -270,4 +270,11 @@ func TestDifferenceSaysWhatChanges(t *testing.T) {
 	if next.Roots = old.Roots; Difference(old, next).RootsChanged() {
 		t.Error("roots that stay were said to change")
 	}
+	pinned := old
+	pinned.PinnedReferences = true
+	for _, c := range []Changes{Difference(old, pinned), Difference(pinned, old)} {
+		if len(c.Lines()) != 1 || !strings.Contains(c.Lines()[0], "SHA-256") || c.Pinned == c.Unpinned {
+			t.Errorf("references that are to be pinned, or are no longer: %+v", c)
+		}
+	}
 }

@@ -276,6 +276,9 @@ func (a *app) fillOrder(ctx context.Context, c *client, s signer, o *order.Order
 	}
 	o.Package, o.Version, o.Manifest, o.Run = m.Package, m.Version, found.Digest, program.Run
 	o.InstallationAccount, o.Resources = program.InstallationAccount, manifest.Resources(m, f.program)
+	if loose := manifest.Unpinned(program); s.trust.PinnedReferences && len(loose) > 0 {
+		return events.CollectionView{}, fmt.Errorf("agents would refuse it: the trust bundle forbids references without a sha256, and program %s has %s", f.program, strings.Join(loose, ", "))
+	}
 	if err := o.Agrees(m); err != nil {
 		return events.CollectionView{}, fmt.Errorf("agents would refuse it: %w", err)
 	}

@@ -154,6 +154,7 @@ func (a *app) writeTrust(cmd *cobra.Command, v trustView) error {
 	if err := writeDetail(out, a.output, v, v.Fingerprint, []field{
 		{"Fleet", b.Fleet}, {"Version", b.Version}, {"Issued", a.longTime(b.Issued)}, {"Accepted here", accepted}, {"Fingerprint of the roots", v.Fingerprint},
 		{"An order needs", fmt.Sprintf("%d of %s", b.Threshold, plural(len(b.Keys), "deployer", "deployers"))},
+		{"References", map[bool]string{true: "must be pinned", false: "may be unpinned"}[b.PinnedReferences]},
 		{"A trust bundle needs", fmt.Sprintf("%d of %s", b.Roots.Threshold, plural(len(b.Roots.Keys), "root", "roots"))}, {"Agents", versions},
 	}); err != nil {
 		return err

@@ -116,22 +116,33 @@ func revokeKey(b *trust.Bundle, name, why string, a *app) error {
 
 func trustSet(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "set --deployers-needed N", Short: "Change how many deployers must sign each deployment", Args: cobra.NoArgs,
-		Long: `Raised, it makes agents refuse live deployments that too few deployers signed and that they have not begun:
---dry-run lists them, and what is to be done about each.`,
+		Use: "set [--deployers-needed N] [--pinned-references]", Short: "Change how many deployers must sign, and whether references must be pinned", Args: cobra.NoArgs,
+		Long: `How many deployers must sign each deployment: raised, it makes agents refuse live deployments that too few
+deployers signed and that they have not begun: --dry-run lists them, and what is to be done about each.
+
+--pinned-references makes agents refuse programs that refer to files on external sources without saying their SHA-256,
+or to whole folders; --pinned-references=false allows them again.`,
 		Example: `  chandler trust set --deployers-needed 2 --dry-run`,
 	}
+	var pinned bool
 	f := a.changeFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if f.deployersNeeded < 1 {
+		pins := cmd.Flags().Changed("pinned-references")
+		if f.deployersNeeded < 1 && (!pins || cmd.Flags().Changed("deployers-needed")) {
 			return fmt.Errorf("--deployers-needed %d: at least one deployer must sign", f.deployersNeeded)
 		}
 		return a.connected(func(cmd *cobra.Command, c *client, _ []string) error {
-			return a.changeTrust(cmd, c, f, func(*trust.Bundle) error { return nil }, nil)
+			return a.changeTrust(cmd, c, f, func(b *trust.Bundle) error {
+				if pins {
+					b.PinnedReferences = pinned
+				}
+				return nil
+			}, nil)
 		})(cmd, args)
 	}
 	cmd.Flags().Lookup("deployers-needed").Usage = "how many deployers must sign each deployment from now on"
-	_ = cmd.MarkFlagRequired("deployers-needed")
+	cmd.Flags().BoolVar(&pinned, "pinned-references", false, "agents refuse programs whose references name no sha256")
+	cmd.MarkFlagsOneRequired("deployers-needed", "pinned-references")
 	return cmd
 }
 

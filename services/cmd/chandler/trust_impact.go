@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"chandler/events"
@@ -69,7 +70,7 @@ func (a *app) weigh(ctx context.Context, c *client, present, next trust.Bundle) 
 
 // takesAway says whether something that is signed rightly now might not be any more.
 func takesAway(c trust.Changes) bool {
-	return len(c.Keys.Removed)+len(c.Publishers.Removed)+len(c.Revoked) > 0 || c.Threshold.To > c.Threshold.From
+	return len(c.Keys.Removed)+len(c.Publishers.Removed)+len(c.Revoked) > 0 || c.Threshold.To > c.Threshold.From || c.Pinned
 }
 
 // leftBehind lists the agents that will not get a bundle that follows the present one by themselves.
@@ -109,6 +110,9 @@ func (a *app) refusals(ctx context.Context, c *client, d events.DeploymentView, 
 	}
 	if err != nil {
 		return nil, err
+	}
+	if loose := manifest.Unpinned(found.Manifest.Programs[d.Program]); next.PinnedReferences && !present.PinnedReferences && len(loose) > 0 {
+		all = append(all, refusedDeployment{d.Deployment, "its program refers to " + strings.Join(loose, ", ") + " without a sha256", fmt.Sprintf("before that, publish %s@%s under a new version that pins its references, and deploy that", d.Package, d.Version)})
 	}
 	if why := loses(func(b trust.Bundle) error { _, err := manifest.Verify(found.Envelope, b); return err }, present, next); why != "" {
 		all = append(all, refusedDeployment{d.Deployment, why, fmt.Sprintf("before that, publish %s@%s under a new version with another publisher's key, and deploy that", d.Package, d.Version)})
