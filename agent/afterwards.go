@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"chandler/agent/execute"
+	"chandler/agent/identity"
 	"chandler/events"
 )
 
@@ -145,6 +146,7 @@ func (t *task) afterRestart(ctx context.Context) error {
 func (t *task) recallWork() {
 	w, last := t.job.Work, t.job.Last
 	t.order, t.program, t.session = w.Order, w.Program, w.Session
+	t.who.Network = identity.Who(w.Network)
 	t.result = status{reader: w.Reader, executor: last.Executor, elevatedTo: last.ElevatedTo, exitCode: last.ExitCode, seconds: last.Seconds}
 }
 

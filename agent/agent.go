@@ -320,7 +320,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.log.InfoContext(ctx, "agent runs", "hostname", a.facts.Hostname, "version", Version, "privileged", a.facts.Privileged)
 
-	parts := []func(context.Context) error{a.inbox.Run, a.reporter.Run, a.tellFacts, a.heartbeat, a.sweep, a.keepStatus, a.restoreLeftRights, a.Logon.Run, a.hearWithdrawals, a.hearTests}
+	parts := []func(context.Context) error{a.inbox.Run, a.reporter.Run, a.tellFacts, a.heartbeat, a.sweep, a.keepStatus, a.restoreLeftRights, a.Logon.Run, a.hearWithdrawals, a.hearTests, a.lendToSupervisors}
 	if a.Enrolment != nil {
 		a.Enrolment.OnChange(a.identityChanged)
 		parts = append(parts, func(ctx context.Context) error { return a.Enrolment.Run(ctx, a.bus) })

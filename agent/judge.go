@@ -6,6 +6,7 @@ import (
 
 	"chandler/agent/detect"
 	"chandler/agent/execute"
+	"chandler/agent/external"
 	"chandler/agent/installers"
 	"chandler/agent/supervise"
 	"chandler/events"
@@ -47,6 +48,10 @@ func (t *task) judge(ctx context.Context, r execute.Result) error {
 		if operation, lacks := execute.LacksRights(o.ExitCode, r.OutputPath); lacks {
 			return failed(events.UserLacksRights, "user %s lacks the rights that %q needs: %s; deploy the program with run: administrative", r.Executor, r.Argv, operation)
 		}
+	}
+	if a, refused := t.accesses.refused(); refused {
+		e := accessEnding(&external.Error{Access: a})
+		return failed(a.Reason, "%s; the program ended for that or something else: %s", e.detail.explanation, t.result.explanation)
 	}
 	if found := t.sayInstallerLog(r.LogPath); found != "" {
 		return failed(events.ExitCode, "%s; its log says: %s", t.result.explanation, found)
@@ -103,6 +108,8 @@ func startReason(kind string) events.Reason {
 		return events.BadWorkingDirectory
 	case supervise.NoLogon:
 		return events.UserLoggedOff
+	case supervise.NoNetworkMount:
+		return events.NetworkMountImpossible
 	}
 	return events.CouldNotStart
 }

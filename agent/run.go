@@ -26,7 +26,7 @@ func (t *task) run(ctx context.Context) error {
 		return withdrawnEnding(c)
 	}
 	rules, wanted := t.detection()
-	t.job.Work = &journal.Work{Order: t.order, Program: t.program, Rules: rules, Gone: wanted == detect.NotInstalled, Reader: t.reader(), Slots: t.slots}
+	t.job.Work = &journal.Work{Order: t.order, Program: t.program, Rules: rules, Gone: wanted == detect.NotInstalled, Reader: t.reader(), Network: string(t.who.Network), Slots: t.slots}
 	if t.who.Executor == identity.User {
 		t.job.Work.Session = t.session
 	}
@@ -79,7 +79,8 @@ func (t *task) request(dir, content string) execute.Request {
 		Job: t.job.Offer.Job, Attempt: t.job.Offer.Attempt, As: t.who.Executor.Runner(), Dir: dir,
 		Deployment: t.deployment, Program: t.order.Package + " " + t.order.Version + " " + t.order.Program,
 		Session: t.session, Interactive: t.program.Interactive, Account: t.program.InstallationAccount, Lease: t.lease,
-		Domain:     t.who.Executor == identity.DomainToken,
+		Domain: t.who.Executor == identity.DomainToken,
+		Net:    t.net(), NetLogin: t.netLogin(),
 		Created:    func(n events.AccountNote) error { return t.a.noteAccount(events.AgentAccountCreated, n) },
 		Command:    execute.Command{Argv: t.program.Command.Argv, Line: t.program.Command.Line, Shell: t.program.Shell},
 		ContentDir: content, Writable: t.program.Writable, WorkDir: t.program.WorkingDirectory, Env: append(append([]string(nil), t.a.Environment...), t.program.Environment...),
@@ -95,6 +96,11 @@ func (t *task) attach(ctx context.Context) error {
 	}
 	t.recallWork()
 	t.setStarted(true)
+	if t.refers() {
+		if _, err := t.outside(); err != nil { // its supervisor asks for logins
+			return err
+		}
+	}
 	x, err := t.a.executor.Resume(t.job.Run)
 	if errors.Is(err, supervise.ErrNotStarted) {
 		return t.beginAgain()
@@ -181,6 +187,7 @@ func (t *task) await(ctx context.Context, x *execute.Execution) (r execute.Resul
 		case <-over:
 		}
 	})
+	beside.Go(func() { t.followAccesses(ctx, x, over) })
 	if session := t.job.Work.Session; session != nil {
 		beside.Go(func() { t.endWithSession(ctx, session, x, over) })
 	}

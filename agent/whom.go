@@ -55,7 +55,7 @@ func (t *task) asWhom() error {
 func (t *task) noIdentity(address, when string) error {
 	reader := external.New(external.Options{Who: identity.Nobody, Resources: t.order.Resources, Clock: t.a.Clock, Told: t.accessed})
 	defer reader.Close()
-	_, err := reader.Borrow(t.a.ctx, address, when)
+	_, err := reader.Open(t.a.ctx, address, when)
 	return err
 }
 

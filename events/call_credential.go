@@ -82,7 +82,8 @@ type AccountViews struct {
 // AccountView is an account without its secret.
 type AccountView struct {
 	AccountNotice
-	Changed time.Time `json:"changed"`
+	Changed   time.Time `json:"changed"`
+	Suspended string    `json:"suspended,omitempty"` // why this version is lent no more; "": it is
 }
 
 // LeaseRequest asks for an account; the agent is the caller token. Package lease makes and reads it.

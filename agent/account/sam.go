@@ -141,8 +141,8 @@ func wideSecret(secret []byte) []uint16 {
 	return append(wide, 0)
 }
 
-// splitUser splits the three ways to write a Windows user; "." is this machine, and a name with @ goes without a domain.
-func splitUser(user string) (domain, name string) {
+// SplitUser splits the three ways to write a Windows user; "." is this machine, and a name with @ goes without a domain.
+func SplitUser(user string) (domain, name string) {
 	if domain, name, found := strings.Cut(user, `\`); found {
 		return domain, name
 	}

@@ -186,7 +186,7 @@ func TestAWindowsUserEndsAsItsFlagsSay(t *testing.T) {
 		}
 	}
 	for user, want := range map[string][2]string{`EXAMPLE\a`: {"EXAMPLE", "a"}, "a@example.com": {"", "a@example.com"}, "a": {".", "a"}} {
-		if domain, name := splitUser(user); domain != want[0] || name != want[1] {
+		if domain, name := SplitUser(user); domain != want[0] || name != want[1] {
 			t.Errorf("%s: domain %q, name %q", user, domain, name)
 		}
 	}

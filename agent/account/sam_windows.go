@@ -34,7 +34,7 @@ func logOn(made Account) (uint64, func(), error) {
 func logOnWith(user string, secret []byte) (uint64, func(), error) {
 	wide := wideSecret(secret)
 	defer clear(wide)
-	domain, name := splitUser(user)
+	domain, name := SplitUser(user)
 	token, err := machine{}.LogOn(domain, name, wide)
 	if err != nil {
 		return 0, nil, fmt.Errorf("log on user %s: %w", user, err)

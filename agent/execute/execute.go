@@ -51,7 +51,10 @@ type Request struct {
 	// wants to know.
 	Created func(events.AccountNote) error
 	// Lease asks the credential service for an account; nil: there is none to ask. The runner clears what it gets.
-	Lease       func(context.Context, lease.Wanted) (*lease.Lease, error)
+	Lease func(context.Context, lease.Wanted) (*lease.Lease, error)
+	// NetLogin asks for the account that the program is on the network, on systems where that is one for the whole
+	// process; nil: the program has none but its own. It may give no lease. The runner clears what it gets.
+	NetLogin    func(context.Context) (*lease.Lease, error)
 	Dir         string // the run's own directory, absolute; made if need be, removed by the caller when all is reported
 	Command     Command
 	ContentDir  string          // the package's files, absolute; "" when it has none
@@ -62,6 +65,9 @@ type Request struct {
 	OnTimeout   string          // supervise.KillOnTimeout (also when empty) or supervise.StopMonitoring
 	ReturnCodes map[int]Meaning // over DefaultReturnCodes
 	OutputLimit int64           // bytes; 0 = DefaultOutputLimit
+	// Net lets the program read its references as files below Net.Mount, of which CHANDLER_NET tells it; nil: it has none,
+	// or reads them otherwise.
+	Net *supervise.Net
 }
 
 // Runner says who runs a request. Prepare is called once for an attempt, before anything is executed; an error fails the
@@ -82,6 +88,9 @@ type Prepared struct {
 	// Elevate gives the account rights for exactly this program, and returns what is executed instead (sudo with the
 	// program). It is the last thing before the start; Rights takes back what it gave. nil: nothing is to be given.
 	Elevate func(ctx context.Context, dir string, spec supervise.Spec) (supervise.Spec, error)
+	// Release lets go of what was made for the start, as a token, once the program was started or will not be; nil:
+	// nothing was made.
+	Release func()
 }
 
 // Rights takes back what runners gave.
@@ -147,6 +156,9 @@ func (e *Executor) Start(ctx context.Context, req Request) (*Execution, error) {
 	prepared, err := runner.Prepare(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("execute job %s: %w", req.Job, err)
+	}
+	if prepared.Release != nil {
+		defer prepared.Release()
 	}
 	temporary, err := makeDirectories(req.Dir, prepared.Credential)
 	if err == nil && prepared.Logon != nil && prepared.Logon.Session != 0 {
@@ -241,7 +253,7 @@ func (r Request) validate() error {
 func (r Request) spec(prepared Prepared, temporary string) (supervise.Spec, error) {
 	spec := supervise.Spec{
 		Job: r.Job, Attempt: r.Attempt, Credential: prepared.Credential, Logon: prepared.Logon,
-		MaxRunTime: r.MaxRunTime, OnTimeout: r.OnTimeout, OutputLimit: r.OutputLimit,
+		MaxRunTime: r.MaxRunTime, OnTimeout: r.OnTimeout, OutputLimit: r.OutputLimit, Net: r.Net,
 	}
 	if spec.MaxRunTime == 0 {
 		spec.MaxRunTime = DefaultMaxRunTime
@@ -253,7 +265,11 @@ func (r Request) spec(prepared Prepared, temporary string) (supervise.Spec, erro
 	for _, name := range temporaryNames() {
 		ours = append(ours, name+"="+temporary)
 	}
-	spec.Env = mergeEnv(prepared.Env, ours, r.Env, []string{
+	var net []string
+	if r.Net != nil {
+		net = []string{"CHANDLER_NET=" + r.Net.Mount}
+	}
+	spec.Env = mergeEnv(prepared.Env, ours, r.Env, net, []string{
 		"CHANDLER_JOB=" + r.Job,
 		"CHANDLER_ATTEMPT=" + strconv.Itoa(r.Attempt),
 		"CHANDLER_PACKAGE=" + r.ContentDir,

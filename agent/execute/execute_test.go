@@ -119,6 +119,26 @@ func TestRightsGivenForAProgramThatDidNotStartAreTakenBackOrSaidToBeLeft(t *test
 	}
 }
 
+func TestWhatWasMadeForAStartIsLetGoOfOnceWhateverCameOfIt(t *testing.T) {
+	for name, command := range map[string]string{"the supervisor is missing": "", "the program is missing": "no-such-program"} {
+		t.Run(name, func(t *testing.T) {
+			if command == "" {
+				self, err := os.Executable()
+				if err != nil {
+					t.Fatal(err)
+				}
+				command = self
+			}
+			released := 0
+			req := Request{Job: "j", Attempt: 1, As: "x", Dir: filepath.Join(supervisetest.TempDir(t), "run"), Command: Command{Argv: []string{command}}}
+			_, err := newExecutor(t, &fakeRunner{prepared: Prepared{Release: func() { released++ }}}).Start(t.Context(), req)
+			if (err == nil) != (command == "no-such-program") || released != 1 {
+				t.Errorf("start: %v, let go of %d times", err, released)
+			}
+		})
+	}
+}
+
 func TestALostSupervisorIsAnUnknownOutcome(t *testing.T) {
 	dir := supervisetest.TempDir(t)
 	for name, content := range map[string]string{"started": "{}", "spec.json": `{"argv":["/x"],"kept":{"executor":"root","return_codes":{"0":"success"}}}`} {

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"chandler/agent/supervise"
+	"chandler/events"
 )
 
 // ErrNotTakenBack says that an account still has rights that it had for a run which has ended.
@@ -107,6 +108,10 @@ func (x *Execution) ElevatedTo() string { return x.memory.ElevatedTo }
 
 // Note is what the runner says about that choice, "" if nothing.
 func (x *Execution) Note() string { return x.memory.Note }
+
+// Accesses are what came of the program's references so far, from the given one on, and the number of the next; see
+// supervise.Run.
+func (x *Execution) Accesses(after int) ([]events.Access, int, error) { return x.run.Accesses(after) }
 
 // OutputPath is where the output is captured; it grows while the program runs, up to its first half.
 func (x *Execution) OutputPath() string { return x.run.OutputPath() }

@@ -99,6 +99,9 @@ func (l *Loan) Clear() {
 // Open opens what lies at an address. when is one of events.AccessContent and its like.
 func (r *Reader) Open(ctx context.Context, address, when string) (source.Object, error) {
 	loan, err := r.Borrow(ctx, address, when)
+	if e, ok := errors.AsType[*Error](err); ok {
+		r.tell(e.Access, "")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +158,7 @@ func refusedBefore(at time.Time) error {
 
 var errClosed = &source.Error{Reason: events.CredentialDenied, Answer: "the job is over"}
 
-// Borrow gives what it takes to read an address. The caller clears the loan.
+// Borrow gives what it takes to read an address; whoever reads tells what came of it. The caller clears the loan.
 func (r *Reader) Borrow(ctx context.Context, address, when string) (*Loan, error) {
 	loan := &Loan{Access: events.Access{Resource: address, Identity: string(r.Who), When: when, At: r.Clock().UTC()}}
 	if r.Who == identity.Nobody { // who runs the program, and is nobody elsewhere
@@ -165,24 +168,24 @@ func (r *Reader) Borrow(ctx context.Context, address, when string) (*Loan, error
 	covering := resource.Longest(r.Resources, address)
 	switch {
 	case err != nil:
-		return nil, r.fail(loan.Access, "", &source.Error{Reason: events.SourceNotFound, Answer: "the address " + err.Error()})
+		return nil, r.failed(loan.Access, &source.Error{Reason: events.SourceNotFound, Answer: "the address " + err.Error()})
 	case covering == "":
-		return nil, r.fail(loan.Access, "", &source.Error{Reason: events.CredentialDenied, Answer: advice.NotNamed})
+		return nil, r.failed(loan.Access, &source.Error{Reason: events.CredentialDenied, Answer: advice.NotNamed})
 	case r.Who == identity.Nobody:
-		return nil, r.fail(loan.Access, "", &source.Error{Reason: events.NoNetworkIdentity})
+		return nil, r.failed(loan.Access, &source.Error{Reason: events.NoNetworkIdentity})
 	case r.Who == identity.User || at.Scheme == resource.File && at.Host == "":
 		return loan, nil // by its own means, or by the rights of the process
 	}
 	held, err := r.leaseOf(ctx, covering)
 	if err != nil {
-		return nil, r.fail(loan.Access, "", err)
+		return nil, r.failed(loan.Access, err)
 	}
 	loan.Access.Account, loan.Access.User, loan.Access.Version = held.Account, held.User, held.Version
 	loan.Lease, loan.Expires = held.ID, held.Expires
 	loan.Login = source.Login{User: held.User, Method: held.Method, Secret: held.Secret}
 	if refused := r.Logins.refusedAt(login{held.Account, held.Version, at.Host}, r.Clock()); !refused.IsZero() {
 		loan.Clear()
-		return nil, r.fail(loan.Access, loan.Lease, refusedBefore(refused))
+		return nil, r.failed(loan.Access, refusedBefore(refused))
 	}
 	return loan, nil
 }
@@ -260,6 +263,14 @@ func (r *Reader) turn(ctx context.Context, covering string) (chan struct{}, erro
 
 // fail tells of a failure and makes the error of it; where the context ended, or the agent stops, that is no answer.
 func (r *Reader) fail(a events.Access, lease string, err error) error {
+	err = r.failed(a, err)
+	if e, ok := errors.AsType[*Error](err); ok {
+		r.tell(e.Access, lease)
+	}
+	return err
+}
+
+func (r *Reader) failed(a events.Access, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -267,7 +278,6 @@ func (r *Reader) fail(a events.Access, lease string, err error) error {
 	if e, ok := errors.AsType[*source.Error](err); ok {
 		a.Reason = e.Reason
 	}
-	r.tell(a, lease)
 	return &Error{Access: a, Err: err}
 }
 

@@ -45,8 +45,9 @@ type Work struct {
 	Gone  bool            `json:"gone,omitempty"`
 	// Session is that of the user that the program runs as; nil for administrative programs.
 	Session *logon.Session `json:"session,omitempty"`
-	Reader  string         `json:"reader,omitempty"` // who read the content
-	Slots   []string       `json:"slots,omitempty"`  // groups of programs that exclude each other
+	Reader  string         `json:"reader,omitempty"`  // who read the content
+	Network string         `json:"network,omitempty"` // who the program's references are read by
+	Slots   []string       `json:"slots,omitempty"`   // groups of programs that exclude each other
 }
 
 // Ended says whether nothing more will happen to the job by itself.

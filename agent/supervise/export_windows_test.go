@@ -21,5 +21,5 @@ func StartOn(m Machine, cmd *exec.Cmd, spec Spec) (kill func() error, err error)
 		return nil, err
 	}
 	t.machine = m
-	return t.kill, t.start(cmd, spec)
+	return t.kill, t.start(cmd, spec, cmd.Start)
 }

@@ -16,7 +16,7 @@ func FuzzRecords(f *testing.F) {
 	f.Add([]byte("{"), []byte("x"), []byte{0xff})
 	f.Fuzz(func(t *testing.T, spec, started, outcome []byte) {
 		dir := supervisetest.TempDir(t)
-		for name, data := range map[string][]byte{"spec.json": spec, "started": started, "outcome.json": outcome} {
+		for name, data := range map[string][]byte{"spec.json": spec, "started": started, "outcome.json": outcome, "accesses.jsonl": outcome} {
 			if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -30,5 +30,9 @@ func FuzzRecords(f *testing.F) {
 		}
 		run.InUse()
 		_, _ = run.Spec()
+		_, _ = run.Supervisor()
+		if found, next, _ := run.Accesses(0); next != len(found) {
+			t.Fatalf("%d accesses, then %d", len(found), next)
+		}
 	})
 }

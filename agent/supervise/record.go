@@ -38,9 +38,10 @@ type plan struct {
 
 // start is the file "started".
 type start struct {
-	SupervisorPID int       `json:"supervisor_pid"`
-	Group         string    `json:"group,omitempty"` // cgroup directory of the program alone
-	At            time.Time `json:"at"`
+	SupervisorPID   int       `json:"supervisor_pid"`
+	SupervisorStart string    `json:"supervisor_start,omitempty"` // as in process
+	Group           string    `json:"group,omitempty"`            // cgroup directory of the program alone
+	At              time.Time `json:"at"`
 }
 
 // process is process.json. Start tells a process from a later one with the same id, also across a reboot.

@@ -37,6 +37,9 @@ func startIn(makeGroup func() string, command []string, dir string, spec Spec) (
 	if err != nil {
 		return nil, err
 	}
+	if n := spec.Net; n != nil && (n.Mount == dir || !isWithin(dir, n.Mount)) {
+		return nil, fmt.Errorf("spec: mount point %q is not below the run's directory", n.Mount)
+	}
 	lock, err := claim(dir)
 	if err != nil {
 		return nil, err
@@ -219,6 +222,25 @@ func (r *Run) State() State {
 		return NotStarted
 	}
 	return Lost
+}
+
+// Supervisor is the live process that watches over the program, which lending needs to know; an error where none does.
+func (r *Run) Supervisor() (pid int, err error) {
+	if err := testLock(filepath.Join(r.dir, lockFile)); !errors.Is(err, errLocked) {
+		return 0, errors.Join(fmt.Errorf("nobody watches over run %s", r.dir), err)
+	}
+	var began start
+	if err := readRecord(r.dir, startedFile, &began); err != nil {
+		return 0, err
+	}
+	identity, err := processStart(began.SupervisorPID)
+	if err != nil {
+		return 0, err
+	}
+	if identity != began.SupervisorStart {
+		return 0, fmt.Errorf("process %d is not the one that watched over run %s", began.SupervisorPID, r.dir)
+	}
+	return began.SupervisorPID, nil
 }
 
 // InUse says whether the supervisor or the program itself is still alive, so that the directory must stay: also after an

@@ -11,6 +11,7 @@
 //	process.json   the program's process id and start time
 //	kill           asks the supervisor to kill the program; it also prevents a start that has not happened yet
 //	output         the captured output: its first and its last part
+//	accesses.jsonl what came of reading the program's references, a line each, as it happens
 //	outcome.json   written atomically: what happened
 //	supervisor.log what the supervisor could not write elsewhere
 //
@@ -27,6 +28,12 @@
 // macOS the process group and all descendants (in both, a process that left a dead parent, on macOS its session too,
 // escapes). A daemon that a program leaves behind lives on: while it still holds the program's output, the supervisor
 // stays to drain it, so that the daemon neither blocks nor dies of a broken pipe; the run has ended nevertheless.
+//
+// References (Spec.Net) are mounted in a mount namespace that only the program's processes are in, by the supervisor,
+// which gets the accounts from the agent by package lending: also from the next one, if it is restarted. The
+// mount ends with the program, by itself, by a time-out or a kill, and what is left behind gets errors from it; with
+// StopMonitoring it stays as long as the program, but no further account is lent after the outcome. A program whose
+// references cannot be mounted is not started. No memory of a supervisor that may hold a secret is ever dumped.
 //
 // Service managers: the supervisor has a session of its own and, where one can be made, a cgroup outside the agent's
 // unit. Where none can be made it stays in the agent's, so the unit of the agent needs KillMode=process, and none of
@@ -52,12 +59,13 @@ const (
 
 // Kinds of Outcome.ErrorKind.
 const (
-	NotFound      = "not_found"      // no such program, or its interpreter is missing
-	NotExecutable = "not_executable" // a directory, without execute permission, or not a program
-	BadDirectory  = "bad_directory"  // the working directory is missing or is not one
-	Denied        = "denied"         // the operating system refused
-	NoLogon       = "no_logon"       // the Windows session has no user any more, or the token is none
-	Other         = "other"
+	NotFound       = "not_found"        // no such program, or its interpreter is missing
+	NotExecutable  = "not_executable"   // a directory, without execute permission, or not a program
+	BadDirectory   = "bad_directory"    // the working directory is missing or is not one
+	Denied         = "denied"           // the operating system refused
+	NoNetworkMount = "no_network_mount" // the program's references cannot be mounted on this machine
+	NoLogon        = "no_logon"         // the Windows session has no user any more, or the token is none
+	Other          = "other"
 )
 
 // Limits of a Spec.
@@ -81,6 +89,7 @@ type Spec struct {
 	OutputLimit int64         `json:"output_limit"` // bytes kept of standard output and error together: the first half and the last half
 	Credential  *Credential   `json:"credential,omitempty"`
 	Logon       *Logon        `json:"logon,omitempty"`
+	Net         *Net          `json:"net,omitempty"` // nil: the program has no references
 	// Kept means nothing to the supervisor: what the agent wants to find again with the run (Run.Spec).
 	Kept json.RawMessage `json:"kept,omitempty"`
 }
@@ -156,6 +165,11 @@ func (s Spec) Validate() error {
 	}
 	if l := s.Logon; l != nil && (s.Credential != nil || (l.Session == 0) == (l.Token == 0)) { // session 0 is the services'
 		return errors.New("spec: a logon has either a session or a token, and no credential beside it")
+	}
+	if s.Net != nil {
+		if err := s.Net.validate(s); err != nil {
+			return err
+		}
 	}
 	size := 0
 	for _, text := range slices.Concat(s.Argv, s.Env, []string{s.Dir, s.CommandLine}) {

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"chandler/agent/netfs"
 )
 
 const (
@@ -18,9 +20,9 @@ const (
 	killGrace   = 30 * time.Second       // for a killed program to be gone
 )
 
-// Main is the whole supervisor process. It returns when nothing is left to do: with nil if an outcome was written. The
+// Main is the whole supervisor process; sources are those of programs' references, and may be nil. It returns when nothing is left to do: with nil if an outcome was written. The
 // directory is one that Start prepared; standard input is its lock.
-func Main(dir string) error {
+func Main(dir string, sources Sources) error {
 	// Caught and dropped rather than ignored: an ignored signal would stay ignored in the program.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -29,7 +31,7 @@ func Main(dir string) error {
 	if err != nil {
 		return err
 	}
-	s := &supervisor{dir: dir}
+	s := &supervisor{dir: dir, sources: sources}
 	if err := s.run(); err != nil {
 		return err
 	}
@@ -42,13 +44,15 @@ func Main(dir string) error {
 
 // supervisor is the state of Main.
 type supervisor struct {
-	dir    string
-	plan   plan
-	tree   *tree
-	cmd    *exec.Cmd
-	exited chan struct{} // closed when cmd.ProcessState is there
-	output *recorder
-	drawn  chan struct{} // closed when every holder of the output pipe has gone
+	dir     string
+	sources Sources
+	plan    plan
+	tree    *tree
+	net     *netfs.FS // nil: the program has no references
+	cmd     *exec.Cmd
+	exited  chan struct{} // closed when cmd.ProcessState is there
+	output  *recorder
+	drawn   chan struct{} // closed when every holder of the output pipe has gone
 }
 
 // run returns nil once an outcome is on the disk.
@@ -75,7 +79,15 @@ func (s *supervisor) run() error {
 	if s.tree, err = newTree(s.plan.Group); err != nil {
 		return err
 	}
+	if s.plan.Net != nil {
+		if err := s.mountNet(); err != nil {
+			return writeOutcome(s.dir, Outcome{ExitCode: -1, ErrorKind: NoNetworkMount, Error: err.Error()})
+		}
+	}
 	outcome, err := s.launch()
+	if !outcome.Started {
+		s.closeNet()
+	}
 	if err != nil {
 		return err
 	}
@@ -101,11 +113,15 @@ func (s *supervisor) launch() (Outcome, error) {
 		Env:    append([]string{}, s.plan.Env...), // nil would be the supervisor's own environment
 		Stdout: write, Stderr: write,
 	}
-	began := start{SupervisorPID: os.Getpid(), Group: s.tree.groupName(), At: time.Now()}
+	own, err := processStart(os.Getpid())
+	if err != nil {
+		return Outcome{}, err
+	}
+	began := start{SupervisorPID: os.Getpid(), SupervisorStart: own, Group: s.tree.groupName(), At: time.Now()}
 	if err := writeRecord(s.dir, startedFile, began); err != nil {
 		return Outcome{}, err
 	}
-	err = s.tree.start(s.cmd, s.plan.Spec)
+	err = s.startProgram()
 	write.Close()
 	if err != nil {
 		read.Close()
@@ -157,6 +173,7 @@ func (s *supervisor) watch(outcome *Outcome) {
 	}
 	outcome.EndedAt, outcome.ExitCode = time.Now(), -1
 	if s.ended() {
+		s.closeNet()
 		outcome.ExitCode, outcome.Signal = exitStatus(s.cmd.ProcessState)
 		s.awaitOutput()
 	} else {
@@ -177,9 +194,15 @@ func (s *supervisor) ended() bool {
 
 func (s *supervisor) kill(outcome *Outcome) {
 	outcome.Killed = true
+	freed := make(chan struct{})
+	go func() { // meanwhile: who waits for a file could not die before it is answered
+		s.closeNet()
+		close(freed)
+	}()
 	if err := s.tree.kill(); err != nil {
 		outcome.Error = err.Error()
 	}
+	<-freed
 	select {
 	case <-s.exited:
 	case <-time.After(killGrace):
@@ -213,6 +236,7 @@ func (s *supervisor) drain(signals <-chan os.Signal) {
 	for _, gone := range []<-chan struct{}{s.exited, s.drawn} {
 		select {
 		case <-gone:
+			s.closeNet()
 		case <-signals:
 			return
 		}

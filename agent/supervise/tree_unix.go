@@ -57,7 +57,8 @@ func keepFiles() error {
 
 func (t *tree) groupName() string { return t.group }
 
-func (t *tree) start(cmd *exec.Cmd, spec Spec) error {
+// start prepares cmd and calls begin, which starts it.
+func (t *tree) start(cmd *exec.Cmd, spec Spec, begin func() error) error {
 	if spec.CommandLine != "" {
 		return errors.New("a command line is for Windows only")
 	}
@@ -73,7 +74,7 @@ func (t *tree) start(cmd *exec.Cmd, spec Spec) error {
 		return err
 	}
 	defer leave()
-	if err := cmd.Start(); err != nil {
+	if err := begin(); err != nil {
 		return err
 	}
 	t.pid = cmd.Process.Pid

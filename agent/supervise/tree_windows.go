@@ -40,7 +40,7 @@ func newTree(string) (*tree, error) {
 func (t *tree) groupName() string { return "" }
 
 // start creates the program suspended, so that nothing of it escapes the job before it is assigned.
-func (t *tree) start(cmd *exec.Cmd, spec Spec) error {
+func (t *tree) start(cmd *exec.Cmd, spec Spec, _ func() error) error {
 	if spec.Credential != nil {
 		return errors.New("a unix credential on Windows")
 	}

@@ -72,13 +72,16 @@ func table() []rights {
 			role: access.Agent,
 			publish: `chandler.job.succeeded.{me} chandler.job.waiting.{me} chandler.log.{me} chandler.event.agent.reported.{me} chandler.heartbeat.{me}
 				chandler.rpc.execution.sync.{me} chandler.rpc.execution.order.{me} chandler.rpc.credentials.lease.{me} chandler.rpc.credentials.renew.{me} chandler.rpc.credentials.trust.{me} chandler.rpc.content.locate.{me}
-				$JS.API.DIRECT.GET.JOBS.chandler.offer.{me}`,
+				chandler.rpc.credentials.account_test_answer.{me} chandler.event.credential.used.{me} $JS.API.DIRECT.GET.JOBS.chandler.offer.{me}`,
 			mayNotPublish: neverPublish + ` chandler.job.succeeded.{other} chandler.job.succeeded chandler.job.succeeded.{me}.x chandler.log.{other} chandler.event.agent.reported.{other} chandler.heartbeat.{other}
+				chandler.event.credential.used.{other} chandler.event.credential.leased.{me} chandler.event.credential.requested.{me} chandler.event.credential.revoked.{me} chandler.credential.test.{me} chandler.credential.withdrawn.{other}
+				chandler.rpc.credentials.account_test_answer.{other} chandler.rpc.credentials.account_test.{key}.{me} chandler.rpc.credentials.lease_list.{key}.{me} chandler.rpc.credentials.lease_revoke.{key}.{me}
 				chandler.rpc.execution.sync.{other} chandler.rpc.credentials.lease.{other} chandler.rpc.credentials.enrol.{me} chandler.rpc.credentials.return.{me}
 				chandler.rpc.scheduling.deployment_list.{key}.{me} chandler.rpc.scheduling.deployment_create.{key}.{me} chandler.rpc.credentials.token_create.{key}.{me}
 				$JS.API.DIRECT.GET.JOBS $JS.API.DIRECT.GET.JOBS.chandler.offer.{other} $JS.API.DIRECT.GET.STATUS $JS.API.STREAM.INFO.JOBS $JS.API.INFO $JS.API.CONSUMER.CREATE.JOBS $SRV.PING`,
-			hear:       `chandler.agent.{me}.> chandler.agent.{me}.offer chandler.beacon chandler.trust _INBOX.{me}.x.*`,
-			mayNotHear: neverHear + ` chandler.agent.*.offer chandler.job.> chandler.job.*.{me} chandler.event.> chandler.heartbeat.* chandler.offer.* chandler.log.*`,
+			hear: `chandler.agent.{me}.> chandler.agent.{me}.offer chandler.beacon chandler.trust chandler.credential.test.{me} chandler.credential.withdrawn.{me} _INBOX.{me}.x.*`,
+			mayNotHear: neverHear + ` chandler.credential.test.{other} chandler.credential.test.* chandler.credential.withdrawn.{other} chandler.credential.withdrawn.* chandler.credential.> chandler.credential.*.{me}
+				chandler.agent.*.offer chandler.job.> chandler.job.*.{me} chandler.event.> chandler.heartbeat.* chandler.offer.* chandler.log.*`,
 		},
 		{
 			role: access.Enrolling, name: "enrolment",
@@ -99,6 +102,7 @@ func table() []rights {
 			role: access.Deployer, name: "dora",
 			publish: `chandler.rpc.scheduling.deployment_list.{key}.{me} chandler.rpc.scheduling.deployment_create.{key}.{me} chandler.rpc.content.commit.{key}.{me} chandler.rpc.execution.freeze.{key}.{me} $JS.API.DIRECT.GET.EVENTS`,
 			mayNotPublish: neverPublish + ` chandler.rpc.scheduling.deployment_create.{key}.{other} chandler.rpc.credentials.account_set.{key}.{me} chandler.rpc.credentials.trust_set.{key}.{me} chandler.rpc.credentials.token_create.{key}.{me}
+				chandler.rpc.credentials.account_rotate.{key}.{me} chandler.rpc.credentials.account_test.{key}.{me} chandler.rpc.credentials.account_rekey.{key}.{me} chandler.rpc.credentials.lease_revoke.{key}.{me}
 				chandler.rpc.credentials.user_add.{key}.{me} chandler.rpc.credentials.agent_revoke.{key}.{me} chandler.rpc.execution.retell.{key}.{me} $JS.API.CONSUMER.CREATE.EVENTS`,
 			hear:       `chandler.event.> chandler.job.*.* _INBOX.{me}.x.*`,
 			mayNotHear: neverHear,
@@ -128,6 +132,15 @@ func table() []rights {
 				$JS.API.STREAM.CREATE.KV_chandler_packages chandler.rpc.content.list.{key}.{me} chandler.rpc.credentials.lease.{other} $SYS.REQ.CLAIMS.UPDATE`,
 			hear:       `chandler.rpc.content.locate.* chandler.rpc.content.list.*.* $SRV.PING $SRV.INFO.content _INBOX.content.x.*`,
 			mayNotHear: neverHear + ` chandler.rpc.credentials.lease.* chandler.rpc.credentials.account_set.*.* chandler.event.> chandler.heartbeat.* $SRV.INFO.scheduling`,
+		},
+		{
+			role: access.Service("credentials"), name: "credentials",
+			publish: `chandler.event.credential.leased.{other} chandler.event.credential.revoked.{other} chandler.credential.test.{other} chandler.credential.withdrawn.{other} $KV.chandler_leases.x $KV.chandler_accounts.x
+				$JS.API.CONSUMER.MSG.NEXT.EVENTS.credentials $JS.ACK.EVENTS.credentials.1.1.1.1.1 chandler.deadletter.EVENTS $JS.API.DIRECT.GET.JOBS $JS.API.DIRECT.GET.STATUS`,
+			mayNotPublish: `chandler.event.credential.used.{other} chandler.event.job.finished.{other} chandler.offer.{other} chandler.job.succeeded.{other} chandler.event.deployment.created.x $KV.chandler_orders.x
+				$JS.API.CONSUMER.MSG.NEXT.EVENTS.execution $JS.ACK.EVENTS.execution.1.1.1.1.1 $JS.API.STREAM.PURGE.EVENTS chandler.rpc.credentials.account_set.{key}.{me} chandler.rpc.execution.order.{other} $SYS.REQ.CLAIMS.UPDATE`,
+			hear:       `chandler.rpc.credentials.lease.* chandler.rpc.credentials.account_test_answer.* chandler.rpc.credentials.account_set.*.* _INBOX.credentials.x.*`,
+			mayNotHear: neverHear + ` chandler.credential.test.* chandler.event.> chandler.job.*.* chandler.rpc.execution.order.*`,
 		},
 		{
 			role: access.Service("scheduling"), name: "scheduling",
@@ -173,6 +186,38 @@ func TestEachRoleMayDoWhatItMayAndNothingElse(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAnAgentHearsOfItsOwnTestsAndLeasesAlone(t *testing.T) {
+	b := eventstest.Secure(t)
+	me, other := b.Agent(t), b.Agent(t)
+	conn := b.Connect(t, access.Agent, me, quiet)
+	heard := make(chan *nats.Msg, 8)
+	subjects := func(agent string) []string {
+		return []string{events.AccountTestAsked.Subject(agent), events.LeaseWithdrawn.Subject(agent)}
+	}
+	for _, s := range append(subjects(other), subjects(me)...) {
+		if _, err := conn.ChanSubscribe(s, heard); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := conn.FlushTimeout(eventstest.Patience); err != nil {
+		t.Fatal(err)
+	}
+	service := b.Connect(t, access.Service("credentials"), "credentials", loud(t))
+	for _, s := range append(subjects(other), subjects(me)...) {
+		if err := service.Publish(s, []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range subjects(me) {
+		if m := next(t, heard); m.Subject != want {
+			t.Errorf("heard %s, want %s", m.Subject, want)
+		}
+	}
+	if n := len(heard); n > 0 {
+		t.Errorf("heard %d more", n)
 	}
 }
 

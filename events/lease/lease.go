@@ -4,8 +4,8 @@
 //
 // The request is signed by the agent's enrolled key and names a key that is made for it alone. The answer is
 // sealed to that key by HPKE (RFC 9180: ML-KEM-768 with X25519, HKDF-SHA256, AES-256-GCM), with all that is
-// said of the lease as its context: lease, job, attempt, agent, account, kind, user, version, resource,
-// purpose, expiry and the request's nonce. Opened with any other context it gives nothing. The private half
+// said of the lease as its context: lease, job or test, attempt, agent, account, kind, user, method, version,
+// resource, purpose, expiry and the request's nonce. Opened with any other context it gives nothing. The private half
 // never leaves the process that asked, so what was recorded on the way stays closed when the enrolled key is
 // stolen later.
 //
@@ -20,6 +20,7 @@ import (
 	"crypto/hpke"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -104,8 +105,12 @@ func answers(s events.LeaseStatement, g events.LeaseGrant) error {
 		return errors.New("the lease is of another account")
 	case g.Resource != s.Resource || g.Purpose != s.Purpose:
 		return errors.New("the lease is for another resource or purpose")
-	case events.ValidToken(g.Lease) != nil || events.ValidToken(g.Account) != nil || events.ValidToken(string(g.Kind)) != nil || g.User == "" || g.Version < 1 || g.Expires.IsZero():
-		return errors.New("the lease does not name itself, account, kind, user, version and expiry")
+	case events.ValidToken(g.Lease) != nil || events.ValidToken(g.Account) != nil || events.ValidToken(string(g.Kind)) != nil || g.Version < 1 || g.Expires.IsZero():
+		return errors.New("the lease does not name itself, account, kind, version and expiry")
+	case !slices.Contains([]string{"", events.ByPassword, events.ByBearer, events.ByClientCertificate}, g.Method):
+		return errors.New("the lease does not say in a known way how the account proves itself")
+	case g.User == "" && (g.Method == "" || g.Method == events.ByPassword):
+		return errors.New("the lease names no user, and an empty one would connect as nobody")
 	case len(g.User) > maxName || strings.ContainsFunc(g.User, unicode.IsControl):
 		return fmt.Errorf("the user must be one line of at most %d bytes", maxName)
 	}
@@ -115,14 +120,14 @@ func answers(s events.LeaseStatement, g events.LeaseGrant) error {
 // info is the context of a sealed secret: each part with its length, so that no two lists of parts are equal.
 func info(s events.LeaseStatement, g events.LeaseGrant) []byte {
 	out := []byte(context)
-	for _, part := range []string{g.Lease, g.Job, strconv.Itoa(s.Attempt), g.Agent, g.Account, string(g.Kind), g.User, g.Method, strconv.Itoa(g.Version),
+	for _, part := range []string{g.Lease, g.Job, s.Test, strconv.Itoa(s.Attempt), g.Agent, g.Account, string(g.Kind), g.User, g.Method, strconv.Itoa(g.Version),
 		g.Resource, g.Purpose, strconv.FormatInt(g.Expires.UnixNano(), 10), s.Nonce} {
 		out = fmt.Appendf(out, "\n%d:%s", len(part), part)
 	}
 	return out
 }
 
-// ID names the one lease of a job, account, resource and purpose.
+// ID names the one lease of a job (or of a test), account, resource and purpose.
 func ID(job, account, resource, purpose string) string {
 	return events.DeriveID("lease", job, account, resource, purpose)
 }

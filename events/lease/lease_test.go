@@ -62,6 +62,9 @@ func TestARequestIsReadAsItWasSigned(t *testing.T) {
 		"for a resource": func(s *events.LeaseStatement) {
 			s.Purpose, s.Resource = events.LeaseToRead, "smb://files.example/software/a b"
 		},
+		"for a test": func(s *events.LeaseStatement) {
+			s.Purpose, s.Resource, s.Job, s.Order, s.Test = events.LeaseToTest, "smb://files.example/software", "", "", "t1"
+		},
 		"for a job of one user":  func(s *events.LeaseStatement) { s.User, s.Occurrence = `EXAMPLE\ålice`, 1_764_576_000 },
 		"in another time's zone": func(s *events.LeaseStatement) { s.At = now.In(time.FixedZone("x", 3600)) },
 	} {
@@ -99,6 +102,12 @@ func TestRequestsThatProveNothingAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		return events.LeaseRequest{Statement: text, Signature: signature, Order: []byte("o")}
+	}
+	trial := func(change func(*events.LeaseStatement)) events.LeaseRequest {
+		return with(func(s *events.LeaseStatement) {
+			s.Purpose, s.Resource, s.Job, s.Order, s.Test = events.LeaseToTest, "smb://h/x", "", "", "t1"
+			change(s)
+		})
 	}
 	good := func() events.LeaseRequest { return with(func(*events.LeaseStatement) {}) }
 	after := func(change func(*events.LeaseRequest)) events.LeaseRequest {
@@ -146,6 +155,15 @@ func TestRequestsThatProveNothingAreRefused(t *testing.T) {
 		"to read nothing":                  {with(func(s *events.LeaseStatement) { s.Purpose = events.LeaseToRead }), "resource"},
 		"to read something of two lines":   {with(func(s *events.LeaseStatement) { s.Purpose, s.Resource = events.LeaseToRead, "a\nb" }), "one line"},
 		"for a user with a very long name": {with(func(s *events.LeaseStatement) { s.User = strings.Repeat("u", 257) }), "user"},
+		"for a job and a test":             {with(func(s *events.LeaseStatement) { s.Test = "t1" }), "names a test"},
+		"for a test without a name":        {trial(func(s *events.LeaseStatement) { s.Test = "" }), "test"},
+		"for a test of a job":              {trial(func(s *events.LeaseStatement) { s.Job = "j" }), "no job"},
+		"for a test by an order":           {trial(func(s *events.LeaseStatement) { s.Order = events.DigestOf(nil) }), "no job"},
+		"for a test of a job's user":       {trial(func(s *events.LeaseStatement) { s.User = "alice" }), "no job"},
+		"for a test of an occurrence":      {trial(func(s *events.LeaseStatement) { s.Occurrence = 1 }), "no job"},
+		"for a second test":                {trial(func(s *events.LeaseStatement) { s.Attempt = 2 }), "once"},
+		"for a test of any account":        {trial(func(s *events.LeaseStatement) { s.Account, s.Kind = "", events.NetworkAccess }), "by its name"},
+		"for a test of nothing":            {trial(func(s *events.LeaseStatement) { s.Resource = "" }), "name a resource"},
 		"without a key":                    {with(func(s *events.LeaseStatement) { s.Key = nil }), "key"},
 		"with a very long key":             {with(func(s *events.LeaseStatement) { s.Key = make([]byte, maxKey+1) }), "key"},
 		"without a nonce":                  {with(func(s *events.LeaseStatement) { s.Nonce = "" }), "nonce"},
@@ -205,6 +223,8 @@ func TestASecretIsOpenedByWhomItWasSealedForAlone(t *testing.T) {
 		"another account that was asked for": func(s *events.LeaseStatement, g *events.LeaseGrant) { s.Account, g.Account = "other", "other" },
 		"another kind":                       func(_ *events.LeaseStatement, g *events.LeaseGrant) { g.Kind = events.NetworkAccess },
 		"another user":                       func(_ *events.LeaseStatement, g *events.LeaseGrant) { g.User = "root" },
+		"another way to prove it":            func(_ *events.LeaseStatement, g *events.LeaseGrant) { g.Method = events.ByBearer },
+		"another test":                       func(s *events.LeaseStatement, _ *events.LeaseGrant) { s.Test = "t2" },
 		"another version":                    func(_ *events.LeaseStatement, g *events.LeaseGrant) { g.Version++ },
 		"another lease":                      func(_ *events.LeaseStatement, g *events.LeaseGrant) { g.Lease = "other" },
 		"another resource":                   func(_ *events.LeaseStatement, g *events.LeaseGrant) { g.Resource = "smb://h/x" },
@@ -242,7 +262,8 @@ func TestNothingIsSealedThatCouldNotBeOpened(t *testing.T) {
 	bad.Key = []byte("short")
 	unnamed := grant(s)
 	unnamed.User = ""
-	colourful, painted := grant(s), grant(s)
+	colourful, painted, strange, named := grant(s), grant(s), grant(s), grant(s)
+	strange.Method, named.User, named.Method = "kerberos", "", events.ByPassword
 	colourful.User, painted.Kind = "alice\x1b[31m", "soft\nware"
 	for name, c := range map[string]struct {
 		s      events.LeaseStatement
@@ -254,11 +275,30 @@ func TestNothingIsSealedThatCouldNotBeOpened(t *testing.T) {
 		"for a key that is none":                    {bad, grant(s), []byte(secret)},
 		"for nobody":                                {s, unnamed, []byte(secret)},
 		"for a user whose name disturbs a terminal": {s, colourful, []byte(secret)},
+		"for a way to prove it that nobody knows":   {s, strange, []byte(secret)},
+		"for a password of nobody":                  {s, named, []byte(secret)},
 		"for a kind whose name is two lines":        {s, painted, []byte(secret)},
 		"what was not asked for":                    {s, events.LeaseGrant{}, []byte(secret)},
 	} {
 		if g, err := Seal(c.s, c.g, c.secret); err == nil || len(g.Sealed) > 0 {
 			t.Errorf("%s: sealed", name)
+		}
+	}
+}
+
+func TestATokenOrACertificateNeedsNoUser(t *testing.T) {
+	public, _ := enrolled(t)
+	k := newKey(t)
+	s := statement(public, k)
+	for _, method := range []string{events.ByBearer, events.ByClientCertificate} {
+		g := grant(s)
+		g.User, g.Method = "", method
+		sealed, err := Seal(s, g, []byte(secret))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := k.Open(s, sealed, now); err != nil || string(got) != secret {
+			t.Errorf("%s: opened %q, %v", method, got, err)
 		}
 	}
 }
@@ -272,6 +312,7 @@ func FuzzVerify(f *testing.F) {
 	f.Add(r.Statement, r.Signature, r.Order)
 	f.Add([]byte(`{"agent":"*","attempt":-1,"key":"AA=="}`), []byte{}, []byte{})
 	f.Add([]byte("null"), []byte(nil), []byte(nil))
+	f.Add([]byte(`{"agent":"aaaaaaaa","purpose":"test","test":"t1","attempt":1,"account":"a","resource":"smb://h/x"}`), []byte{}, []byte{})
 	f.Fuzz(func(t *testing.T, text, signature, envelope []byte) {
 		got, err := Verify(events.LeaseRequest{Statement: text, Signature: signature, Order: envelope}, public)
 		if err == nil && !bytes.Equal(text, r.Statement) {

@@ -33,7 +33,7 @@ const ClockTolerance = order.ClockTolerance
 const signedPrefix = "chandler lease\xff"
 
 // Sign makes the request for a statement. sign signs with the enrolled key of the statement's agent. The
-// statement's Order must be the digest of the envelope.
+// statement's Order must be the digest of the envelope; a test has neither.
 func Sign(s events.LeaseStatement, envelope []byte, sign func([]byte) ([]byte, error)) (events.LeaseRequest, error) {
 	fail := func(err error) (events.LeaseRequest, error) {
 		return events.LeaseRequest{}, fmt.Errorf("sign request for a lease: %w", err)
@@ -119,25 +119,27 @@ func check(s events.LeaseStatement) error {
 	if err := events.ValidAgent(s.Agent); err != nil {
 		return err
 	}
-	if err := events.ValidToken(s.Job); err != nil {
-		return fmt.Errorf("job: %w", err)
+	var err error
+	switch s.Purpose {
+	case events.LeaseToExecute, events.LeaseToRead:
+		err = checkJob(s)
+	case events.LeaseToTest:
+		err = checkTest(s)
+	default:
+		err = fmt.Errorf("purpose %.32q must be %s, %s or %s", s.Purpose, events.LeaseToExecute, events.LeaseToRead, events.LeaseToTest)
 	}
-	if err := events.ValidDigest(s.Order); err != nil {
-		return fmt.Errorf("order: %w", err)
+	if err != nil {
+		return err
 	}
 	switch {
-	case s.Attempt < 1:
-		return fmt.Errorf("attempt %d: they count from 1", s.Attempt)
 	case (s.Account == "") == (s.Kind == ""):
 		return errors.New("it must name an account or a kind of account, and not both")
 	case s.Account != "" && events.ValidToken(s.Account) != nil:
 		return fmt.Errorf("account: %w", events.ValidToken(s.Account))
 	case s.Kind != "" && events.ValidToken(string(s.Kind)) != nil:
 		return fmt.Errorf("kind: %w", events.ValidToken(string(s.Kind)))
-	case s.Purpose != events.LeaseToExecute && s.Purpose != events.LeaseToRead:
-		return fmt.Errorf("purpose %.32q must be %s or %s", s.Purpose, events.LeaseToExecute, events.LeaseToRead)
-	case (s.Resource != "") != (s.Purpose == events.LeaseToRead):
-		return errors.New("to read it must name a resource, and to execute none")
+	case (s.Resource == "") != (s.Purpose == events.LeaseToExecute):
+		return errors.New("to read or to test it must name a resource, and to execute none")
 	case len(s.Resource) > maxResource || strings.ContainsFunc(s.Resource, unicode.IsControl):
 		return fmt.Errorf("the resource must be one line of at most %d bytes", maxResource)
 	case len(s.User) > maxName:
@@ -146,6 +148,39 @@ func check(s events.LeaseStatement) error {
 		return fmt.Errorf("its key has %d bytes, not 1 to %d", len(s.Key), maxKey)
 	case s.Nonce == "" || len(s.Nonce) > maxNonce:
 		return fmt.Errorf("its nonce has %d bytes, not 1 to %d", len(s.Nonce), maxNonce)
+	}
+	return nil
+}
+
+// checkJob is what holds for the statement of a job.
+func checkJob(s events.LeaseStatement) error {
+	if err := events.ValidToken(s.Job); err != nil {
+		return fmt.Errorf("job: %w", err)
+	}
+	if err := events.ValidDigest(s.Order); err != nil {
+		return fmt.Errorf("order: %w", err)
+	}
+	switch {
+	case s.Test != "":
+		return fmt.Errorf("only a request of purpose %s names a test", events.LeaseToTest)
+	case s.Attempt < 1:
+		return fmt.Errorf("attempt %d: they count from 1", s.Attempt)
+	}
+	return nil
+}
+
+// checkTest is what holds for the statement of a test, which is of one account by its name and of no job.
+func checkTest(s events.LeaseStatement) error {
+	if err := events.ValidToken(s.Test); err != nil {
+		return fmt.Errorf("test: %w", err)
+	}
+	switch {
+	case s.Job != "" || s.Order != "" || s.Occurrence != 0 || s.User != "":
+		return errors.New("a test is of no job and no order")
+	case s.Attempt != 1:
+		return fmt.Errorf("attempt %d: a test is made once", s.Attempt)
+	case s.Account == "":
+		return errors.New("a test is of an account by its name")
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"chandler/events"
+	"chandler/events/resource"
 )
 
 func valid() events.Manifest {
@@ -24,7 +25,8 @@ func valid() events.Manifest {
 			"install": {
 				Command: events.Command{Argv: []string{"dpkg", "-i", "hello.deb"}}, Run: events.RunAdministrative, Logon: "any", OnTimeout: "kill",
 				MaxRunTime: events.Duration(20 * time.Minute), AppliesIf: `agent.os == "linux" && 1 < 2`, Environment: []string{"A=b"}, WorkingDirectory: "data",
-				Detect: []events.Detect{{Dpkg: "hello", Version: ">= 2.10"}, {File: "/usr/bin/hello"}}, ReturnCodes: map[int]string{3010: "soft-reboot"},
+				References: []events.Reference{{URL: "smb://files.example/licences", Optional: true}, {URL: "https://files.example/hello.key", SHA256: events.DigestOf([]byte("key"))}},
+				Detect:     []events.Detect{{Dpkg: "hello", Version: ">= 2.10"}, {File: "/usr/bin/hello"}}, ReturnCodes: map[int]string{3010: "soft-reboot"},
 			},
 			"remove": {Command: events.Command{Line: "dpkg -r hello"}, Run: events.RunAdministrative, Undoes: "install"},
 		},
@@ -164,6 +166,33 @@ func TestEachMistakeIsSaidWhereItIs(t *testing.T) {
 				m.Programs[fmt.Sprint("p", i)] = m.Programs["remove"]
 			}
 		}, "$.programs", "at most"},
+		{"a source that is no address", func(m *events.Manifest) { m.Source = "files/software" }, "$.source", "must begin with"},
+		{"a source in another form", func(m *events.Manifest) { m.Source = "smb://FILES/software/" }, "$.source", "its one form, smb://files/software"},
+		{"a source of a later version", func(m *events.Manifest) { m.Source = "s3://bucket/software" }, "$.source", "do not read s3://"},
+		{"a source that is a pattern", func(m *events.Manifest) { m.Source = "smb://files/software/*" }, "$.source", "has a *"},
+		{"a source of no files", func(m *events.Manifest) { m.Source, m.Files = "smb://files/software", nil }, "$.source", "no file is read from there"},
+		{"a source so long that a file has no address", func(m *events.Manifest) { m.Source = "smb://files/" + strings.Repeat("x", 1005) }, "$.files[0]", "at most 1024 bytes"},
+		{"a file with an address in another form", func(m *events.Manifest) { m.Files[1].Source = `\\files\apps\setup.exe` }, "$.files[1]", "its one form"},
+		{"a file that is a share", func(m *events.Manifest) { m.Files[1].Source = "smb://files/apps" }, "$.files[1]", "is the share apps, not a file"},
+		{"a file whose address says what the source does", func(m *events.Manifest) {
+			m.Source, m.Files[1].Source = "smb://files/apps", "smb://files/apps/hello.deb"
+		}, "$.files[1]", "no source of its own"},
+		{"a reference to nothing", install(func(p *events.Program) { p.References[0].URL = "" }), "$.programs.'install'.references[0]", "has no url"},
+		{"a reference in another form", install(func(p *events.Program) { p.References[0].URL = "SMB://files/a" }), "$.programs.'install'.references[0].url", "its one form"},
+		{"a reference to the machine itself", install(func(p *events.Program) { p.References[0].URL = "file:///etc" }), "$.programs.'install'.references[0].url", "leave it out"},
+		{"a reference that is a pattern", install(func(p *events.Program) { p.References[0].URL = "smb://files/a/*" }), "$.programs.'install'.references[0].url", "has a *"},
+		{"a reference twice", install(func(p *events.Program) {
+			p.References = []events.Reference{{URL: "smb://files/a/b"}, {URL: "smb://files/a"}, {URL: "smb://files/A"}}
+		}), "$.programs.'install'.references[2].url", "twice"},
+		{"a reference with a wrong digest", install(func(p *events.Program) { p.References[0].SHA256 = "optional" }), "$.programs.'install'.references[0].sha256", "digest"},
+		{"too many references", install(func(p *events.Program) { p.References = make([]events.Reference, MaxReferences+1) }), "$.programs.'install'.references", "at most 64"},
+		{"too many addresses", func(m *events.Manifest) {
+			m.Files = make([]events.File, MaxResources)
+			for i := range m.Files {
+				name := fmt.Sprintf("%05d", i)
+				m.Files[i] = events.File{Path: name, SHA256: events.DigestOf(nil), Source: "smb://files/apps/" + name}
+			}
+		}, "$.programs.'install'", "at most 256"},
 		{"an endless command", install(func(p *events.Program) { p.Command.Argv = []string{strings.Repeat("x", MaxText+1)} }), "$.programs.'install'.command", "at most"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -208,6 +237,41 @@ func TestContextsThatAreLetThroughMakeSense(t *testing.T) {
 	})
 }
 
+func TestOnlyWhatDistributionPointsHoldIsAmongTheBlobs(t *testing.T) {
+	shared, own := events.DigestOf([]byte("abc")), events.DigestOf([]byte("own"))
+	for name, c := range map[string]struct {
+		change func(*events.Manifest)
+		want   []string
+		at     []string // addresses of the files
+	}{
+		"no source":           {func(*events.Manifest) {}, []string{shared}, []string{"", ""}},
+		"a source of all":     {func(m *events.Manifest) { m.Source = "smb://files/a%20b" }, nil, []string{"smb://files/a%20b/data/a.txt", "smb://files/a%20b/hello.deb"}},
+		"one file's own":      {func(m *events.Manifest) { m.Files[1].Source, m.Files[1].SHA256 = "smb://files/a/b", own }, []string{shared}, []string{"", "smb://files/a/b"}},
+		"the same bytes here": {func(m *events.Manifest) { m.Files[0].Source = "smb://files/a/b" }, []string{shared}, []string{"smb://files/a/b", ""}},
+		"one file's own, and a source": {func(m *events.Manifest) { m.Source, m.Files[0].Source = "smb://files/c", "https://files/a/b" }, nil,
+			[]string{"https://files/a/b", "smb://files/c/hello.deb"}},
+	} {
+		m := valid()
+		c.change(&m)
+		if problems := Check(m); len(problems) > 0 {
+			t.Errorf("%s: %+v", name, problems)
+		}
+		var got, at []string
+		for _, b := range Blobs(m) {
+			got = append(got, b.SHA256)
+		}
+		for _, f := range m.Files {
+			at = append(at, Address(m, f))
+			if (Address(m, f) != "") != Outside(m, f) {
+				t.Errorf("%s: %s", name, f.Path)
+			}
+		}
+		if diff := cmp.Diff(c.want, got) + cmp.Diff(c.at, at); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	data, err := Encode(valid())
 	if err != nil {
@@ -215,6 +279,12 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add(data)
 	f.Add([]byte(`{"api":"chandler/v1","files":[{"path":"../x"}]}`))
+	outside := valid()
+	outside.Source, outside.Files[0].Source = "smb://files/software", "https://files.example/a.txt"
+	if data, err = Encode(outside); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := Decode(data)
 		if err != nil {
@@ -226,6 +296,18 @@ func FuzzDecode(f *testing.F) {
 		for _, file := range m.Files {
 			if strings.Contains("/"+file.Path+"/", "/../") || strings.HasPrefix(file.Path, "/") {
 				t.Errorf("path %q was let through", file.Path)
+			}
+			at := Address(m, file)
+			r, err := resource.Parse(at)
+			if at != "" && (err != nil || r.String() != at || file.Source == "" && !resource.Covers(m.Source, at)) {
+				t.Errorf("address %q was let through (%v)", at, err)
+			}
+		}
+		for name := range m.Programs {
+			for _, at := range Resources(m, name) {
+				if r, err := resource.Parse(at); err != nil || r.String() != at {
+					t.Errorf("resource %q was let through (%v)", at, err)
+				}
 			}
 		}
 	})

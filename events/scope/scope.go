@@ -2,7 +2,8 @@
 // the service that lends accounts and for whoever wants to know beforehand.
 //
 // It is pure: accounts in, one account or the reason for none out. There is never a second choice: who is chosen is tried,
-// and nobody else after them.
+// and nobody else after them. Where accounts serve a resource equally well nobody is chosen: an administrator would not know
+// who was tried.
 package scope
 
 import (
@@ -32,8 +33,9 @@ func (n *None) Error() string { return n.Why }
 
 // Choose chooses the network access account for a resource, out of accounts of any kind: of those that may be used for the
 // collection and in the domain, the one whose resources cover it most closely; of equals, one that names the collection,
-// then one that names the domain, then the first by name. Either there is an account or the error is not nil; its reason is
-// NetworkAccessAccountMissing. Compare it with nil before it becomes an error.
+// then one that names the domain. Either there is an account or the error is not nil; its reason is
+// NetworkAccessAccountMissing, or CredentialDenied where several are equal in all of that. Compare it with nil before it
+// becomes an error.
 func Choose(accounts []events.AccountNotice, q Query) (events.AccountNotice, *None) {
 	var barred []string
 	var fit []events.AccountNotice
@@ -48,7 +50,7 @@ func Choose(accounts []events.AccountNotice, q Query) (events.AccountNotice, *No
 		fit = append(fit, a)
 	}
 	if len(fit) > 0 {
-		return slices.MinFunc(fit, func(a, b events.AccountNotice) int { return closer(a, b, q.Resource) }), nil
+		return closest(fit, q)
 	}
 	why := fmt.Sprintf("no network access account covers %s", resource.Shown(q.Resource))
 	if len(barred) > 0 {
@@ -93,7 +95,24 @@ func bars(a events.AccountNotice, q Query) string {
 	return ""
 }
 
-// closer orders accounts that may all be used, the one to choose first.
+// closest is the one account that comes before all others.
+func closest(fit []events.AccountNotice, q Query) (events.AccountNotice, *None) {
+	first := slices.MinFunc(fit, func(a, b events.AccountNotice) int { return closer(a, b, q.Resource) })
+	var equals []string
+	for _, a := range fit {
+		if closer(a, first, q.Resource) == 0 {
+			equals = append(equals, a.Account)
+		}
+	}
+	if len(equals) == 1 {
+		return first, nil
+	}
+	slices.Sort(equals)
+	return events.AccountNotice{}, &None{events.CredentialDenied, fmt.Sprintf("accounts %s serve %s equally well, and none is tried in another's stead: "+
+		"`chandler account set` gives one of them a longer resource, a collection or a domain", strings.Join(equals, ", "), resource.Shown(q.Resource))}
+}
+
+// closer orders accounts that may all be used, the one to choose first; 0: neither comes before the other.
 func closer(a, b events.AccountNotice, address string) int {
 	named := func(yes bool) int {
 		if yes {
@@ -104,8 +123,7 @@ func closer(a, b events.AccountNotice, address string) int {
 	return cmp.Or(
 		cmp.Compare(depth(b, address), depth(a, address)),
 		cmp.Compare(named(len(a.Collections) > 0), named(len(b.Collections) > 0)),
-		cmp.Compare(named(a.Domain != ""), named(b.Domain != "")),
-		strings.Compare(a.Account, b.Account))
+		cmp.Compare(named(a.Domain != ""), named(b.Domain != "")))
 }
 
 // depth is how closely an account covers an address. Patterns that cover the same address lie one below the other, so that

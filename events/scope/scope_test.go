@@ -48,11 +48,13 @@ func TestChoose(t *testing.T) {
 		{"the longest wins over one that names the collection and the domain", []events.AccountNotice{account("a", collections("servers"), domain("example")), account("b", reaches("smb://files/software/hello"))},
 			Query{Resource: hello, Collection: "servers", Domain: "example"}, "b", nil},
 		{"the longest of an account's own counts", []events.AccountNotice{account("a", reaches("smb://files/software", hello)), account("b", reaches("smb://files/software/hello"))}, Query{Resource: hello}, "a", nil},
-		{"a longer spelling of the same resource is not closer", []events.AccountNotice{account("a", reaches("smb://files/software")), account("b", reaches("smb://files:445/software/*"))}, Query{Resource: hello}, "a", nil},
+		{"a longer spelling of the same resource is not closer", []events.AccountNotice{account("a", reaches("smb://files/software")), account("b", reaches("smb://files:445/software/*"))}, Query{Resource: hello}, "",
+			[]string{"equally well"}},
 		{"of equals the one that names the collection wins", []events.AccountNotice{account("a", domain("example")), account("b", collections("servers"))},
 			Query{Resource: hello, Collection: "servers", Domain: "example"}, "b", nil},
 		{"of equals the one that names the domain wins", []events.AccountNotice{account("a"), account("b", domain("EXAMPLE"))}, Query{Resource: hello, Domain: "example"}, "b", nil},
-		{"of equals in all the first by name wins", []events.AccountNotice{account("b"), account("a")}, Query{Resource: hello}, "a", nil},
+		{"of equals in all nobody is chosen", []events.AccountNotice{account("b"), account("a"), account("c", reaches("smb://files"))}, Query{Resource: hello}, "",
+			[]string{`accounts a, b serve \\files\software\hello\setup.exe equally well`, "longer resource"}},
 		{"an account for other collections is not used", []events.AccountNotice{account("a", reaches(hello), collections("servers")), account("b")}, Query{Resource: hello, Collection: "kiosks"}, "b", nil},
 		{"an account for another domain is not used", []events.AccountNotice{account("a", reaches(hello), domain("example")), account("b")}, Query{Resource: hello, Domain: "other"}, "b", nil},
 		{"without accounts there is none", nil, Query{Resource: hello}, "", []string{`no network access account covers \\files\software\hello\setup.exe`}},
@@ -74,7 +76,8 @@ func TestChoose(t *testing.T) {
 					t.Fatalf("chosen %q, %v; want %q", got.Account, none, c.want)
 				}
 				if none != nil {
-					if none.Reason != events.NetworkAccessAccountMissing || strings.Contains(none.Why, "hunter2") {
+					equals := strings.Contains(none.Why, "equally well")
+					if (none.Reason == events.CredentialDenied) != equals || (none.Reason == events.NetworkAccessAccountMissing) == equals || strings.Contains(none.Why, "hunter2") {
 						t.Errorf("%+v", none)
 					}
 					for _, s := range c.says {

@@ -275,8 +275,8 @@ func (s *Service) dropUnneeded(ctx context.Context, digests []string, except rec
 			unread = true
 			s.log.ErrorContext(ctx, "blobs are kept because a package cannot be read", "package", r.Package, "version", r.Version, "error", err)
 		}
-		for _, f := range m.Files {
-			needed[f.SHA256] = true
+		for _, b := range manifest.Blobs(m) {
+			needed[b.SHA256] = true
 		}
 	}
 	if unread {

@@ -154,16 +154,21 @@ func (s *story) packBy(seal func(events.Manifest) ([]byte, error), name, version
 	s.t.Helper()
 	dir := s.t.TempDir()
 	files[publish.SpecName] = fmt.Sprintf("api: chandler/v1\npackage: %s\nversion: %q\nprograms: {install: {command: [sh, a.sh], run: user}}\n", name, version)
-	for path, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, path), []byte(text), 0o644); err != nil {
-			s.t.Fatal(err)
-		}
-	}
+	writeAll(s.t, dir, files)
 	p, err := publish.Read(s.t.Context(), dir, publish.Options{Seal: seal, Now: func() time.Time { return at }})
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	return p
+}
+
+func writeAll(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for path, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, path), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func (s *story) publish(p *publish.Plan) (events.PackageInfo, error) {

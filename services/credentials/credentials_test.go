@@ -20,6 +20,7 @@ import (
 	"chandler/events"
 	"chandler/events/bus"
 	"chandler/events/eventstest"
+	"chandler/services/credentials/vault"
 )
 
 func TestAccountsGoInAndTheirSecretsNeverComeOut(t *testing.T) {
@@ -178,6 +179,23 @@ func TestAccountsThatAreRefused(t *testing.T) {
 		"network access to nothing":            {func(r *events.AccountRequest) { r.Resources = nil }, bus.ErrBadRequest, "needs the resources"},
 		"a client token account with resources": {func(r *events.AccountRequest) { r.Account, r.Kind = "token", events.ClientTokenDomain },
 			bus.ErrBadRequest, "reaches no resources"},
+		"a way to prove it that nobody knows": {func(r *events.AccountRequest) { r.Method = "kerberos" }, bus.ErrBadRequest, "password, bearer or client-certificate"},
+		"a token for a share":                 {func(r *events.AccountRequest) { r.Method, r.Secret = events.ByBearer, []byte("t0ken") }, bus.ErrBadRequest, "for https alone"},
+		"a token that runs programs": {func(r *events.AccountRequest) {
+			r.Account, r.Kind, r.Method, r.Resources = "corp-installer", events.SoftwareInstallation, events.ByBearer, nil
+		}, bus.ErrBadRequest, "runs programs"},
+		"a token of two lines": {func(r *events.AccountRequest) {
+			r.Method, r.Secret, r.Resources = events.ByBearer, []byte("t0ken\r\nHost: x"), []string{"https://mirror.example/x"}
+		}, bus.ErrBadRequest, "visible ASCII"},
+		"a certificate that is none": {func(r *events.AccountRequest) {
+			r.Method, r.Resources = events.ByClientCertificate, []string{"https://mirror.example/x"}
+		}, bus.ErrBadRequest, "both in PEM"},
+		"a collection that is no token":     {func(r *events.AccountRequest) { r.Collections = []string{"a.>"} }, bus.ErrBadRequest, "collection"},
+		"a domain of two words":             {func(r *events.AccountRequest) { r.Domain = "a b" }, bus.ErrBadRequest, "domain"},
+		"a former secret kept for too long": {func(r *events.AccountRequest) { r.KeepOld = events.Duration(maxKeep + 1) }, bus.ErrBadRequest, "30 days"},
+		"a client token account for some": {func(r *events.AccountRequest) {
+			r.Account, r.Kind, r.Resources, r.Domain = "token", events.ClientTokenDomain, nil, "example"
+		}, bus.ErrBadRequest, "every domain controller"},
 		"too many resources": {func(r *events.AccountRequest) {
 			r.Resources = slicesOf("smb://files.example/x", maxResources+1)
 		}, bus.ErrBadRequest, "more than 64"},
@@ -204,36 +222,44 @@ func slicesOf(s string, n int) []string {
 	return strings.Split(strings.Repeat(s+" ", n-1)+s, " ")
 }
 
-func TestResourcePatterns(t *testing.T) {
-	for pattern, ok := range map[string]bool{
-		"smb://files.example/software/*":        true,
-		"smb://files.example/software/hello":    true,
-		"https://mirror.example:8443/debian/*":  true,
-		"s3://bucket/prefix/*":                  true,
-		"oci://registry.example/team/app":       true,
-		"smb://files.example/with%20space/a":    true,
-		"":                                      false,
-		"files.example/software":                false,
-		`\\files.example\software`:              false,
-		"http://mirror.example/debian/*":        false,
-		"file:///etc/shadow":                    false,
-		"smb://*/software/*":                    false,
-		"smb://files.example":                   false,
-		"smb://files.example/*":                 false,
-		"smb://files.example/soft*/x":           false,
-		"smb://files.example/soft*":             false,
-		"smb://files.example/**":                false,
-		"smb://files.example/a/../b":            false,
-		"smb://files.example/a/%2e%2e/b":        false,
-		"smb://user@files.example/software/*":   false,
-		"https://mirror.example/a?token=1":      false,
-		"https://mirror.example/a#b":            false,
-		"smb://files.example/a b":               false,
-		"smb://files.example/a\nb":              false,
-		"smb://h/" + strings.Repeat("x", 1<<10): false,
+func TestResourcesAreKeptInTheirOneForm(t *testing.T) {
+	for pattern, want := range map[string]string{ // "": it is refused
+		"smb://files.example/software/*":        "smb://files.example/software",
+		"smb://FILES.example:445/software/":     "smb://files.example/software",
+		`\\files.example\software`:              "smb://files.example/software",
+		`\\files.example\software\*`:            "",
+		"smb://files.example/software/hello":    "smb://files.example/software/hello",
+		"https://mirror.example:8443/debian/*":  "https://mirror.example:8443/debian",
+		"s3://bucket/prefix/*":                  "s3://bucket/prefix",
+		"oci://registry.example/team/app":       "oci://registry.example/team/app",
+		"file://files.example/software":         "file://files.example/software",
+		"smb://files.example/with%20space/a":    "smb://files.example/with%20space/a",
+		"":                                      "",
+		"files.example/software":                "",
+		"http://mirror.example/debian/*":        "",
+		"file:///etc/shadow":                    "",
+		"file://localhost/etc/shadow":           "",
+		"smb://*/software/*":                    "",
+		"smb://files.example":                   "",
+		"smb://files.example/*":                 "",
+		"smb://files.example/soft*/x":           "",
+		"smb://files.example/soft*":             "",
+		"smb://files.example/**":                "",
+		"smb://files.example/a/../b":            "",
+		"smb://files.example/a/%2e%2e/b":        "",
+		"smb://user@files.example/software/*":   "",
+		"https://mirror.example/a?token=1":      "",
+		"https://mirror.example/a#b":            "",
+		"smb://files.example/a\nb":              "",
+		"smb://h/" + strings.Repeat("x", 1<<10): "",
 	} {
-		if err := checkPattern(pattern); (err == nil) != ok {
-			t.Errorf("%.60q: %v", pattern, err)
+		if got, err := accountResource("", pattern); got != want || (err == nil) != (want != "") {
+			t.Errorf("%.60q: %q, %v", pattern, got, err)
+		}
+	}
+	for pattern, ok := range map[string]bool{"https://mirror.example/debian": true, "smb://files.example/software": false, "s3://bucket/prefix": false} {
+		if _, err := accountResource(events.ByBearer, pattern); (err == nil) != ok {
+			t.Errorf("%s by a bearer token: %v", pattern, err)
 		}
 	}
 }
@@ -242,7 +268,7 @@ func TestACrashBeforeTellingIsCaughtUpAtTheNextStart(t *testing.T) {
 	s := newStory(t)
 	r := s.replica()
 	n := events.AccountNotice{Account: "corp-reader", Kind: events.NetworkAccess, User: "reader", Version: 1, By: "ada", At: time.Now().UTC()}
-	sealed, err := r.sealer.seal("corp-reader", 1, []byte(secret))
+	sealed, err := r.sealer.Seal(t.Context(), "corp-reader", 1, []byte(secret))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +287,7 @@ func TestALostKeysetIsToldWithTheAccountsThatNeedTheirSecretAgain(t *testing.T) 
 		t.Fatal(err)
 	}
 	stop()
-	if err := os.Remove(filepath.Join(s.dir, keysetFile)); err != nil {
+	if err := os.Remove(filepath.Join(s.dir, vault.File)); err != nil {
 		t.Fatal(err)
 	}
 	r := s.replica()
@@ -299,9 +325,15 @@ func FuzzResource(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, pattern string) {
-		err := checkPattern(pattern)
-		if err == nil && (strings.Contains(pattern, "@") && strings.Contains(strings.SplitN(pattern, "/", 4)[2], "@") || strings.Contains(pattern, "..") && strings.Contains(pattern, "/../")) {
-			t.Errorf("%q was accepted", pattern)
+		kept, err := accountResource("", pattern)
+		if err != nil {
+			return
+		}
+		if again, err := accountResource("", kept); again != kept || err != nil {
+			t.Errorf("%q is kept as %q, which is read as %q, %v", pattern, kept, again, err)
+		}
+		if strings.HasPrefix(kept, "file:///") || strings.Contains(kept, "/../") || strings.Contains(strings.SplitN(kept, "/", 4)[2], "@") {
+			t.Errorf("%q was accepted as %q", pattern, kept)
 		}
 	})
 }

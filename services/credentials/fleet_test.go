@@ -176,6 +176,7 @@ type machine struct {
 	seed     []byte
 	hash     string
 	hostname string
+	domain   string
 	trust    int
 }
 
@@ -196,7 +197,7 @@ func (m *machine) clone() *machine {
 }
 
 func (m *machine) statement(purpose string) events.EnrolStatement {
-	return events.EnrolStatement{Purpose: purpose, Key: m.key, Machine: m.hash, Facts: events.Facts{ID: m.id, Hostname: m.hostname, OS: "linux"}, Nonce: "n-" + m.id, Trust: m.trust}
+	return events.EnrolStatement{Purpose: purpose, Key: m.key, Machine: m.hash, Facts: events.Facts{ID: m.id, Hostname: m.hostname, Domain: m.domain, OS: "linux"}, Nonce: "n-" + m.id, Trust: m.trust}
 }
 
 func (m *machine) sign(k token) events.EnrolRequest {

@@ -44,15 +44,23 @@ func (s *Service) orderOf(ctx context.Context, st events.LeaseStatement, envelop
 	return o, nil
 }
 
-// entitled is the account that the agent may have for what it asks. The order, which deployers signed, and what an
+// entitled is what the agent may have of what it asks for. The order, which deployers signed, and what an
 // administrator conferred on the agent decide; what the agent says of itself does not.
-func (s *Service) entitled(ctx context.Context, st events.LeaseStatement, o order.Order, agent agentRecord) (accountRecord, error) {
+func (s *Service) entitled(ctx context.Context, st events.LeaseStatement, o order.Order, agent agentRecord) (loan, error) {
+	if o.Run != events.RunAdministrative {
+		return loan{}, deny("the program of deployment %s runs as the logged-on user, who needs no account", o.Deployment)
+	}
+	if st.Purpose == events.LeaseToRead {
+		return s.readable(ctx, st, o, agent)
+	}
+	account, err := s.executor(ctx, st, o, agent)
+	return loan{account: account}, err
+}
+
+// executor is the account that a program may run by.
+func (s *Service) executor(ctx context.Context, st events.LeaseStatement, o order.Order, agent agentRecord) (accountRecord, error) {
 	var none accountRecord
 	switch {
-	case st.Purpose != events.LeaseToExecute:
-		return none, deny("this version lends no account to reach %s: put the content on a distribution point, or give the machine itself access", st.Resource)
-	case o.Run != events.RunAdministrative:
-		return none, deny("the program of deployment %s runs as the logged-on user, who needs no account", o.Deployment)
 	case agent.Conferred.ClientKind == events.Advanced:
 		return none, deny("an advanced client runs administrative programs as the system: `chandler agent set-kind` makes %s a legacy one", st.Agent)
 	case agent.Conferred.ClientKind != events.Legacy: // an advanced one, until somebody says otherwise

@@ -43,7 +43,7 @@ func TestAnInstallationAccountIsLentForAJobThatNamesItAndTheLeaseIsRenewed(t *te
 		t.Errorf("told %+v", n)
 	}
 	l.clock.pass(leaseLife + time.Second)
-	if err := l.service.forgetLeases(t.Context()); err != nil || leases(l) != 0 {
+	if err := l.service.reviewLeases(t.Context()); err != nil || leases(l) != 0 {
 		t.Errorf("%d leases are kept after their time, %v", leases(l), err)
 	}
 	// The same lease can be granted after it was forgotten, and an attempt that was offered anew as well.
@@ -101,7 +101,6 @@ func TestLeasesThatAreDenied(t *testing.T) {
 		"a network access account as installer":   {func(w *wish) { w.order.InstallationAccount, w.st.Account = "corp-reader", "corp-reader" }, events.AccountRefused, "must not run programs"},
 		"the domain's token account as installer": {func(w *wish) { w.order.InstallationAccount, w.st.Account = "domain-token", "domain-token" }, events.AccountRefused, "must not run programs"},
 		"any network access account":              {func(w *wish) { w.st.Account, w.st.Kind = "", events.NetworkAccess }, events.AccountRefused, "must not run programs"},
-		"a resource":                              {func(w *wish) { w.st.Purpose, w.st.Resource = events.LeaseToRead, "smb://files.example/software/x" }, "", "lends no account to reach"},
 		"the domain's account by a plain member":  {func(w *wish) { w.st.Account, w.st.Kind = "", events.ClientTokenDomain }, "", "only domain controllers"},
 		"an order that nobody signed":             {func(w *wish) { w.envelope = unsigned(t, w.order) }, "", "valid signatures"},
 		"an order that a stranger signed":         {func(w *wish) { w.by = keysOf(t, 1)[0] }, "", "none of them trusted"},
@@ -259,7 +258,7 @@ func TestOnlyDomainControllersGetTheDomainsOneTokenAccount(t *testing.T) {
 		t.Errorf("a second one: %v", err)
 	}
 	// Two that were set at the same moment are both kept, and neither is lent.
-	sealed, err := l.service.sealer.seal("second-token", 1, []byte(secret))
+	sealed, err := l.service.sealer.Seal(t.Context(), "second-token", 1, []byte(secret))
 	if err != nil {
 		t.Fatal(err)
 	}

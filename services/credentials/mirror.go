@@ -265,6 +265,13 @@ func (a shadow) stateOf(now time.Time) events.EnrolmentState {
 	return a.state
 }
 
+// stateOf an agent that this replica knows; "" of one that nobody knows.
+func (m *mirror) stateOf(agent string, now time.Time) events.EnrolmentState {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.agents[agent].stateOf(now)
+}
+
 // states counts agents by their state.
 func (m *mirror) states(now time.Time) map[events.EnrolmentState]int {
 	m.mu.Lock()

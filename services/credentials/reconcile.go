@@ -10,7 +10,8 @@ import (
 	"chandler/events"
 )
 
-// reconcileAccounts tells what is owed of accounts and checks whether their secrets can be opened.
+// reconcileAccounts tells what is owed of accounts, forgets former secrets whose time is over, and checks whether the
+// others can be opened.
 func (s *Service) reconcileAccounts(ctx context.Context) (failed, unusable error) {
 	ctx, cancel := context.WithTimeout(ctx, s.lookTime)
 	defer cancel()
@@ -21,6 +22,7 @@ func (s *Service) reconcileAccounts(ctx context.Context) (failed, unusable error
 	kinds := map[events.AccountKind]int{events.NetworkAccess: 0, events.SoftwareInstallation: 0, events.ClientTokenDomain: 0}
 	var failures []error
 	var lost []string
+	now, suspended := s.now(), 0
 	for _, r := range all {
 		if !r.Told {
 			failures = append(failures, announce(ctx, s.accounts, r.Account, r))
@@ -28,14 +30,21 @@ func (s *Service) reconcileAccounts(ctx context.Context) (failed, unusable error
 		if r.Removed {
 			continue
 		}
+		if _, counts := r.former(now); r.Former != nil && !counts {
+			failures = append(failures, s.forgetFormer(ctx, r.Account, now))
+		}
 		kinds[r.Kind]++
-		if s.sealer.check(r.Account, r.Version, r.Sealed) != nil {
+		if r.suspended() != "" {
+			suspended++
+		}
+		if s.sealer.Check(ctx, r.Account, r.Version, r.Sealed) != nil {
 			lost = append(lost, r.Account)
 		}
 	}
 	for kind, n := range kinds {
 		s.metrics.accounts.WithLabelValues(string(kind)).Set(float64(n))
 	}
+	s.metrics.suspended.Set(float64(suspended))
 	s.metrics.unusable.Set(float64(len(lost)))
 	if len(lost) > 0 {
 		unusable = fmt.Errorf("the secrets of %s cannot be opened with this keyset: restore it from a backup, or set them again", strings.Join(lost, ", "))

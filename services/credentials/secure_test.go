@@ -114,7 +114,7 @@ func lendsWithItsRights(l *lender, m *machine, own *bus.Bus) {
 		l.t.Errorf("of a job that has ended: %+v", a)
 	}
 	l.clock.pass(2 * leaseLife)
-	if err := l.service.forgetLeases(l.t.Context()); err != nil || leases(l) != 0 {
+	if err := l.service.reviewLeases(l.t.Context()); err != nil || leases(l) != 0 {
 		l.t.Errorf("%d leases are kept, %v", leases(l), err)
 	}
 }

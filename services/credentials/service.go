@@ -16,6 +16,7 @@ import (
 	"chandler/events"
 	"chandler/events/access"
 	"chandler/events/bus"
+	"chandler/services/credentials/vault"
 )
 
 // serviceName in subjects, sources and among the broker's services.
@@ -30,10 +31,14 @@ const retryWait = 2 * time.Second
 // Options of the service. Bus, Dir, Log and Registerer are needed.
 type Options struct {
 	Bus        *bus.Bus // with the source of this service
-	Dir        string   // holds the keyset; made with mode 0700 if it is not there
+	Dir        string   // holds the keyset file; made with mode 0700 if it is not there
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
-	Version    string // of this program, x.y.z; empty: 0.0.0
+	// KeyEncryption encrypts the keyset; nil: a key in a file, in the directory beside Dir that is called as Dir is
+	// and -key. FormerKeyEncryption is what encrypted it before, where that changes now; else nil.
+	KeyEncryption, FormerKeyEncryption vault.Wrapper
+
+	Version string // of this program, x.y.z; empty: 0.0.0
 	// Provision makes the bucket if it turns out not to exist, also later; nil: somebody else does.
 	Provision func(context.Context) error
 	Now       func() time.Time // nil: time.Now
@@ -56,7 +61,7 @@ type Service struct {
 	bus      *bus.Bus
 	log      *slog.Logger
 	metrics  *metrics
-	sealer   sealer
+	sealer   *vault.Vault
 	version  string
 	now      func() time.Time
 	tick     time.Duration
@@ -65,6 +70,8 @@ type Service struct {
 
 	accounts, enrolments  *bucket
 	leases                *bucket
+	lent                  *leaseStore
+	testWait              time.Duration // the constant
 	known                 *accountStore // of accounts
 	mirror                *mirror       // of enrolments
 	trust                 *trustStore
@@ -79,12 +86,12 @@ type Service struct {
 	problem error // of the last look at what is kept
 }
 
-// New makes a replica and opens its keyset, or makes it at the very first start. It starts nothing.
+// New makes a replica and opens the keyset, or makes it at the very first start; see [vault.Open]. It starts nothing.
 func New(o Options) (*Service, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	sealer, err := openKeyset(o.Dir)
+	sealer, err := openVault(o)
 	if err != nil {
 		return nil, err
 	}
@@ -97,12 +104,13 @@ func New(o Options) (*Service, error) {
 		return &bucket{name: name, noun: noun, bus: o.Bus, log: log, provision: o.Provision}
 	}
 	s := &Service{bus: o.Bus, log: log, metrics: m, sealer: sealer, version: o.Version, now: o.Now, tick: o.Tick, lookTime: lookTime,
-		wake: make(chan struct{}, 1), problem: errors.New("what is kept is not read yet"),
+		testWait: testWait, wake: make(chan struct{}, 1), problem: errors.New("what is kept is not read yet"),
 		accounts: kept(events.BucketAccounts, "account"), enrolments: kept(events.BucketEnrolments, "record"), leases: kept(events.BucketLeases, "lease"),
 		limits: newLimits(), taking: make(chan struct{}, 1), signer: o.AgentSigner, account: o.AgentsAccount, enrolmentJWT: o.EnrolmentJWT,
 		jwtLife: o.JWTLife, grace: o.Grace, announceEvery: o.AnnounceEvery}
 	s.mirror = newMirror(s.enrolments, s.grace, log)
 	s.known = newAccountStore(s.accounts, log)
+	s.lent = newLeaseStore(s.leases, log)
 	s.trust = newTrustStore(kept(events.BucketTrust, "trust bundle"), log)
 	return s, nil
 }
@@ -152,17 +160,24 @@ func (o *Options) checkIdentities() error {
 func (s *Service) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var working sync.WaitGroup
-	defer working.Wait()
-	defer cancel()
+	var hearing error
 	working.Go(func() { s.look(ctx) })
 	working.Go(func() { s.keepAnnouncing(ctx) })
-	return s.bus.Serve(ctx, serviceName, s.version, s.endpoints()...)
+	working.Go(func() {
+		defer cancel() // it ends by itself only if it can never work
+		hearing = s.handleEvents(ctx)
+	})
+	serving := s.bus.Serve(ctx, serviceName, s.version, s.endpoints()...)
+	cancel()
+	working.Wait()
+	return errors.Join(serving, hearing)
 }
 
 func (s *Service) endpoints() []bus.Endpoint {
 	return []bus.Endpoint{
-		bus.Answer(events.AccountSetCall, s.accountSet), bus.Answer(events.AccountList, s.accountList), bus.Answer(events.AccountRemove, s.accountRemove),
-		bus.Answer(events.CredentialLease, s.lease),
+		bus.Answer(events.AccountSetCall, s.accountSet), bus.Answer(events.AccountList, s.accountList), bus.Answer(events.AccountRemove, s.accountRemove), bus.Answer(events.AccountRekey, s.accountRekey),
+		bus.Answer(events.AccountRotate, s.accountRotate), bus.Answer(events.AccountTest, s.accountTest), bus.Answer(events.AccountTestAnswer, s.accountTestAnswer),
+		bus.Answer(events.CredentialLease, s.lease), bus.Answer(events.LeaseList, s.leaseList), bus.Answer(events.LeaseRevoke, s.leaseRevoke),
 		bus.Answer(events.AgentEnrol, s.enrol), bus.Answer(events.AgentReturn, s.comeBack), bus.Answer(events.AgentRenew, s.renew),
 		bus.Answer(events.TokenCreate, s.tokenCreate), bus.Answer(events.TokenList, s.tokenList), bus.Answer(events.TokenRemove, s.tokenRemove),
 		bus.Answer(events.EnrolmentList, s.enrolmentList), bus.Answer(events.AgentApprove, s.agentApprove), bus.Answer(events.AgentRevoke, s.agentRevoke),
@@ -210,7 +225,7 @@ func (s *Service) look(ctx context.Context) {
 // administrator can put right.
 func (s *Service) reconcile(ctx context.Context) (failed, unusable error) {
 	failed, unusable = s.reconcileAccounts(ctx)
-	return errors.Join(failed, s.reconcileEnrolments(ctx), s.reconcileTrust(ctx), s.forgetLeases(ctx)), unusable
+	return errors.Join(failed, s.reconcileEnrolments(ctx), s.reconcileTrust(ctx), s.finishRekey(ctx), s.reviewLeases(ctx)), unusable
 }
 
 // Healthy says what keeps this replica from its work, and which accounts cannot be used.

@@ -24,6 +24,9 @@ type site struct {
 	lab  *machinetest.Lab
 	bin  string // directory of both programs
 	home string // of the administrator's configuration
+	data string // what the server keeps
+	up   *exec.Cmd
+	down <-chan struct{} // closed when up has ended
 	told *told
 	log  *logBuffer // of the server, with everything that it tells
 }
@@ -40,20 +43,42 @@ func newSite(t *testing.T) *site {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the programs: %v\n%s", err, out)
 	}
-	at := s.lab.Address()
-	up := s.command("up", "--tls", "--tls-name", at, "--listen", at+":4222", "--http", at+":"+contentPort, "--data", filepath.Join(t.TempDir(), "data"), "--log-level", "debug")
-	up.Stderr = s.log
+	s.data = filepath.Join(t.TempDir(), "data")
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the server said:\n%s", tail(s.log.String()))
 		}
 	})
-	s.start(up, func(line string) bool { return strings.HasPrefix(line, "chandler is up") })
+	s.serve()
 	s.cli(t, "trust", "init")
+	s.listen()
+	return s
+}
+
+// serve starts the server with what it keeps.
+func (s *site) serve() {
+	s.t.Helper()
+	at := s.lab.Address()
+	s.up = s.command("up", "--tls", "--tls-name", at, "--listen", at+":4222", "--http", at+":"+contentPort, "--data", s.data, "--log-level", "debug")
+	s.up.Stderr = s.log
+	s.down = s.start(s.up, func(line string) bool { return strings.HasPrefix(line, "chandler is up") })
+}
+
+// listen has all events told, from the first on.
+func (s *site) listen() {
+	s.t.Helper()
 	all := s.command("events", "tail", "--output", "json", "--since", "24h")
 	all.Stderr = s.log
 	s.start(all, s.told.line)
-	return s
+}
+
+// crash kills the server and starts it again.
+func (s *site) crash() {
+	s.t.Helper()
+	must(s.t, s.up.Process.Kill())
+	<-s.down
+	s.serve()
+	s.listen() // whoever listened before may have given up
 }
 
 // command prepares the administrator's CLI.
@@ -73,8 +98,9 @@ func (s *site) cli(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// start starts a program that runs until the test ends, and waits until a line of its output is taken.
-func (s *site) start(cmd *exec.Cmd, take func(line string) bool) {
+// start starts a program that runs until the test ends, and waits until a line of its output is taken. What it gives is
+// closed when the program has ended.
+func (s *site) start(cmd *exec.Cmd, take func(line string) bool) <-chan struct{} {
 	s.t.Helper()
 	stdout, err := cmd.StdoutPipe()
 	must(s.t, err)
@@ -103,6 +129,7 @@ func (s *site) start(cmd *exec.Cmd, take func(line string) bool) {
 	case <-time.After(time.Minute):
 		s.t.Fatalf("%q says nothing that was waited for", cmd.Args)
 	}
+	return ended
 }
 
 // newMachine boots a machine, with a collection of that name for it alone, and makes it an agent by a token with

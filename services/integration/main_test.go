@@ -32,7 +32,7 @@ import (
 func TestMain(m *testing.M) {
 	switch args := os.Args[1:]; {
 	case len(args) == 2 && args[0] == "supervise":
-		exit(supervise.Main(args[1]))
+		exit(supervise.Main(args[1], nil))
 	case len(args) == 2 && args[0] == "agent":
 		exit(runAgent(args[1]))
 	case len(args) == 3 && args[0] == "service":

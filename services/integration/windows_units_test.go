@@ -13,6 +13,7 @@ import (
 var windowsPackages = []struct{ path, skip, why string }{
 	{path: "agent/supervise"},
 	{path: "agent/execute"},
+	{path: "agent/execute/systemrunner"},
 	{"agent/cmlog", "TestOpenRefuses", "a symbolic link made under Wine is none there"},
 	{path: "agent/fetch"},
 	{path: "agent/journal"},
@@ -22,6 +23,7 @@ var windowsPackages = []struct{ path, skip, why string }{
 	{path: "agent/msilog"},
 	{path: "agent/installers"},
 	{path: "agent/account"},
+	{path: "agent/account/newcredentials"},
 	{path: "agent/elevate"},
 	{path: "agent/logon"},
 }

@@ -34,12 +34,14 @@ type config struct {
 	Tags       []string `yaml:"tags"`
 	ClientKind string   `yaml:"client-kind"`
 	// TokenAccount is the local account that a legacy client makes for its programs.
-	TokenAccount string           `yaml:"token-account"`
-	CacheSize    string           `yaml:"cache-size"` // 5GiB
-	Bandwidth    string           `yaml:"bandwidth"`  // 10MiB, per second
-	Environment  []string         `yaml:"environment"`
-	Metrics      string           `yaml:"metrics"` // listen address
-	Log          daemon.LogConfig `yaml:"log"`
+	TokenAccount string `yaml:"token-account"`
+	CacheSize    string `yaml:"cache-size"` // 5GiB
+	Bandwidth    string `yaml:"bandwidth"`  // 10MiB, per second
+	// ExternalCA is a file with further certificate authorities of external sources over https.
+	ExternalCA  string           `yaml:"external-ca"`
+	Environment []string         `yaml:"environment"`
+	Metrics     string           `yaml:"metrics"` // listen address
+	Log         daemon.LogConfig `yaml:"log"`
 }
 
 func defaultConfigFile() string {
@@ -153,10 +155,19 @@ func (c config) options(identity *enrol.Keeper, log *slog.Logger) (agent.Options
 	if err != nil {
 		return agent.Options{}, err
 	}
+	if c.ExternalCA != "" {
+		if c.ExternalCA, err = filepath.Abs(c.ExternalCA); err != nil { // other processes read it too
+			return agent.Options{}, fmt.Errorf("external-ca: %w", err)
+		}
+	}
+	outside, err := external(c.ExternalCA)
+	if err != nil {
+		return agent.Options{}, err
+	}
 	return agent.Options{
-		Enrolment: identity, StateDir: c.StateDir, Servers: c.Servers, Domain: c.Domain, Hostname: c.Hostname, Site: c.Site, Tags: c.Tags,
+		External: outside, UserSources: asUser(self, c.ExternalCA), Enrolment: identity, StateDir: c.StateDir, Servers: c.Servers, Domain: c.Domain, Hostname: c.Hostname, Site: c.Site, Tags: c.Tags,
 		ClientKind: events.ClientKind(c.ClientKind), Environment: c.Environment, CacheSize: limits.cache, Bandwidth: limits.bandwidth,
-		Supervisor: []string{self, "supervise"},
+		Supervisor: []string{self, "supervise", "--external-ca", c.ExternalCA},
 		Runners:    run, Rights: rights,
 		Logon:      logon.New(logon.Options{Driver: logon.System(), Log: log}),
 		LockHolder: installers.LockHolder,

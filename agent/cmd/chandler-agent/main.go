@@ -11,10 +11,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"chandler/agent"
+	"chandler/agent/source/asuser"
 	"chandler/agent/supervise"
+	"chandler/services/daemon"
 )
 
 func main() {
+	if err := daemon.KeepMemoryPrivate(); err != nil { // in each process: it does not survive an exec
+		fmt.Fprintln(os.Stderr, "note: secrets in memory may end in a core dump:", err)
+	}
 	if err := command().Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "chandler-agent:", err)
 		os.Exit(1)
@@ -28,10 +33,40 @@ func command() *cobra.Command {
 	root.AddCommand(
 		runCommand(&config), enrolCommand(&config), statusCommand(&config), doctorCommand(&config),
 		installCommand(&config), uninstallCommand(), serviceCommand("start", manager.start), serviceCommand("stop", manager.stop),
-		&cobra.Command{Use: "supervise DIR", Short: "watch over one run (the agent calls this itself)", Hidden: true, Args: cobra.ExactArgs(1),
-			RunE: func(_ *cobra.Command, args []string) error { return supervise.Main(args[0]) }},
+		superviseCommand(), readCommand(),
 		&cobra.Command{Use: "version", Short: "print the version", Args: cobra.NoArgs,
 			Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), "chandler-agent", agent.Version) }},
 	)
 	return root
+}
+
+// superviseCommand has all that it needs in its arguments: the configuration may have changed since the agent read it.
+func superviseCommand() *cobra.Command {
+	var ca string
+	c := &cobra.Command{Use: "supervise DIR", Short: "watch over one run (the agent calls this itself)", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			sources, err := external(ca)
+			if err != nil {
+				return err
+			}
+			return supervise.Main(args[0], sources)
+		}}
+	c.Flags().StringVar(&ca, "external-ca", "", "file with certificate authorities of external sources")
+	return c
+}
+
+// readCommand is the process that reads as a logged-on user. The certificate authorities are in a file that the user can
+// read, or the system's own are all.
+func readCommand() *cobra.Command {
+	var ca string
+	c := &cobra.Command{Use: "read", Short: "read external sources as the user it runs as (the agent calls this itself)", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			sources, err := external(ca)
+			if err != nil {
+				return err
+			}
+			return asuser.Main(os.Stdin, os.Stdout, sources)
+		}}
+	c.Flags().StringVar(&ca, "external-ca", "", "file with certificate authorities of external sources")
+	return c
 }

@@ -2,7 +2,11 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
 
+	"chandler/agent"
 	"chandler/agent/detect"
 	"chandler/agent/elevate"
 	"chandler/agent/execute"
@@ -13,6 +17,13 @@ import (
 	"chandler/agent/fetch"
 	"chandler/agent/fetch/dpsource"
 	"chandler/agent/identity"
+	"chandler/agent/logon"
+	"chandler/agent/source"
+	"chandler/agent/source/asuser"
+	"chandler/agent/source/filesource"
+	"chandler/agent/source/httpssource"
+	"chandler/agent/source/smbsource"
+	"chandler/events/resource"
 )
 
 // sources is the table of where content can be read from, by the scheme of an address. secure says whose
@@ -20,6 +31,40 @@ import (
 func sources(secure *tls.Config) map[string]fetch.Source {
 	dp := dpsource.New(dpsource.Options{TLS: secure})
 	return map[string]fetch.Source{"http": dp, "https": dp}
+}
+
+// external is the table of where content and references can be read from outside of distribution points, by the scheme of
+// an address. ca is a file with further certificate authorities for https, in PEM; "": those of the system alone.
+func external(ca string) (map[string]source.Source, error) {
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool() // a system without any
+	}
+	if ca != "" {
+		pem, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, fmt.Errorf("external-ca: %w", err)
+		}
+		if !roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("external-ca: %s holds no certificate in PEM", ca)
+		}
+	}
+	return map[string]source.Source{
+		resource.SMB:   smbsource.New(smbsource.Options{}),
+		resource.HTTPS: httpssource.New(httpssource.Options{TLS: &tls.Config{RootCAs: roots}}),
+		resource.File:  filesource.New(filesource.Options{}),
+	}, nil
+}
+
+// asUser reads external sources in a process of the logged-on user, which is this program as well.
+func asUser(self, ca string) agent.UserSources {
+	return func(session logon.Session) (map[string]source.Source, func(), error) {
+		s, err := asuser.New(asuser.Options{Program: []string{self, "read", "--external-ca", ca}, Session: session})
+		if err != nil {
+			return nil, nil, err
+		}
+		return map[string]source.Source{resource.SMB: s, resource.HTTPS: s, resource.File: s}, func() { _ = s.Close() }, nil
+	}
 }
 
 // runners is the table of whose rights programs run with. Those that give rights to an account keep them by rights.

@@ -44,6 +44,7 @@ type Run struct {
 // Prepare lets the Keeper give the rights at the start. The environment is what the system's own programs get, since the
 // program has the system's rights; its temporary files are the system's for the same reason.
 func (r Run) Prepare(ctx context.Context, req execute.Request) (execute.Prepared, error) {
+	req.NetLogin = nil // the account is on the network what it is here
 	system, err := systemrunner.New().Prepare(ctx, req)
 	if err != nil {
 		return execute.Prepared{}, err

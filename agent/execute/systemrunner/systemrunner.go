@@ -5,7 +5,14 @@
 // the machine to users, which Linux does. Windows does not: LocalSystem has a session of its own, where nobody sees it, and
 // a program that could be steered from a user's desktop would lend the user its rights. A note says why it is not shown.
 //
-// It changes nothing on the machine, so there is nothing to undo after a failure. The environment is the user's own as the
+// What a program refers to on the network it reads by the network access account. On Windows one token has one identity on the
+// network, so the program is started with one that is the system's on this machine and that account's everywhere
+// else (LOGON32_LOGON_NEW_CREDENTIALS); references that need several accounts are refused, see [OneLogin]. Windows keeps the secret for
+// as long as the program or its children live, and uses it only when they reach for the network: nobody here sees what they read, or
+// whether the secret was right. Elsewhere the supervisor mounts the references, and the program has no account.
+//
+// It changes nothing on the machine, so there is nothing to undo after a failure; a token that was made for the start
+// is closed by Release, and its secret is cleared before Prepare returns. The environment is the user's own as the
 // system defines it, never the agent's.
 package systemrunner
 
@@ -19,14 +26,17 @@ import (
 )
 
 // Runner is an execute.Runner.
-type Runner struct{}
+type Runner struct {
+	logOn  netLogOn // nil: programs have no account on the network
+	whoAmI func() (name string, isSystem bool, err error)
+}
 
 // New has nothing to validate.
-func New() *Runner { return &Runner{} }
+func New() *Runner { return &Runner{logOn: newNetLogOn(), whoAmI: whoAmI} }
 
-// Prepare names the user of this process.
-func (*Runner) Prepare(ctx context.Context, req execute.Request) (execute.Prepared, error) {
-	name, isSystem, err := whoAmI()
+// Prepare names the user of this process, and gives the program its account on the network if it is to have one.
+func (r *Runner) Prepare(ctx context.Context, req execute.Request) (execute.Prepared, error) {
+	name, isSystem, err := r.whoAmI()
 	if err != nil {
 		return execute.Prepared{}, fmt.Errorf("find the agent's own user: %w", err)
 	}
@@ -44,6 +54,9 @@ func (*Runner) Prepare(ctx context.Context, req execute.Request) (execute.Prepar
 		if hidden != "" {
 			prepared.Note = strings.TrimPrefix(prepared.Note+"; not shown: "+hidden, "; ")
 		}
+	}
+	if err := r.join(ctx, req, isSystem, &prepared); err != nil {
+		return execute.Prepared{}, err
 	}
 	return prepared, nil
 }

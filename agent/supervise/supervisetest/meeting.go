@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -101,12 +102,22 @@ func (m *Meeting) Absent(t testing.TB, name string) {
 // Do gives an order and waits until it is done: "ping", "print TEXT", "stat PATH", "child NAME", "orphan NAME".
 func (g *Guest) Do(t testing.TB, order string) {
 	t.Helper()
+	if answer := g.Ask(t, order); answer != "ok" {
+		t.Fatalf("guest %s, told to %s: %q", g.name, order, answer)
+	}
+}
+
+// Ask gives an order and returns the answer: "ok" or words. "read PATH" is answered by the file's SHA-256 in hexadecimal
+// digits or an error, "list PATH" lists a folder.
+func (g *Guest) Ask(t testing.TB, order string) string {
+	t.Helper()
 	g.conn.SetDeadline(time.Now().Add(Patience))
 	fmt.Fprintln(g.conn, order)
 	answer, err := g.in.ReadString('\n')
-	if err != nil || answer != "ok\n" {
-		t.Fatalf("guest %s, told to %s: %q, %v", g.name, order, answer, err)
+	if err != nil {
+		t.Fatalf("guest %s, told to %s: %v", g.name, order, err)
 	}
+	return strings.TrimSuffix(answer, "\n")
 }
 
 // Exit ends the guest with a code.

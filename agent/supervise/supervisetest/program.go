@@ -2,6 +2,7 @@ package supervisetest
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -121,6 +122,13 @@ func guest(address, name string) int {
 			os.Exit(code)
 		case "print":
 			_, err = fmt.Println(argument)
+		case "read":
+			var data []byte
+			if data, err = os.ReadFile(argument); err == nil {
+				err = fmt.Errorf("%x", sha256.Sum256(data))
+			}
+		case "list":
+			_, err = os.ReadDir(argument)
 		case "stat":
 			_, err = os.Stat(argument)
 		case "child":

@@ -12,10 +12,12 @@ import (
 	"os"
 
 	"chandler/agent/supervise"
+	"chandler/events/resource"
 )
 
 const (
 	asSupervisor = "supervisetest-supervise"
+	asReader     = "supervisetest-supervise-reading"
 	asProgram    = "supervisetest-program"
 )
 
@@ -26,15 +28,25 @@ func Main() {
 	}
 	switch os.Args[1] {
 	case asSupervisor:
-		if err := supervise.Main(os.Args[2]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+		end(supervise.Main(os.Args[2], nil))
+	case asReader:
+		end(supervise.Main(os.Args[3], supervise.Sources{resource.SMB: folders{os.Args[2]}}))
 	case asProgram:
 		os.Exit(program(os.Args[2], os.Args[3:]))
 	}
 }
+
+func end(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// SupervisorReading is Supervisor with a source of smb addresses: smb://HOST/SHARE/PATH is root/HOST/SHARE/PATH, which
+// User reads by Secret, but for files of mode 0. Each opening is a line of the file root/opened.
+func SupervisorReading(root string) []string { return []string{self(), asReader, root} }
 
 // Supervisor is the command for supervise.Start.
 func Supervisor() []string { return []string{self(), asSupervisor} }

@@ -28,7 +28,7 @@ import (
 // `chandler-agent supervise` does for real ones.
 func newSupervise() *cobra.Command {
 	return &cobra.Command{Use: "supervise DIR", Hidden: true, Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return supervise.Main(args[0]) }}
+		RunE: func(_ *cobra.Command, args []string) error { return supervise.Main(args[0], nil) }}
 }
 
 // demoAgents are real agents in this process; what they run are processes of their own.

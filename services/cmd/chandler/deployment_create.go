@@ -349,7 +349,7 @@ func packageText(name, version string) string {
 func (a *app) writeOrder(cmd *cobra.Command, o order.Order) error {
 	return writeDetail(cmd.OutOrStdout(), a.output, o, o.Deployment, []field{
 		{"Deployment", o.Deployment}, {"Revision", o.Revision}, {"Fleet", o.Fleet}, {"Program", fmt.Sprintf("%s@%s/%s", o.Package, o.Version, o.Program)},
-		{"Manifest", o.Manifest}, {"Run", o.Run}, {"Installation account", o.InstallationAccount}, {"Collection", o.Collection}, {"Target", o.Expression}, {"Included agents", o.IncludeDigest},
+		{"Manifest", o.Manifest}, {"Run", o.Run}, {"Installation account", o.InstallationAccount}, {"May be helped to read", resourceList(o.Resources)}, {"Collection", o.Collection}, {"Target", o.Expression}, {"Included agents", o.IncludeDigest},
 		{"Excluded agents", o.ExcludeDigest}, {"Available", a.optionalTime(o.Available)}, {"Starts", a.starts(o)}, {"Expires", a.optionalTime(o.Expires)},
 		{"Rerun", o.Rerun}, {"Valid until", a.longTime(o.NotAfter)},
 	})

@@ -11,6 +11,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/order"
+	"chandler/events/resource"
 	"chandler/events/sign"
 )
 
@@ -128,11 +129,20 @@ func (a *app) describe(ctx context.Context, w io.Writer, c *client, s signer, o 
 	}
 	return writeDetail(w, formTable, nil, "", []field{
 		{"Runs", commandLine(program.Command)}, {"Program", fmt.Sprintf("%s@%s/%s", o.Package, o.Version, o.Program)}, {"Manifest", o.Manifest}, {"With the rights of", rights(o.Run)},
-		{"Conditions", strings.Join(conditions(program), "; ")},
+		{"Conditions", strings.Join(conditions(program), "; ")}, {"May be helped to read", resourceList(o.Resources)},
 		{"On", plural(meant, "machine now", "machines now")}, {"Target", cellOr(o.Expression, "the included agents only")},
 		{"Included besides", listText(include)}, {"Excluded", listText(exclude)}, {"Collection", o.Collection},
 		{"Available", a.optionalTime(o.Available)}, {"Starts", a.starts(o)}, {"Expires", a.optionalTime(o.Expires)}, {"Rerun", o.Rerun}, {"Valid until", a.longTime(o.NotAfter)},
 	})
+}
+
+// resourceList are addresses as people are shown them, one a line.
+func resourceList(addresses []string) string {
+	var shown []string
+	for _, a := range addresses {
+		shown = append(shown, resource.Shown(a))
+	}
+	return strings.Join(shown, "\n")
 }
 
 func rights(run events.RunMode) string {

@@ -89,9 +89,10 @@ func (a *app) examineServer(ctx context.Context, where connection) []finding {
 	}
 	at := place{where.Data}
 	found := append(examineListeners(at), examineHealth(ctx, at)...)
-	for _, secret := range []string{at.identity(), at.tls(), filepath.Join(at.data, "keys")} {
+	for _, secret := range []string{at.identity(), at.tls(), at.keys()} {
 		found = append(found, examineModes(secret)...)
 	}
+	found = append(found, examineKeyEncryption(at)...)
 	if info, err := os.Stat(at.data); err == nil && othersMayRead(info) {
 		found = append(found, problem("file", "chmod 700 "+at.data, "%s can be read by others (mode %04o)", at.data, info.Mode().Perm()))
 	}

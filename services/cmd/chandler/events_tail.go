@@ -16,6 +16,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/bus"
+	"chandler/events/resource"
 )
 
 // tailFlags are those of events tail, as typed.
@@ -217,25 +218,32 @@ func shortType(name string) string {
 
 // eventGist are the fields that many events share, for one line.
 type eventGist struct {
-	Agent       string `json:"agent"`
-	Account     string `json:"account"`
-	Kind        string `json:"kind"`
-	User        string `json:"user"`
-	ElevatedTo  string `json:"elevated_to"`
-	Means       string `json:"means"`
-	Purpose     string `json:"purpose"`
-	Job         string `json:"job"`
-	Program     string `json:"program"`
-	Deployment  string `json:"deployment"`
-	Package     string `json:"package"`
-	Version     any    `json:"version"` // of a package a text; of an account and of trust a number
-	Host        string `json:"host"`
-	Hostname    string `json:"hostname"` // as events that are not about jobs call it
-	Reason      string `json:"reason"`
-	WaitingFor  string `json:"waiting_for"`
-	Why         string `json:"why"`
-	By          string `json:"by"`
-	Explanation string `json:"explanation"`
+	Agent       string   `json:"agent"`
+	Account     string   `json:"account"`
+	Kind        string   `json:"kind"`
+	User        string   `json:"user"`
+	ElevatedTo  string   `json:"elevated_to"`
+	Means       string   `json:"means"`
+	Purpose     string   `json:"purpose"`
+	Identity    string   `json:"identity"`
+	Resource    string   `json:"resource"`
+	Answer      string   `json:"answer"`
+	Method      string   `json:"method"`
+	Domain      string   `json:"domain"`
+	Resources   []string `json:"resources"`
+	Collections []string `json:"collections"`
+	Job         string   `json:"job"`
+	Program     string   `json:"program"`
+	Deployment  string   `json:"deployment"`
+	Package     string   `json:"package"`
+	Version     any      `json:"version"` // of a package a text; of an account and of trust a number
+	Host        string   `json:"host"`
+	Hostname    string   `json:"hostname"` // as events that are not about jobs call it
+	Reason      string   `json:"reason"`
+	WaitingFor  string   `json:"waiting_for"`
+	Why         string   `json:"why"`
+	By          string   `json:"by"`
+	Explanation string   `json:"explanation"`
 	Facts       struct {
 		Hostname string `json:"hostname"`
 	} `json:"facts"` // of a report
@@ -250,19 +258,41 @@ func gist(e event.Event) eventGist {
 	return g
 }
 
-// account is which account an event is about, and what for; nil of other events.
+// account is which account an event is about, what for, and what came of it; nil of other events.
 func (g eventGist) account() []field {
 	if g.Account == "" && g.Purpose == "" {
 		return nil
 	}
-	return []field{{"account", g.Account}, {"kind", g.Kind}, {"user", g.User}, {"elevated to", g.ElevatedTo}, {"to", g.Purpose}, {"program", g.Program},
-		{"means", g.Means}, {"job", jobCell(g.Job).text}}
+	return []field{{"as", strings.ReplaceAll(g.Identity, "-", " ")}, {"account", g.Account}, {"kind", g.Kind}, {"user", g.User}, {"elevated to", g.ElevatedTo}, {"to", g.Purpose}, {"resource", shownResource(g.Resource).text},
+		{"resources", strings.Join(collect(g.Resources, shownPattern), ", ")}, {"collections", strings.Join(g.Collections, ", ")}, {"domain", g.Domain}, {"method", g.Method},
+		{"program", g.Program}, {"means", g.Means}, {"job", jobCell(g.Job).text}}
+}
+
+// shownPattern shows what an account may be used for as people write it.
+func shownPattern(pattern string) string {
+	rest, all := strings.CutSuffix(pattern, "/*")
+	shown := resource.Shown(rest)
+	switch {
+	case !all:
+		return shown
+	case strings.HasPrefix(shown, `\\`):
+		return shown + `\*`
+	}
+	return shown + "/*"
+}
+
+// answer of a resource to an account; a status says it in its explanation.
+func (g eventGist) answer() string {
+	if g.Explanation != "" {
+		return ""
+	}
+	return g.Answer
 }
 
 func (g eventGist) text() string {
 	var parts []string
 	version, _ := g.Version.(string)
-	for _, f := range slices.Concat(g.account(), []field{{"deployment", g.Deployment}, {"package", strings.TrimSuffix(g.Package+"@"+version, "@")}, {"host", cmp.Or(g.Host, g.Hostname, g.Facts.Hostname)}, {"reason", g.Reason},
+	for _, f := range slices.Concat(g.account(), []field{{"deployment", g.Deployment}, {"package", strings.TrimSuffix(g.Package+"@"+version, "@")}, {"host", cmp.Or(g.Host, g.Hostname, g.Facts.Hostname)}, {"reason", g.Reason}, {"answer", g.answer()},
 		{"waiting for", g.WaitingFor}, {"by", g.By}, {"why", g.Why}}) {
 		if f.value != "" && f.value != "@" {
 			parts = append(parts, fmt.Sprintf("%s %s", f.name, f.value))

@@ -39,13 +39,19 @@ func TestALineOfAnEventNamesWhatItIsAbout(t *testing.T) {
 	for name, want := range map[string]string{
 		"agent.account.elevated": "account SMSCliToknLocalAcct& · kind client-token · elevated to root · program hello 2.10-3 install · means " + means + " · job " + job +
 			" · deployment hello-everywhere · host ws-0412",
-		"credential.leased": "account corp-installer · kind software-installation · to execute · job " + job,
-		"credential.denied": "to read · job " + job + " · reason credential_denied · why no account covers the resource",
-		"account.set":       `account corp-reader · kind network-access · user EXAMPLE\reader · by admin`,
-		"account.removed":   `account corp-reader · kind network-access · user EXAMPLE\reader · by admin`,
-		"agent.kind_set":    "host ws-0412",
-		"agent.reported":    "host ws-0412",
-		"package.published": "package hello@2.10-3 · by admin",
+		"credential.leased":    "account corp-installer · kind software-installation · to execute · job " + job,
+		"credential.denied":    `to read · resource \\files.example\software\hello · job ` + job + " · reason credential_denied · why no account covers the resource",
+		"account.set":          `account corp-reader · kind network-access · user EXAMPLE\reader · resources \\files.example\software\* · by admin`,
+		"account.removed":      `account corp-reader · kind network-access · user EXAMPLE\reader · resources \\files.example\software\* · by admin`,
+		"credential.requested": "account corp-installer · kind software-installation · to execute · job " + job,
+		"credential.used": `as network access account · account corp-reader · user EXAMPLE\reader · resource \\files.example\software\hello · job ` + job +
+			` · deployment hello-everywhere · host ws-0412 · reason network_access_denied · answer access denied (5/0x80070005)`,
+		"credential.revoked": "account corp-installer · kind software-installation · to execute · job " + job,
+		"credential.expired": "account corp-installer · kind software-installation · to execute · job " + job,
+		"credential.test":    `account corp-reader · resource \\files.example\software\hello · by admin`,
+		"agent.kind_set":     "host ws-0412",
+		"agent.reported":     "host ws-0412",
+		"package.published":  "package hello@2.10-3 · by admin",
 	} {
 		d, ok := events.TypeNamed(name)
 		if !ok {
@@ -54,5 +60,13 @@ func TestALineOfAnEventNamesWhatItIsAbout(t *testing.T) {
 		if got := gist(exampleOf(t, d)).text(); got != want {
 			t.Errorf("%s:\n got %s\nwant %s", name, got, want)
 		}
+	}
+}
+
+func TestAnAccountsScopeIsInItsLine(t *testing.T) {
+	g := eventGist{Account: "lab", Resources: []string{"https://www.example/lab/*", "smb://files/x", "nonsense\x1b"}, Collections: []string{"lab", "servers"}, Domain: "EXAMPLE", Method: events.ByBearer}
+	want := `account lab · resources \\files\x, an address that cannot be read, https://www.example/lab/* · collections lab, servers · domain EXAMPLE · method bearer`
+	if got := g.text(); got != want {
+		t.Errorf("got %s", got)
 	}
 }

@@ -46,6 +46,7 @@ type fakeFleet struct {
 	removed     []string // accounts
 	deployments []events.DeploymentView
 	contentAway error // what lists packages is answered
+	fakeLending
 }
 
 func newFakeFleet(t *testing.T) *fakeFleet {
@@ -151,7 +152,7 @@ func with[Req, Resp any](f *fakeFleet, call events.Call[Req, Resp], answer func(
 
 func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
 	return map[string][]bus.Endpoint{
-		"credentials": {
+		"credentials": append(f.lending(), []bus.Endpoint{
 			with(f, events.AccountList, func(events.Nothing) (events.AccountViews, error) {
 				return events.AccountViews{Accounts: f.accounts}, nil
 			}),
@@ -176,7 +177,7 @@ func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
 				}
 				return events.TrustNotice{}, f.refuseTrust
 			}),
-		},
+		}...),
 		"content": {with(f, events.ContentShow, func(n events.Named) (events.PackageInfo, error) {
 			for _, p := range f.packages {
 				if p.Manifest.Package == n.Name {

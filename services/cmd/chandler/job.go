@@ -130,6 +130,7 @@ func knownDeployment(ctx context.Context, c *client, name string) error {
 type story struct {
 	Job      events.JobRow      `json:"job"`
 	Statuses []events.JobStatus `json:"statuses"`
+	Leases   []leaseEvent       `json:"leases,omitempty"` // what became of accounts that were lent for it
 }
 
 // machine names the agent, with its host name where it said one.
@@ -182,7 +183,7 @@ func tellStory(ctx context.Context, c *client, id string) (story, error) {
 		return story{}, err
 	}
 	statuses, err := statusesOf(ctx, c, job)
-	return story{job, statuses}, err
+	return story{Job: job, Statuses: statuses}, err
 }
 
 func jobShow(a *app) *cobra.Command {
@@ -205,107 +206,6 @@ func jobShow(a *app) *cobra.Command {
 			})
 		}),
 	}
-}
-
-func jobWhy(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use: "why JOB", Short: "Tell the story of a job: what happened, who tried what, what it answered", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeJobs),
-		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
-			s, err := tellStory(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
-			if a.output == formJSON || a.output == formYAML {
-				return writeData(cmd.OutOrStdout(), a.output, s)
-			}
-			note(cmd.OutOrStdout(), "job %s: %s on %s", s.Job.Job, s.Job.Deployment, s.machine())
-			for _, line := range a.storyLines(s) {
-				note(cmd.OutOrStdout(), "%s", line)
-			}
-			return nil
-		}),
-	}
-}
-
-// storyLines are the transitions in order, with everything that was said about each, and at the end what
-// to do.
-func (a *app) storyLines(s story) []string {
-	if len(s.Statuses) == 0 {
-		lines := []string{fmt.Sprintf("  %s  %s; the agent has not said anything about it that is still stored", a.longTime(s.Job.Changed), stateText(s.Job))}
-		return append(lines, adviceLines(s.Job.Reason, s.Job)...)
-	}
-	var lines []string
-	attempt := 0
-	var before events.JobStatus // of the same attempt: who read and ran is said where it changes
-	for _, st := range s.Statuses {
-		if st.Attempt != attempt {
-			attempt, before = st.Attempt, events.JobStatus{}
-			lines = append(lines, fmt.Sprintf("attempt %d", attempt))
-		}
-		lines = append(lines, "  "+a.longTime(st.At)+"  "+statusText(st))
-		for _, f := range slices.Concat(triedFields(st), whoFields(st, before)) {
-			if f.value != "" {
-				lines = append(lines, fmt.Sprintf("      %s: %s", f.name, f.value))
-			}
-		}
-		before = st
-		if st.RetryAt != nil {
-			lines = append(lines, "      tried again after "+a.longTime(*st.RetryAt))
-		}
-	}
-	return append(lines, adviceLines(s.Statuses[len(s.Statuses)-1].Reason, s.Job)...)
-}
-
-// whoFields say who read and who ran, as far as that is not as it was before.
-func whoFields(s, before events.JobStatus) (fields []field) {
-	for _, f := range []struct{ name, now, before string }{
-		{"read by", s.Reader, before.Reader}, {"run by", s.Executor, before.Executor}, {"elevated to", s.ElevatedTo, before.ElevatedTo},
-	} {
-		if f.now != f.before {
-			fields = append(fields, field{f.name, f.now})
-		}
-	}
-	return fields
-}
-
-// statusText is one transition in a line.
-func statusText(s events.JobStatus) string {
-	text := strings.ReplaceAll(string(s.State), "_", " ")
-	if s.WaitingFor != "" {
-		text += " for " + strings.ReplaceAll(string(s.WaitingFor), "_", " ")
-	}
-	if s.Reason != "" {
-		text += ": " + string(s.Reason)
-	}
-	if code := fmt.Sprintf("exit code %s", exitCodeText(s.ExitCode)); s.ExitCode != nil && !strings.Contains(s.Explanation, code) {
-		text += ", " + code
-	}
-	if s.Explanation != "" {
-		text += ": " + readable(s.Explanation)
-	}
-	return text
-}
-
-// triedFields say who tried what, and what that answered, as far as the status' own words do not say it.
-func triedFields(s events.JobStatus) []field {
-	said := statusText(s)
-	fields := []field{{"who tried", s.Identity}}
-	for _, f := range []struct{ name, text string }{{"what", s.Resource}, {"which answered", s.Answer}} {
-		if text := readable(f.text); !strings.Contains(said, text) {
-			fields = append(fields, field{f.name, text})
-		}
-	}
-	return fields
-}
-
-// adviceLines are what to do about a job, with its names in the commands.
-func adviceLines(r events.Reason, job events.JobRow) []string {
-	if r == events.NoReason {
-		return nil
-	}
-	named := strings.NewReplacer("chandler job logs", "chandler job logs "+jobCell(job.Job).text, "chandler deployment retry", "chandler deployment retry "+job.Deployment,
-		"chandler agent show", "chandler agent show "+job.Agent, "`chandler why`", "`chandler why "+job.Agent+" "+job.Deployment+"`")
-	return []string{"advice: " + named.Replace(r.Info().Advice)}
 }
 
 func jobLogs(a *app) *cobra.Command {

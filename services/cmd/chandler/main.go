@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -18,6 +19,9 @@ import (
 )
 
 func main() {
+	if err := daemon.KeepMemoryPrivate(); err != nil {
+		fmt.Fprintln(os.Stderr, "note: secrets in memory may end in a core dump:", err)
+	}
 	ctx, stop := daemon.UntilSignal(context.Background())
 	code := newApp().run(ctx, streams{os.Stdin, os.Stdout, os.Stderr}, os.Args[1:])
 	stop()
@@ -29,7 +33,7 @@ func groups(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newUp(a), newServe(a), newContext(a),
 		newPackage(a), newCollection(a), newDeployment(a), newFreeze(a), newUnfreeze(a),
-		newAgent(a), newWhy(a), newJob(a), newTrust(a), newToken(a), newUser(a), newAccount(a),
+		newAgent(a), newWhy(a), newJob(a), newTrust(a), newToken(a), newUser(a), newAccount(a), newLease(a),
 		newEvents(a), newDoctor(a),
 		newDemo(a), newVersion(a), newSupervise(),
 	}

@@ -11,11 +11,12 @@ import (
 
 	"chandler/events"
 	"chandler/events/manifest"
+	"chandler/events/resource"
 )
 
 func newPackage(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "package", Short: "Software and the programs that install it"}
-	cmd.AddCommand(packagePublish(a), packageList(a), packageShow(a), packageRemove(a))
+	cmd.AddCommand(packagePublish(a), packageList(a), packageShow(a), packageAccess(a), packageRemove(a))
 	return cmd
 }
 
@@ -33,6 +34,7 @@ func (a *app) packageColumns() listing[events.PackageInfo] {
 			{"PROGRAMS", false, func(r v) any { return programNames(r.Manifest) }},
 			{"FILES", true, func(r v) any { return countCell(len(r.Manifest.Files)) }},
 			{"SIZE", false, func(r v) any { return sizeCell(r.Manifest.Size()) }},
+			{"SOURCE", true, func(r v) any { return resourceText(r.Manifest.Source) }},
 			{"DEPLOYMENTS", true, func(r v) any { return r.Deployments }},
 			{"PUBLISHED", false, func(r v) any { return a.agoCell(r.Manifest.Published) }},
 			{"BY", true, func(r v) any { return r.By }},
@@ -98,7 +100,15 @@ func (a *app) writePackage(cmd *cobra.Command, c *client, found events.PackageIn
 }
 
 func titleFields(m events.Manifest) []field {
-	return []field{{"Package", m.Package}, {"Version", m.Version}, {"Publisher", m.Publisher}, {"Comment", m.Comment}}
+	return []field{{"Package", m.Package}, {"Version", m.Version}, {"Publisher", m.Publisher}, {"Comment", m.Comment}, {"Source", resourceText(m.Source)}}
+}
+
+// resourceText is an address as people are shown it; "" of none.
+func resourceText(address string) string {
+	if address == "" {
+		return ""
+	}
+	return resource.Shown(address)
 }
 
 // contentFields are what a package runs and what it brings.
@@ -107,11 +117,30 @@ func contentFields(m events.Manifest) (fields []field) {
 		p := m.Programs[program]
 		context := strings.Join(append([]string{"run " + string(p.Run)}, conditions(p)...), "; ")
 		fields = append(fields, field{"Program " + program, context + ": " + commandLine(p.Command)})
+		for _, r := range p.References {
+			fields = append(fields, field{"Reference of " + program, referenceText(r)})
+		}
 	}
 	for _, f := range m.Files {
-		fields = append(fields, field{"File " + f.Path, byteSize(f.Size) + "  " + f.SHA256})
+		text := byteSize(f.Size) + "  " + f.SHA256
+		if manifest.Outside(m, f) {
+			text += "  at " + resource.Shown(manifest.Address(m, f))
+		}
+		fields = append(fields, field{"File " + f.Path, text})
 	}
 	return fields
+}
+
+// referenceText says what a program refers to, and how far that is known.
+func referenceText(r events.Reference) string {
+	text := resource.Shown(r.URL) + ", unverified"
+	if r.SHA256 != "" {
+		text = resource.Shown(r.URL) + ", pinned to " + r.SHA256
+	}
+	if r.Optional {
+		text += ", optional"
+	}
+	return text
 }
 
 // conditions say in words when, before whom and by which account a program runs, and what follows; nothing where all is

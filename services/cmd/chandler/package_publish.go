@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chandler/events"
+	"chandler/events/manifest"
 	"chandler/services/content/publish"
 )
 
@@ -23,6 +24,7 @@ var errNameVersion = errors.New("say which version is to be removed: NAME@VERSIO
 type publishFlags struct {
 	run, name, version string
 	dryRun             bool
+	source             sourceFlags
 	asked              *asking
 }
 
@@ -34,9 +36,20 @@ func packagePublish(a *app) *cobra.Command {
 lacks, and publishes it. Agents run nothing but what a publisher signed. A published version never changes.
 With --dry-run it ends with the checks, and shows what would be signed.
 
-The programs of a .deb, .rpm, .msi or script are inferred; whose rights they run with is not: say --run.`,
+The programs of a .deb, .rpm, .msi or script are inferred; whose rights they run with is not: say --run.
+
+A package whose content is not to be on distribution points names it in package.yaml:
+  source: smb://files.example/software/hello          all of its files; or those listed under files
+  command: ['\\files.example\software\setup.exe', /S]  the program of a command, or the .msi that msiexec is given
+  references: [{url: smb://files.example/licences}]   what a program reads while it runs
+Source and commands are read here and pinned by their digests, as the user of --source-user, or where they are mounted on
+this machine (--source-dir); machines read them there, as those whom "chandler package access" names.`,
 		Example: `  chandler package publish ./hello
-  chandler package publish hello_2.10-3_amd64.deb --run administrative`,
+  chandler package publish hello_2.10-3_amd64.deb --run administrative
+  chandler package publish ./hello --source-user 'EXAMPLE\ada'
+  chandler package publish ./hello --source-method bearer --source-secret-file token
+  chandler package publish ./hello --source-dir /mnt/software/hello
+  chandler package publish ./hello --source-dir smb://files.example/software=/mnt/software --dry-run`,
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			return a.publish(cmd, c, args[0], f)
 		}),
@@ -47,6 +60,7 @@ The programs of a .deb, .rpm, .msi or script are inferred; whose rights they run
 	cmd.Flags().StringVar(&f.version, "version", "", "version of the package of a file, instead of what the file says")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "check everything and show what would be signed; sign and send nothing")
 	completeWords(cmd, "run", string(events.RunUser), string(events.RunAdministrative))
+	f.source.register(cmd)
 	return cmd
 }
 
@@ -80,8 +94,25 @@ func (a *app) publish(cmd *cobra.Command, c *client, path string, f publishFlags
 	if lookErr == nil {
 		done = "was published already, with the same content"
 	}
-	return a.answer(cmd, published, packageName(published), "package %s %s: %s, %s, programs: %s", packageName(published), done,
-		plural(len(published.Manifest.Files), "file", "files"), byteSize(published.Manifest.Size()), cellText(programNames(published.Manifest)))
+	return a.answer(cmd, published, packageName(published), "package %s %s: %s, %s%s, programs: %s", packageName(published), done,
+		plural(len(published.Manifest.Files), "file", "files"), byteSize(published.Manifest.Size()), notUploaded(published.Manifest), cellText(programNames(published.Manifest)))
+}
+
+// notUploaded says how much of a package stays where it is.
+func notUploaded(m events.Manifest) string {
+	outside := 0
+	for _, f := range m.Files {
+		if manifest.Outside(m, f) {
+			outside++
+		}
+	}
+	switch outside {
+	case 0:
+		return ""
+	case len(m.Files):
+		return " (on external sources, not uploaded)"
+	}
+	return fmt.Sprintf(" (%d of them on external sources, not uploaded)", outside)
 }
 
 // plan reads the package, tells what the administrator should know of it, and signs it unless this is a dry run.
@@ -95,7 +126,12 @@ func (a *app) plan(cmd *cobra.Command, c *client, path string, f publishFlags) (
 		if err := s.mayPublish(); err != nil {
 			return nil, err
 		}
-		seal = s.seal
+		seal = func(m events.Manifest) ([]byte, error) {
+			if err := referencesPinned(m, s.trust.PinnedReferences); err != nil {
+				return nil, err
+			}
+			return s.seal(m)
+		}
 	}
 	plan, err := a.readPackage(cmd, path, f, seal)
 	if err != nil {
@@ -105,6 +141,16 @@ func (a *app) plan(cmd *cobra.Command, c *client, path string, f publishFlags) (
 		note(cmd.ErrOrStderr(), "note: %s", n)
 	}
 	return plan, a.checkAccounts(cmd, c, plan.Manifest)
+}
+
+// referencesPinned refuses programs that agents would refuse, where the trust bundle wants all references pinned.
+func referencesPinned(m events.Manifest, wanted bool) error {
+	for _, name := range programNames(m) {
+		if loose := manifest.Unpinned(m.Programs[name]); wanted && len(loose) > 0 {
+			return fmt.Errorf("agents would refuse it: the trust bundle forbids references without a sha256, and program %s has %s", name, strings.Join(loose, ", "))
+		}
+	}
+	return nil
 }
 
 // checkAccounts refuses programs whose installation account must not run any; one that the fleet does not have yet is only
@@ -147,7 +193,13 @@ func checkPublish(path string, f publishFlags) error {
 	if f.run != "" && f.run != string(events.RunUser) && f.run != string(events.RunAdministrative) {
 		return fmt.Errorf("--run %q: it must be user or administrative", f.run)
 	}
+	if err := f.source.check(); err != nil {
+		return err
+	}
 	info, err := os.Stat(path)
+	if err == nil && !info.IsDir() && filepath.Base(path) != publish.SpecName && f.source.any() {
+		return fmt.Errorf("--source-user, --source-method and --source-dir are for packages with a %s: one file is published as it is", publish.SpecName)
+	}
 	if err != nil || !info.IsDir() && filepath.Base(path) != publish.SpecName {
 		return nil // what is wrong with the path is told by who reads it
 	}
@@ -161,7 +213,16 @@ func checkPublish(path string, f publishFlags) error {
 
 // readPackage reads the package; where it needs to know whose rights are meant, it asks on a terminal.
 func (a *app) readPackage(cmd *cobra.Command, path string, f publishFlags, seal func(events.Manifest) ([]byte, error)) (*publish.Plan, error) {
-	o := publish.Options{Run: events.RunMode(f.run), Name: f.name, Version: f.version, Now: a.now, Seal: seal,
+	outside, err := a.readsOutside(cmd, f.source)
+	if err != nil {
+		return nil, err
+	}
+	defer outside.close()
+	mounted, err := f.source.mounted()
+	if err != nil {
+		return nil, err
+	}
+	o := publish.Options{Run: events.RunMode(f.run), Name: f.name, Version: f.version, Now: a.now, Seal: seal, Outside: outside, Mounted: mounted,
 		Expression: func(e string) error { return checkExpression("expression", e) }}
 	plan, err := publish.Read(cmd.Context(), path, o)
 	if !errors.Is(err, publish.ErrNoRun) {

@@ -21,7 +21,15 @@ type serveConfig struct {
 	Credentials string   `yaml:"credentials"` // file of a NATS user, for one service
 	CA          string   `yaml:"ca"`          // file of the authority that signed the broker's certificate
 	Data        string   `yaml:"data"`
-	HTTP        struct {
+	Key         struct { // of credentials
+		Encryption string `yaml:"encryption"`
+	} `yaml:"key"`
+	Former struct {
+		Key struct {
+			Encryption string `yaml:"encryption"`
+		} `yaml:"key"`
+	} `yaml:"former"`
+	HTTP struct {
 		Listen    string `yaml:"listen"`
 		Advertise string `yaml:"advertise"`
 	} `yaml:"http"`
@@ -49,7 +57,8 @@ func newServe(a *app) *cobra.Command {
 		Use: "serve SERVICE…", Short: "Run services against a broker that runs elsewhere", Args: cobra.MinimumNArgs(1), ValidArgs: services(),
 		Long: `Runs one or several services (scheduling, content, credentials, execution) until interrupted. Several
 processes may run scheduling or execution: they share the work. Content and credentials keep files that every
-request must find (blobs, the keyset of accounts): run each of them once.
+request must find (blobs, the keyset of accounts): run each of them once. What encrypts the keyset, which every
+replica of credentials needs, is said with --key-encryption.
 
 Each service speaks to the broker as its own user. --identity names a directory as ` + "`chandler up`" + ` makes it
 in DATA/identity: fleet.json, provisioner.creds, services/SERVICE.creds, and for credentials agent-signing.nk
@@ -76,7 +85,9 @@ from the file of --config.`,
 		{"identity", "", "directory of the fleet's identities: each service's user, and that which makes streams"},
 		{"credentials", "", "file with the NATS user to connect as, for a single service"},
 		{"ca", "", "file with the authority that signed the broker's certificate"},
-		{"data", "", "directory of what is kept here: content's bytes, the key of accounts"},
+		{"data", "", "directory of what is kept here: content's bytes, the encrypted keyset of accounts"},
+		{"key-encryption", "", "for credentials: " + usageKeyEncryption + " (default: file:DATA-key/accounts.key)"},
+		{"former-key-encryption", "", "for credentials: " + usageFormerKeyEncryption},
 		{"http-listen", d.HTTP.Listen, "where package content is served"},
 		{"http-advertise", "", "address of that as agents reach it, if another"},
 		{"metrics-listen", d.Metrics.Listen, "where /metrics and /healthz are served"},
@@ -133,7 +144,8 @@ func (a *app) serve(cmd *cobra.Command, names []string, c serveConfig) error {
 	}
 	s, err := startServer(cmd.Context(), serverOptions{
 		Data: data, Identity: c.Identity, Server: c.Server, Credentials: c.Credentials, CA: c.CA, HTTP: c.HTTP.Listen, Advertise: c.HTTP.Advertise,
-		Metrics: c.Metrics.Listen, TLS: shown.config, Services: names, Replicas: c.Replicas, Log: log,
+		KeyEncryption: keyEncryption{c.Key.Encryption, c.Former.Key.Encryption},
+		Metrics:       c.Metrics.Listen, TLS: shown.config, Services: names, Replicas: c.Replicas, Log: log,
 	})
 	if err != nil {
 		return err

@@ -25,6 +25,8 @@ type serverOptions struct {
 	Server []string
 	// Credentials and CA are files for the connection to Server; both may be empty.
 	Credentials, CA string
+	// KeyEncryption says by what credentials encrypts its keyset.
+	KeyEncryption keyEncryption
 	// TLS is for every listener; nil: clear text.
 	TLS *tls.Config
 	// HTTP is where content listens, host:port; Advertise is the address that agents are told, if they reach

@@ -35,7 +35,7 @@ func (a *assembly) makers() map[string]func(*bus.Bus) (service, error) {
 
 // credentials is given what it takes to make agents' identities, where this fleet has any.
 func (a *assembly) credentials(b *bus.Bus) (service, error) {
-	o := credentials.Options{Bus: b, Dir: filepath.Join(a.Data, "keys"), Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version, Provision: a.provision}
+	o := credentials.Options{Bus: b, Dir: place{a.Data}.keys(), Registerer: a.registry, Log: a.Log, Now: a.Clock, Version: version, Provision: a.provision}
 	if a.identities != nil {
 		var err error
 		if o.AgentSigner, err = a.identities.agentSigner(); err != nil {
@@ -46,7 +46,15 @@ func (a *assembly) credentials(b *bus.Bus) (service, error) {
 		}
 		o.AgentsAccount = a.identities.fleet.Accounts[access.Agents]
 	}
-	return credentials.New(o)
+	var err error
+	if o.KeyEncryption, o.FormerKeyEncryption, err = a.KeyEncryption.parse(place{a.Data}); err != nil {
+		return nil, err
+	}
+	s, err := credentials.New(o)
+	if err == nil {
+		a.warnKeys(o.KeyEncryption.Name())
+	}
+	return s, err
 }
 
 // content opens its listener here, so that an address in use is told at once.

@@ -26,6 +26,7 @@ const (
 // upFlags are those of up, as typed.
 type upFlags struct {
 	data, administrator, listen, http, advertise, metrics string
+	keys                                                  keyEncryption
 	tls                                                   tlsFlags
 	log                                                   daemon.LogConfig
 }
@@ -42,6 +43,10 @@ you. The broker lets nobody in without one. What services need of it is in DATA/
 and revoke users are in DATA/administrator, or where --administrator-dir says, and no later start needs them but
 the first of another version: move that directory to where you administer the fleet from.
 
+The secrets of accounts are encrypted by a keyset in DATA/keys, and that by a key which lies beside DATA, in
+DATA-key: a copy of DATA alone gives no secret away. Keep a copy of DATA-key too, in another place than those of
+DATA: without it every account's secret has to be set again.
+
 With --tls, broker, content and metrics show certificates of an authority that is made for this fleet; with
 --tls-cert and --tls-key those of yours.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.up(cmd, f) },
@@ -49,6 +54,8 @@ With --tls, broker, content and metrics show certificates of an authority that i
 	flags := cmd.Flags()
 	flags.StringVar(&f.data, "data", "", "directory of everything that is kept (default: the user's state directory, or /var/lib/chandler for root)")
 	flags.StringVar(&f.administrator, "administrator-dir", "", "directory of the keys that make users (default: DATA/administrator)")
+	flags.StringVar(&f.keys.current, "key-encryption", "", usageKeyEncryption+" (default: file:DATA-key/accounts.key)")
+	flags.StringVar(&f.keys.former, "former-key-encryption", "", usageFormerKeyEncryption)
 	flags.StringVar(&f.listen, "listen", defaultBroker, "where the broker listens")
 	flags.StringVar(&f.http, "http", defaultHTTP, "where package content is served")
 	flags.StringVar(&f.advertise, "advertise", "", "address of --http as agents reach it, if another (https://files.example:4280)")
@@ -72,6 +79,7 @@ func (p place) identity() string      { return filepath.Join(p.data, partIdentit
 func (p place) accounts() string      { return filepath.Join(p.data, partAccounts) }
 func (p place) administrator() string { return filepath.Join(p.data, administration) }
 func (p place) tls() string           { return filepath.Join(p.data, "tls") }
+func (p place) keys() string          { return filepath.Join(p.data, "keys") }
 
 func (a *app) up(cmd *cobra.Command, f upFlags) error {
 	if err := f.tls.validate(); err != nil {
@@ -95,6 +103,9 @@ func (a *app) up(cmd *cobra.Command, f upFlags) error {
 		return err
 	}
 	at := place{data}
+	if _, _, err := f.keys.parse(at); err != nil {
+		return err
+	}
 	if err := f.tls.checkMeant(at); err != nil {
 		return err
 	}
@@ -196,7 +207,7 @@ func joinClose(err error, s *server) error {
 
 func (f upFlags) options(data string, config *tls.Config, log *slog.Logger) serverOptions {
 	return serverOptions{Data: data, Identity: place{data}.identity(), Listen: f.listen, HTTP: f.http, Advertise: f.advertise, Metrics: f.metrics,
-		TLS: config, Services: services(), Replicas: 1, Log: log}
+		KeyEncryption: f.keys, TLS: config, Services: services(), Replicas: 1, Log: log}
 }
 
 // dataDirectory makes the directory, for this user alone.

@@ -167,10 +167,15 @@ func (a *app) whyDeploymentLines(d whyDeployment, w whyAnswer) []string {
 	lines = append(lines, fmt.Sprintf("execution: job %s, attempt %d: %s (since %s)", d.Job.Job, d.Job.Attempt, strings.ReplaceAll(stateText(*d.Job), "_", " "), a.longTime(d.Job.Changed)))
 	reason := d.Job.Reason
 	if d.Last != nil {
-		lines = append(lines, fmt.Sprintf("the machine said at %s: %s", a.longTime(d.Last.At), statusText(*d.Last)))
+		lines = append(lines, fmt.Sprintf("the machine said at %s: %s", a.longTime(d.Last.At), indented(statusText(*d.Last))))
+		for _, access := range d.Last.Accesses {
+			if text := accessText(access, statusText(*d.Last)); text != "" {
+				lines = append(lines, "  "+indented(text))
+			}
+		}
 		for _, f := range append(triedFields(*d.Last), field{"run by", d.RunBy}, field{"elevated to", d.ElevatedTo}) {
 			if f.value != "" {
-				lines = append(lines, fmt.Sprintf("  %s: %s", f.name, f.value))
+				lines = append(lines, indented(fmt.Sprintf("  %s: %s", f.name, f.value)))
 			}
 		}
 		if reason == "" {
@@ -180,8 +185,16 @@ func (a *app) whyDeploymentLines(d whyDeployment, w whyAnswer) []string {
 		lines = append(lines, "the machine has said nothing about it that is still stored")
 	}
 	lines = append(lines, openJob(*d.Job, w)...)
-	lines = append(lines, adviceLines(reason, *d.Job)...)
+	lines = append(lines, adviceLines(reason, *d.Job, d.accesses())...)
 	return append(lines, "its whole story: `chandler job why "+jobCell(d.Job.Job).text+"`")
+}
+
+// accesses to external sources that the machine told of last.
+func (d whyDeployment) accesses() []events.Access {
+	if d.Last == nil {
+		return nil
+	}
+	return d.Last.Accesses
 }
 
 func (w whyAnswer) revoked() bool {

@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -10,10 +11,10 @@ import (
 )
 
 // contextNotes tell of programs that will hardly do in the context they ask for what they are meant to do.
-func (s source) contextNotes(m events.Manifest) (notes []string) {
+func (s source) contextNotes(ctx context.Context, m events.Manifest) (notes []string) {
 	for _, name := range sortedPrograms(m) {
 		p := m.Programs[name]
-		if what := s.needsRights(p, m.Files); p.Run == events.RunUser && what != "" {
+		if what := s.needsRights(ctx, p, m); p.Run == events.RunUser && what != "" {
 			notes = append(notes, fmt.Sprintf("program %s: to install %s needs more rights than users have; use run: administrative", name, what))
 		}
 		if p.After == events.AfterProgramRestarts && !detectable(p, m) {
@@ -35,7 +36,7 @@ func detectable(p events.Program, m events.Manifest) bool {
 }
 
 // needsRights names what the command installs that no typical user may install; "" where nothing like that is seen.
-func (s source) needsRights(p events.Program, files []events.File) string {
+func (s source) needsRights(ctx context.Context, p events.Program, m events.Manifest) string {
 	for _, word := range words(p.Command) {
 		switch strings.ToLower(filepath.Ext(word)) {
 		case ".deb":
@@ -44,12 +45,12 @@ func (s source) needsRights(p events.Program, files []events.File) string {
 			return "an .rpm"
 		}
 	}
-	file, argv := msiOf(p, files), words(p.Command)
+	file, argv := msiOf(p, m.Files), words(p.Command)
 	if file == nil || !msi.Installs(argv) {
 		return ""
 	}
 	// One that cannot be read is refused by who takes more from it than a note.
-	if info, err := s.readMSI(*file); err == nil && msi.Lands(argv, info) == msi.ForMachine {
+	if info, err := s.readMSI(ctx, m, *file); err == nil && msi.Lands(argv, info) == msi.ForMachine {
 		return "an .msi for the whole machine"
 	}
 	return ""

@@ -36,7 +36,7 @@ func TestNotesTellOfContextsThatWillHardlyDo(t *testing.T) {
 		"msi-scope of a line for a shell":               {"command: echo hello, shell: sh, run: administrative, msi-scope: machine", scope},
 		"msi-scope of an .msi":                          {"command: [msiexec, /i, setup.msi], run: administrative, msi-scope: machine", ""},
 		"msi-scope of an .msi by a shell":               {"command: msiexec /i setup.msi, shell: cmd, run: administrative, msi-scope: machine", ""},
-		"msi-scope of an .msi that is elsewhere":        {`command: msiexec /i \\files\other.msi, run: administrative, msi-scope: machine`, ""},
+		"msi-scope of an .msi that is elsewhere":        {`command: msiexec /i c:\other.msi, run: administrative, msi-scope: machine`, ""},
 		"a user's program that is shown":                {"command: [setup], run: user, interactive: true", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

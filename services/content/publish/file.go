@@ -23,6 +23,9 @@ func readFile(ctx context.Context, path string, o Options) (*Plan, error) {
 	if o.Run == "" {
 		return nil, fmt.Errorf("%s: %w", path, ErrNoRun)
 	}
+	if len(o.Mounted) > 0 {
+		return nil, fmt.Errorf("%s: one file is published as it is: for external sources write a %s", path, SpecName)
+	}
 	dir, name := filepath.Split(path)
 	if dir == "" {
 		dir = "."
@@ -59,7 +62,7 @@ func readFile(ctx context.Context, path string, o Options) (*Plan, error) {
 	if o.Version == "" {
 		i.notes = append(i.versionNotes, i.notes...)
 	}
-	return newPlan(m, dir, append(i.notes, src.contextNotes(m)...), o.Seal)
+	return newPlan(m, dir, append(i.notes, src.contextNotes(ctx, m)...), o.Seal)
 }
 
 // inferred is what a file says of itself.

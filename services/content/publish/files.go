@@ -22,12 +22,23 @@ import (
 	"chandler/events/manifest"
 )
 
-// source is a directory that files are read from; nothing outside it is ever opened.
+// source is a directory that files are read from; nothing outside it is ever opened but what the package names on
+// external sources.
 type source struct {
 	root    *os.Root
 	dir     string // for messages
 	doc     *document
+	outside outside
 	reading func(path string, done, size int64)
+}
+
+// folder is where the files of a package are read from.
+type folder interface {
+	name() string // for messages
+	// walk lists all files below, but package.yaml, and may stop at more than [manifest.MaxFiles].
+	walk(ctx context.Context) ([]string, error)
+	// describe reads one file. A [final] error will be the same for all files.
+	describe(ctx context.Context, name string) (events.File, error)
 }
 
 // found is a file of the package and where package.yaml names it ("$.files[2]", or "$" where it does not).
@@ -36,17 +47,17 @@ type found struct {
 	where string
 }
 
-// files reads the files listed, or all below the directory where none are, sorted by path.
-func (s source) files(ctx context.Context, listed []string) ([]found, []string, error) {
+// files reads the files listed, or all of the folder where none are, sorted by path.
+func (s source) files(ctx context.Context, from folder, listed []string) ([]found, []string, error) {
 	var files []found
 	var notes []string
 	for i, name := range listed {
 		files = append(files, found{File: events.File{Path: name}, where: fmt.Sprintf("$.files[%d]", i)})
 	}
 	if listed == nil {
-		names, err := s.walk()
+		names, err := from.walk(ctx)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, s.problem("$.source", err)
 		}
 		for _, name := range names {
 			files = append(files, found{File: events.File{Path: name}, where: "$"})
@@ -57,17 +68,20 @@ func (s source) files(ctx context.Context, listed []string) ([]found, []string, 
 	}
 	slices.SortStableFunc(files, func(a, b found) int { return strings.Compare(a.Path, b.Path) })
 	// What is wrong with the paths themselves is better said before gigabytes are read.
-	if problems := s.pathProblems(files); len(problems) > 0 {
+	if problems := s.pathProblems(from, files); len(problems) > 0 {
 		return nil, nil, errors.Join(problems...)
 	}
 	var problems []error
 	for i := range files {
-		f, err := s.describe(ctx, files[i].Path)
+		f, err := from.describe(ctx, files[i].Path)
 		if ctx.Err() != nil {
 			return nil, nil, context.Cause(ctx)
 		}
 		if err != nil {
 			problems = append(problems, s.problem(files[i].where, err))
+			if _, ok := errors.AsType[final](err); ok {
+				break
+			}
 			continue
 		}
 		files[i].File = f
@@ -79,12 +93,17 @@ func (s source) problem(where string, err error) error {
 	if s.doc == nil {
 		return err
 	}
-	return s.doc.at(s.doc.find(where), err.Error())
+	n := s.doc.find(where)
+	if _, ok := errors.AsType[private](err); ok && n != nil && n.GetToken() != nil {
+		p := n.GetToken().Position
+		return fmt.Errorf("%s:%d:%d: %w", s.doc.name, p.Line, p.Column, err)
+	}
+	return s.doc.at(n, err.Error())
 }
 
-func (s source) pathProblems(files []found) []error {
+func (s source) pathProblems(from folder, files []found) []error {
 	if len(files) > manifest.MaxFiles {
-		return []error{fmt.Errorf("%s: more than %d files: put them into an archive", s.dir, manifest.MaxFiles)}
+		return []error{fmt.Errorf("%s: more than %d files: put them into an archive", from.name(), manifest.MaxFiles)}
 	}
 	var problems []error
 	seen := map[string]string{}
@@ -104,13 +123,17 @@ func (s source) pathProblems(files []found) []error {
 	return problems
 }
 
-// walk lists everything below the directory but package.yaml. What is no file is left for describe to refuse.
-func (s source) walk() ([]string, error) {
+func (s source) name() string { return s.dir }
+
+// walk lists what is no file too, which is left for describe to refuse.
+func (s source) walk(ctx context.Context) ([]string, error) {
 	var names []string
 	err := fs.WalkDir(s.root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		case d.IsDir() || name == SpecName:
 			return nil
 		case len(names) > manifest.MaxFiles:

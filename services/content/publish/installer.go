@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,17 +11,18 @@ import (
 	"strings"
 
 	"chandler/events"
+	"chandler/events/manifest"
 	"chandler/events/msi"
 )
 
 // completeMSI completes the programs that install an .msi of the package: with its product code and detection by it, with a
 // log, and those of administrators with what makes them install for the whole machine. Under LocalSystem such a package may
 // otherwise install itself into a profile that nobody ever sees (package msi). The notes say what was added.
-func (s source) completeMSI(m *events.Manifest) ([]string, error) {
+func (s source) completeMSI(ctx context.Context, m *events.Manifest) ([]string, error) {
 	var notes []string
 	for _, name := range sortedPrograms(*m) {
 		p := m.Programs[name]
-		more, err := s.completeProgram(&p, m.Files)
+		more, err := s.completeProgram(ctx, &p, *m)
 		if err != nil {
 			return nil, s.problem("$.programs.'"+name+"'.command", fmt.Errorf("program %s: %w", name, err))
 		}
@@ -32,15 +34,15 @@ func (s source) completeMSI(m *events.Manifest) ([]string, error) {
 	return notes, nil
 }
 
-func (s source) completeProgram(p *events.Program, files []events.File) ([]string, error) {
+func (s source) completeProgram(ctx context.Context, p *events.Program, m events.Manifest) ([]string, error) {
 	if p.Shell != "" {
-		return s.completeShell(p, files)
+		return s.completeShell(ctx, p, m)
 	}
 	if !msi.Installs(words(p.Command)) {
 		return nil, nil
 	}
-	if file := msiOf(*p, files); file != nil {
-		info, err := s.readMSI(*file)
+	if file := msiOf(*p, m.Files); file != nil {
+		info, err := s.readMSI(ctx, m, *file)
 		if err != nil {
 			return nil, fmt.Errorf("it installs %s: %w", file.Path, err)
 		}
@@ -60,7 +62,8 @@ func (s source) completeProgram(p *events.Program, files []events.File) ([]strin
 }
 
 // completeShell looks at a command that is a shell's to understand, and changes nothing in it.
-func (s source) completeShell(p *events.Program, files []events.File) ([]string, error) {
+func (s source) completeShell(ctx context.Context, p *events.Program, m events.Manifest) ([]string, error) {
+	files := m.Files
 	line := strings.ToLower(strings.ReplaceAll(p.Command.Line, `\`, "/"))
 	at := slices.IndexFunc(files, func(f events.File) bool {
 		return strings.EqualFold(filepath.Ext(f.Path), ".msi") && strings.Contains(line, strings.ToLower(f.Path))
@@ -68,7 +71,7 @@ func (s source) completeShell(p *events.Program, files []events.File) ([]string,
 	if at < 0 || !strings.Contains(line, "msiexec") {
 		return nil, nil
 	}
-	info, err := s.readMSI(files[at])
+	info, err := s.readMSI(ctx, m, files[at])
 	if err != nil {
 		return nil, fmt.Errorf("its command names %s: %w", files[at].Path, err)
 	}
@@ -184,7 +187,16 @@ func detectMSI(info msi.Info) events.Detect {
 	return d
 }
 
-func (s source) readMSI(file events.File) (msi.Info, error) {
+// readMSI reads what an .msi says of itself, where the file lies.
+func (s source) readMSI(ctx context.Context, m events.Manifest, file events.File) (msi.Info, error) {
+	if manifest.Outside(m, file) {
+		f, err := s.outside.open(ctx, manifest.Address(m, file))
+		if err != nil {
+			return msi.Info{}, err
+		}
+		defer f.Close()
+		return msi.Read(f, file.Size)
+	}
 	f, err := s.root.Open(filepath.FromSlash(file.Path))
 	if err != nil {
 		return msi.Info{}, err
@@ -224,31 +236,34 @@ func splitLine(line string) []string {
 
 // word is one of a line, without its quotes.
 type word struct {
-	text string
-	end  int // offset in the line behind it and its quotes
+	text       string
+	start, end int // offsets in the line, with its quotes
 }
 
 func splitWords(line string) []word {
 	var words []word
 	var text strings.Builder
-	quoted, begun := false, false
+	quoted, start := false, -1
 	for i, r := range line {
-		switch {
-		case r == '"':
-			quoted, begun = !quoted, true
-		case (r == ' ' || r == '\t') && !quoted:
-			if begun {
-				words = append(words, word{text.String(), i})
+		if (r == ' ' || r == '\t') && !quoted {
+			if start >= 0 {
+				words = append(words, word{text.String(), start, i})
 				text.Reset()
-				begun = false
+				start = -1
 			}
-		default:
+			continue
+		}
+		if start < 0 {
+			start = i
+		}
+		if r == '"' {
+			quoted = !quoted
+		} else {
 			text.WriteRune(r)
-			begun = true
 		}
 	}
-	if begun {
-		words = append(words, word{text.String(), len(line)})
+	if start >= 0 {
+		words = append(words, word{text.String(), start, len(line)})
 	}
 	return words
 }

@@ -78,12 +78,12 @@ func TestAnMSIOfADirectoryIsCompleted(t *testing.T) {
 		"for a shell, as it was authored": {`command: msiexec /i 'app\setup.msi', shell: powershell, run: administrative, msi-scope: as-authored`,
 			`msiexec /i 'app\setup.msi'`, "as-authored", true, nil, nil},
 		"for a shell, by somebody else": {`command: copy app\setup.msi c:\, shell: cmd, run: administrative`, `copy app\setup.msi c:\`, "", false, nil, nil},
-		"a file that is elsewhere": {`command: msiexec /i \\files\apps\other.msi, run: administrative`,
-			`msiexec /i \\files\apps\other.msi`, "", false, nil, []string{"is not in the package, so that its command is not completed"}},
-		"a file that is elsewhere, for the machine": {`command: msiexec /i \\files\apps\other.msi, run: administrative, msi-scope: machine`,
-			`msiexec /i \\files\apps\other.msi /l*v %CHANDLER_LOG% ALLUSERS=1`, "machine", false, nil, []string{scope, log}},
-		"a file that is elsewhere, and a switch": {`command: msiexec /i \\files\apps\other.msi ALLUSERS=1, run: administrative`,
-			`msiexec /i \\files\apps\other.msi ALLUSERS=1`, "", false, nil, nil},
+		"a file that is elsewhere": {`command: msiexec /i c:\apps\other.msi, run: administrative`,
+			`msiexec /i c:\apps\other.msi`, "", false, nil, []string{"is not in the package, so that its command is not completed"}},
+		"a file that is elsewhere, for the machine": {`command: msiexec /i c:\apps\other.msi, run: administrative, msi-scope: machine`,
+			`msiexec /i c:\apps\other.msi /l*v %CHANDLER_LOG% ALLUSERS=1`, "machine", false, nil, []string{scope, log}},
+		"a file that is elsewhere, and a switch": {`command: msiexec /i c:\apps\other.msi ALLUSERS=1, run: administrative`,
+			`msiexec /i c:\apps\other.msi ALLUSERS=1`, "", false, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			plan := read(t, msiDirectory(t, c.program, string(sample)), options())

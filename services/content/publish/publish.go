@@ -1,8 +1,9 @@
 // Package publish reads a package from the administrator's disk and sends it to the content service.
 //
 // Read takes a directory with a package.yaml, or one .deb, .rpm, .msi or script file whose programs it
-// infers, and returns a Plan: the signed manifest with the digest of every file, and what is to be uploaded. It
-// finds every mistake that can be found without a server and names file and line. Reading changes nothing;
+// infers, and returns a Plan: the signed manifest with the digest of every file, and what is to be uploaded. Files on
+// external sources, which package.yaml names by address, are read and pinned alike, as the administrator, and not
+// uploaded. It finds every mistake that can be found without a server and names file and line. Reading changes nothing;
 // equal files, an equal time and equal keys give an equal manifest.
 //
 // Upload sends what the server lacks and publishes. It may be cut off at any point and called again: blobs
@@ -38,6 +39,11 @@ type Options struct {
 	Name, Version string
 	// Expression checks an applies-if (CEL); nil: unchecked.
 	Expression func(expression string) error
+	// Outside reads external sources as the administrator; nil: nobody does, and packages that need it are refused.
+	Outside Outside
+	// Mounted says where external sources are mounted on this machine, by address: what lies below one is read from the
+	// directory instead. "" is the package's source.
+	Mounted map[string]string
 	// Seal signs the manifest as a publisher and gives its envelope; it may ask for a passphrase. It is called
 	// last, when nothing else can fail. nil: an envelope that nobody signed, to look at what would be published.
 	Seal func(events.Manifest) ([]byte, error)
@@ -53,7 +59,7 @@ type Plan struct {
 	Envelope []byte   // of the manifest, as it was signed
 	Digest   string   // of Envelope: the package's name in signed orders
 	Notes    []string // what the administrator should know and need not mend
-	Blobs    []Blob   // every file's bytes once, and the envelope as the last
+	Blobs    []Blob   // the bytes of every file for distribution points, once, and the envelope as the last
 }
 
 // Blob is something to upload.
@@ -105,16 +111,18 @@ func readDirectory(ctx context.Context, dir string, o Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	src := source{root: root, dir: dir, doc: doc, reading: o.Reading}
-	files, notes, err := src.files(ctx, spec.Files)
+	m := spec.manifest(o.Now())
+	out, err := newOutside(o, m.Source)
 	if err != nil {
 		return nil, err
 	}
-	m := spec.manifest(o.Now())
-	for _, f := range files {
-		m.Files = append(m.Files, f.File)
+	defer out.close()
+	src := source{root: root, dir: dir, doc: doc, reading: o.Reading, outside: out}
+	files, notes, err := src.allFiles(ctx, &m, spec.Files)
+	if err != nil {
+		return nil, err
 	}
-	more, err := src.completeMSI(&m)
+	more, err := src.completeMSI(ctx, &m)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +131,34 @@ func readDirectory(ctx context.Context, dir string, o Options) (*Plan, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	return newPlan(m, dir, slices.Concat(notes, more, commandNotes(m), src.contextNotes(m)), o.Seal)
+	unread, err := src.checkReferences(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	return newPlan(m, dir, slices.Concat(notes, more, commandNotes(m), src.contextNotes(ctx, m), outsideNotes(m), unread), o.Seal)
+}
+
+// allFiles reads the files of the package, wherever they lie, and puts them into the manifest.
+func (s source) allFiles(ctx context.Context, m *events.Manifest, listed []string) ([]found, []string, error) {
+	var from folder = s
+	if m.Source != "" {
+		from = s.outside.below(m.Source)
+	}
+	files, notes, err := s.files(ctx, from, listed)
+	if err != nil {
+		return nil, nil, err
+	}
+	files, more, err := s.completeCommands(ctx, m, files)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, f := range files {
+		m.Files = append(m.Files, f.File)
+	}
+	if m.Source != "" {
+		more = append(more, s.leftNotes(ctx, *m)...)
+	}
+	return files, slices.Concat(notes, more), nil
 }
 
 // newPlan seals the manifest and lists the blobs; the files' paths are below dir.
@@ -145,6 +180,9 @@ func newPlan(m events.Manifest, dir string, notes []string, seal func(events.Man
 	p := &Plan{Manifest: sealed, Envelope: envelope, Digest: events.DigestOf(envelope), Notes: notes}
 	paths := map[string]string{}
 	for _, f := range sealed.Files {
+		if manifest.Outside(sealed, f) {
+			continue
+		}
 		paths[f.SHA256] = filepath.Join(dir, filepath.FromSlash(f.Path))
 	}
 	for _, b := range manifest.Blobs(sealed) {

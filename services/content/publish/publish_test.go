@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/manifest"
+	"chandler/events/resource"
 	"chandler/events/sign"
 	"chandler/events/trust"
 )
@@ -339,11 +341,20 @@ func TestNotesTellOfCommandsWithoutTheirFiles(t *testing.T) {
 	}
 }
 
+// addressesOf are all that package.yaml names and that is not for Check to complain of.
+func addressesOf(m events.Manifest) (all []string) {
+	for name := range m.Programs {
+		all = append(all, manifest.Resources(m, name)...)
+	}
+	return slices.DeleteFunc(append(all, m.Source), func(a string) bool { return a == "" })
+}
+
 func FuzzParseSpec(f *testing.F) {
 	f.Add([]byte(hello))
 	f.Add([]byte("a: &x [*x]\n"))
 	f.Add([]byte("programs: {a: {command: [1.0], detect: [{}]}}"))
 	f.Add([]byte(strings.Repeat("[", 1000)))
+	f.Add([]byte("source: '\\\\files\\a b'\nfiles: [x]\nprograms: {a: {command: [b], references: [{url: smb://F/x/, sha256: x}, {url: 'https://u@h/x'}]}}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > 8<<10 {
 			return
@@ -353,6 +364,11 @@ func FuzzParseSpec(f *testing.F) {
 			return
 		}
 		m := s.manifest(published)
+		for _, at := range addressesOf(m) {
+			if r, err := resource.Parse(at); err != nil || r.String() != at {
+				t.Errorf("address %q was let through: %v", at, err)
+			}
+		}
 		if problems := doc.errors(manifest.Check(m), nil); len(problems) > 0 {
 			return
 		}

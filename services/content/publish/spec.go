@@ -34,12 +34,13 @@ type spec struct {
 	Version   string                    `yaml:"version"`
 	Publisher string                    `yaml:"publisher"`
 	Comment   string                    `yaml:"comment"`
+	Source    string                    `yaml:"source"`
 	Files     []string                  `yaml:"files"`
 	Programs  map[string]events.Program `yaml:"programs"`
 }
 
 func (s spec) manifest(at time.Time) events.Manifest {
-	return events.Manifest{API: s.API, Package: s.Package, Version: s.Version, Publisher: s.Publisher, Comment: s.Comment, Programs: s.Programs, Published: at}
+	return events.Manifest{API: s.API, Package: s.Package, Version: s.Version, Publisher: s.Publisher, Comment: s.Comment, Source: s.Source, Programs: s.Programs, Published: at}
 }
 
 func readSpec(root *os.Root, name string) (*document, spec, error) {
@@ -88,6 +89,9 @@ func parseSpec(name string, data []byte) (*document, spec, error) {
 	if err := yaml.NodeToValue(doc.body, &s, yaml.Strict()); err != nil {
 		return nil, spec{}, doc.yamlError(err)
 	}
+	if err := errors.Join(doc.addresses(&s)...); err != nil {
+		return nil, spec{}, err
+	}
 	return doc, s, nil
 }
 
@@ -112,6 +116,8 @@ func (l *lint) Visit(n ast.Node) ast.Visitor {
 			return nil
 		case key == "installation-account" && empty(n.Value):
 			l.add(n.Value, "installation-account is empty: name an account, or leave the line out")
+		case key == "source" && empty(n.Value):
+			l.add(n.Value, "source is empty: name an address such as smb://files.example/software/hello, or leave the line out")
 		case key == "max-run-time":
 			var d events.Duration
 			if err := d.UnmarshalText([]byte(text)); err != nil {

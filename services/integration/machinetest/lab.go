@@ -56,8 +56,12 @@ func (l *Lab) Address() string { return network + "1" }
 // Command prepares a program that runs on this machine, with its files, in the lab's network. It can
 // listen on Address and reach every machine; nothing outside the lab reaches it. The caller ends it.
 func (l *Lab) Command(name string, args ...string) *exec.Cmd {
-	return exec.CommandContext(l.t.Context(), "nsenter", append([]string{"--net", "--target", l.ns.pid(), "--", name}, args...)...)
+	argv := append(append(l.Prefix(), name), args...)
+	return exec.CommandContext(l.t.Context(), argv[0], argv[1:]...)
 }
+
+// Prefix is what a command line begins with whose program is to run in the lab's network.
+func (l *Lab) Prefix() []string { return []string{"nsenter", "--net", "--target", l.ns.pid(), "--"} }
 
 // dialTimeout is how long a connection within the lab may take.
 const dialTimeout = 10 * time.Second

@@ -189,10 +189,14 @@ func (m *Machine) ReadFile(name string) (data []byte, ok bool) {
 	return data, err == nil
 }
 
+// Files is the directory of the machine's files as this machine sees it, for whoever reads all of them: links in it lead
+// elsewhere, and nothing is to be written there.
+func (m *Machine) Files() string { return filepath.Join("/proc", m.boots.leader(), "root") }
+
 // root is the machine's directory of files: an os.Root, since an absolute symbolic link in the machine would
 // lead out of it.
 func (m *Machine) root() (*os.Root, error) {
-	return os.OpenRoot(filepath.Join("/proc", m.boots.leader(), "root"))
+	return os.OpenRoot(m.Files())
 }
 
 // inside is an absolute path of the machine, for root.

@@ -28,6 +28,9 @@ echo "$name" > "$dir/upper/etc/hostname"
 printf '127.0.0.1\tlocalhost\n127.0.1.1\t%s\n' "$name" > "$dir/upper/etc/hosts" # as Debian's installer has it
 mount -t overlay overlay -o "lowerdir=$base,upperdir=$dir/upper,workdir=$dir/work" "$dir/root"
 
+fuse=
+[ ! -e /dev/fuse ] || fuse=--bind=/dev/fuse # which containers lack unless told
+
 # Its systemd, the only child, outlives systemd-nspawn and ends it; before there is one, there is nothing to outlive.
 machine= stopping=
 end() {
@@ -41,7 +44,7 @@ exec 3<&0
 # Booted again, with the same files, as often as it restarts: systemd-nspawn then ends with 133.
 while [ -z "$stopping" ]; do
 	systemd-nspawn --quiet --register=no --keep-unit --notify-ready=yes --kill-signal=SIGRTMIN+3 \
-		--resolv-conf=off --timezone=off --link-journal=no --console=pipe \
+		--resolv-conf=off --timezone=off --link-journal=no --console=pipe $fuse \
 		--network-namespace-path="/proc/$netns/ns/net" --machine="$name" --boot --directory="$dir/root" </dev/null 3<&- &
 	machine=$!
 	[ -z "$stopping" ] || end # it was asked for before there was anything to end

@@ -45,7 +45,7 @@ func main() {
 	err := errors.New("usage: msiprobe [supervise DIR]")
 	switch args := os.Args[1:]; {
 	case len(args) == 2 && args[0] == "supervise":
-		err = supervise.Main(args[1])
+		err = supervise.Main(args[1], nil)
 	case len(args) == 0:
 		err = probe()
 	case slices.Contains(args, "/i"):

@@ -1,0 +1,5 @@
+package systemrunner
+
+import "chandler/agent/account/newcredentials"
+
+func newNetLogOn() netLogOn { return newcredentials.Token }
