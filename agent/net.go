@@ -24,6 +24,15 @@ func (t *task) refers() bool {
 	return len(t.program.References) > 0 && t.program.Run == events.RunAdministrative
 }
 
+// offerReferences makes the reader from which the program's supervisor gets logins.
+func (t *task) offerReferences() error {
+	if !t.refers() {
+		return nil
+	}
+	_, err := t.outside()
+	return err
+}
+
 // net lets the program's supervisor offer it its references as files; nil: it has none, or this system does it otherwise.
 func (t *task) net() *supervise.Net {
 	if !t.refers() || runtime.GOOS == "windows" {
@@ -78,7 +87,7 @@ func (a *Agent) lendingSocket() string { return filepath.Join(a.StateDir, "lendi
 
 // lendToSupervisors answers them until ctx is done. Where that is impossible programs get no logins, and say so.
 func (a *Agent) lendToSupervisors(ctx context.Context) error {
-	server, err := lending.Listen(lending.Options{Path: a.lendingSocket(), Log: a.log, Supervisor: supervisorOf, Lend: a.lendForRun})
+	server, err := lending.Listen(lending.Options{Path: a.lendingSocket(), Log: a.log, Supervisor: a.supervisorOf, Lend: a.lendForRun})
 	if err != nil {
 		a.log.WarnContext(ctx, "programs cannot be offered references", "error", err)
 		return nil
@@ -86,7 +95,11 @@ func (a *Agent) lendToSupervisors(ctx context.Context) error {
 	return server.Serve(ctx)
 }
 
-func supervisorOf(dir string) (pid int, err error) {
+// supervisorOf a run that has somebody to read for it.
+func (a *Agent) supervisorOf(dir string) (pid int, err error) {
+	if a.lenderOf(dir) == nil {
+		return 0, fmt.Errorf("no program with references runs in %s", dir)
+	}
 	run, err := supervise.Attach(dir)
 	if err != nil {
 		return 0, err

@@ -39,6 +39,9 @@ func (t *task) run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if err := t.offerReferences(); err != nil {
+		return err
+	}
 	x, err := t.a.executor.Start(ctx, t.request(t.job.Run, t.content))
 	if errors.Is(err, execute.ErrNotTakenBack) {
 		if err := t.takeBack(ctx); err != nil {
@@ -96,10 +99,8 @@ func (t *task) attach(ctx context.Context) error {
 	}
 	t.recallWork()
 	t.setStarted(true)
-	if t.refers() {
-		if _, err := t.outside(); err != nil { // its supervisor asks for logins
-			return err
-		}
+	if err := t.offerReferences(); err != nil {
+		return err
 	}
 	x, err := t.a.executor.Resume(t.job.Run)
 	if errors.Is(err, supervise.ErrNotStarted) {

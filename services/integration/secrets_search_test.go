@@ -83,9 +83,11 @@ func search(r io.Reader, needles []needle) (forms []string, err error) {
 	}
 }
 
-// wantNowhere searches every regular file below a directory, and counts them.
-func wantNowhere(t *testing.T, dir string, needles []needle) (files int) {
+// searchFiles searches every regular file below a directory. It gives those that hold the secret, with its forms, and how
+// many there were.
+func searchFiles(t *testing.T, dir string, needles []needle) (found map[string][]string, files int) {
 	t.Helper()
+	found = map[string][]string{}
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // it went away meanwhile
@@ -104,14 +106,14 @@ func wantNowhere(t *testing.T, dir string, needles []needle) (files int) {
 		files++
 		forms, err := search(file, needles)
 		if len(forms) > 0 {
-			t.Errorf("%s holds the secret %s", path, strings.Join(forms, "; "))
+			found[path] = forms
 		}
 		return err
 	})
 	if err != nil {
 		t.Fatalf("search %s: %v", dir, err)
 	}
-	return files
+	return found, files
 }
 
 // sampleEvery is how often processes are looked at.

@@ -156,34 +156,52 @@ func (s outsideStory) survives(t *testing.T, program string, who identity.Who, u
 	defer letGo()
 	deployment := s.deployOf(t, s.m, "used-"+program, "later")
 	s.want(t, deployment, events.Running)
-	main := func() string { return s.m.Exec("systemctl", "show", "--property=MainPID", "--value", agentService) }
-	before := main()
+	said := func() string { return s.m.Exec("journalctl", "--no-pager", "--unit", agentService, "--output", "cat") }
+	connected := func() int { return strings.Count(said(), "broker connected") }
+	before := connected()
 	s.m.Exec("systemctl", "kill", "--kill-whom=main", "--signal=SIGABRT", agentService) // at which it tells all that it does
-	eventually(t, "the agent has started again", func() bool { return main() != before && main() != "0" })
-	if said := s.m.Exec("journalctl", "--no-pager", "--unit", agentService, "--output", "cat"); !strings.Contains(said, "SIGABRT: abort") {
-		t.Errorf("the agent did not tell what it did:\n%s", tail(said))
+	eventually(t, "the agent is back", func() bool { return connected() > before })
+	if !strings.Contains(said(), "SIGABRT: abort") {
+		t.Errorf("the agent did not tell what it did:\n%s", tail(said()))
 	}
 	s.m.Kill9(agentService)
+	eventually(t, "the agent is back again", func() bool { return connected() > before+1 })
 	s.crash()
+	eventually(t, "the agent has found the server again", func() bool { return connected() > before+2 })
 	letGo()
 	s.wantRead(t, deployment, tag)
 	s.out.wantOpened(t, software, "used/"+tag, user)
 }
 
-// searchAll searches what server, administrator and machines keep, and everything that was told. That the places are those
-// where something would be found is told by what must be there.
+// searchAll searches what server, administrator and machines keep, and everything that was told. That something would be
+// found there is told by what is: one file on each machine that the test has put there.
 func (o *outside) searchAll(t *testing.T, needles []needle, machines ...*machinetest.Machine) {
 	t.Helper()
 	dirs := map[string]int{o.data: 10, o.home: 3} // with how many files there are at least
-	for _, m := range machines {
+	planted := map[string]bool{}
+	for i, m := range machines {
+		const file = "/var/lib/chandler-agent/planted"
+		m.WriteFile(file, needles[i].text, 0o600)
+		planted[filepath.Join(m.Files(), file)] = false
 		for _, dir := range []string{"etc", "home", "root", "run", "srv", "tmp", "var"} {
 			dirs[filepath.Join(m.Files(), dir)] = 0
 		}
-		dirs[filepath.Join(m.Files(), "var/lib/chandler-agent")] = 10
 	}
 	for dir, least := range dirs {
-		if files := wantNowhere(t, dir, needles); files < least {
+		found, files := searchFiles(t, dir, needles)
+		if files < least {
 			t.Errorf("there are %d files in %s: is it the right place?", files, dir)
+		}
+		for path, forms := range found {
+			if _, there := planted[path]; !there {
+				t.Errorf("%s holds the secret %s", path, strings.Join(forms, "; "))
+			}
+			planted[path] = true
+		}
+	}
+	for path, found := range planted {
+		if !found {
+			t.Errorf("%s was not found", path)
 		}
 	}
 	o.told.mu.Lock()

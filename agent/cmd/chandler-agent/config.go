@@ -160,12 +160,11 @@ func (c config) options(identity *enrol.Keeper, log *slog.Logger) (agent.Options
 			return agent.Options{}, fmt.Errorf("external-ca: %w", err)
 		}
 	}
-	outside, err := external(c.ExternalCA)
-	if err != nil {
+	if _, err := authorities(c.ExternalCA); err != nil {
 		return agent.Options{}, err
 	}
 	return agent.Options{
-		External: outside, UserSources: asUser(self, c.ExternalCA), Enrolment: identity, StateDir: c.StateDir, Servers: c.Servers, Domain: c.Domain, Hostname: c.Hostname, Site: c.Site, Tags: c.Tags,
+		External: external(c.ExternalCA), UserSources: asUser(self, c.ExternalCA), Enrolment: identity, StateDir: c.StateDir, Servers: c.Servers, Domain: c.Domain, Hostname: c.Hostname, Site: c.Site, Tags: c.Tags,
 		ClientKind: events.ClientKind(c.ClientKind), Environment: c.Environment, CacheSize: limits.cache, Bandwidth: limits.bandwidth,
 		Supervisor: []string{self, "supervise", "--external-ca", c.ExternalCA},
 		Runners:    run, Rights: rights,

@@ -44,13 +44,7 @@ func command() *cobra.Command {
 func superviseCommand() *cobra.Command {
 	var ca string
 	c := &cobra.Command{Use: "supervise DIR", Short: "watch over one run (the agent calls this itself)", Hidden: true, Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			sources, err := external(ca)
-			if err != nil {
-				return err
-			}
-			return supervise.Main(args[0], sources)
-		}}
+		RunE: func(_ *cobra.Command, args []string) error { return supervise.Main(args[0], external(ca)) }}
 	c.Flags().StringVar(&ca, "external-ca", "", "file with certificate authorities of external sources")
 	return c
 }
@@ -60,13 +54,7 @@ func superviseCommand() *cobra.Command {
 func readCommand() *cobra.Command {
 	var ca string
 	c := &cobra.Command{Use: "read", Short: "read external sources as the user it runs as (the agent calls this itself)", Hidden: true, Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			sources, err := external(ca)
-			if err != nil {
-				return err
-			}
-			return asuser.Main(os.Stdin, os.Stdout, sources)
-		}}
+		RunE: func(*cobra.Command, []string) error { return asuser.Main(os.Stdin, os.Stdout, external(ca)) }}
 	c.Flags().StringVar(&ca, "external-ca", "", "file with certificate authorities of external sources")
 	return c
 }

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"os"
+	"sync"
 
 	"chandler/agent"
 	"chandler/agent/detect"
@@ -23,6 +25,7 @@ import (
 	"chandler/agent/source/filesource"
 	"chandler/agent/source/httpssource"
 	"chandler/agent/source/smbsource"
+	"chandler/events"
 	"chandler/events/resource"
 )
 
@@ -35,25 +38,45 @@ func sources(secure *tls.Config) map[string]fetch.Source {
 
 // external is the table of where content and references can be read from outside of distribution points, by the scheme of
 // an address. ca is a file with further certificate authorities for https, in PEM; "": those of the system alone.
-func external(ca string) (map[string]source.Source, error) {
+func external(ca string) map[string]source.Source {
+	return map[string]source.Source{
+		resource.SMB: smbsource.New(smbsource.Options{}),
+		// To read all authorities takes longer than most programs run, and few are read over https.
+		resource.HTTPS: later(sync.OnceValues(func() (source.Source, error) {
+			roots, err := authorities(ca)
+			return httpssource.New(httpssource.Options{TLS: &tls.Config{RootCAs: roots}}), err
+		})),
+		resource.File: filesource.New(filesource.Options{}),
+	}
+}
+
+// later is a source that is made when it is first needed.
+type later func() (source.Source, error)
+
+func (l later) Open(ctx context.Context, address string, login source.Login) (source.Object, error) {
+	s, err := l()
+	if err != nil {
+		return nil, &source.Error{Reason: events.SourceUnsupported, Answer: err.Error(), Err: err}
+	}
+	return s.Open(ctx, address, login)
+}
+
+func authorities(ca string) (*x509.CertPool, error) {
 	roots, err := x509.SystemCertPool()
 	if err != nil {
 		roots = x509.NewCertPool() // a system without any
 	}
-	if ca != "" {
-		pem, err := os.ReadFile(ca)
-		if err != nil {
-			return nil, fmt.Errorf("external-ca: %w", err)
-		}
-		if !roots.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("external-ca: %s holds no certificate in PEM", ca)
-		}
+	if ca == "" {
+		return roots, nil
 	}
-	return map[string]source.Source{
-		resource.SMB:   smbsource.New(smbsource.Options{}),
-		resource.HTTPS: httpssource.New(httpssource.Options{TLS: &tls.Config{RootCAs: roots}}),
-		resource.File:  filesource.New(filesource.Options{}),
-	}, nil
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, fmt.Errorf("external-ca: %w", err)
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("external-ca: %s holds no certificate in PEM", ca)
+	}
+	return roots, nil
 }
 
 // asUser reads external sources in a process of the logged-on user, which is this program as well.
