@@ -10,6 +10,7 @@ import (
 	"chandler/agent/installers"
 	"chandler/agent/supervise"
 	"chandler/events"
+	"chandler/events/advice"
 	"chandler/events/msi"
 )
 
@@ -37,6 +38,7 @@ func (t *task) judge(ctx context.Context, r execute.Result) error {
 	t.say(info, "Program %s ended with exit code %d: %s", t.order.Program, o.ExitCode, r.Meaning)
 	switch r.Meaning {
 	case execute.Success, execute.SoftReboot, execute.HardReboot:
+		t.sayRefused()
 		if err := t.rightProfile(failed); err != nil {
 			return err
 		}
@@ -51,7 +53,9 @@ func (t *task) judge(ctx context.Context, r execute.Result) error {
 	}
 	if a, refused := t.accesses.refused(); refused {
 		e := accessEnding(&external.Error{Access: a})
-		return failed(a.Reason, "%s; the program ended for that or something else: %s", e.detail.explanation, t.result.explanation)
+		end := failed(a.Reason, "%s; the program ended for that or something else: %s", e.detail.explanation, t.result.explanation).(*ending)
+		end.detail.identity, end.detail.resource, end.detail.answer = a.Identity, a.Resource, a.Answer
+		return end
 	}
 	if found := t.sayInstallerLog(r.LogPath); found != "" {
 		return failed(events.ExitCode, "%s; its log says: %s", t.result.explanation, found)
@@ -150,4 +154,13 @@ func (t *task) lost(ctx context.Context, why string) error {
 		return &ending{events.Succeeded, events.NoReason, d}
 	}
 	return &ending{events.Failed, events.OutcomeUnknown, d}
+}
+
+// sayRefused tells of what the program could not read, and did without.
+func (t *task) sayRefused() {
+	for _, a := range t.accesses.all() {
+		if a.When == events.AccessRun && a.Reason != events.NoReason && a.Reason != events.SourceNotFound {
+			t.say(failure, "Access while the program ran: %s", advice.Sentence(a))
+		}
+	}
 }

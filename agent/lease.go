@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"chandler/agent/lease"
 	"chandler/events"
@@ -41,5 +42,19 @@ func (a *Agent) leaseAsker() func(context.Context, lease.Query) (*lease.Lease, e
 	asker := lease.Asker{Agent: a.id, Sign: a.Enrolment.Sign, Clock: a.Clock, Request: func(ctx context.Context, r events.LeaseRequest) (events.LeaseAnswer, error) {
 		return bus.Request(ctx, a.bus, a.id, events.CredentialLease, r)
 	}}
-	return func(ctx context.Context, q lease.Query) (*lease.Lease, error) { return lease.Ask(ctx, asker, q) }
+	return func(ctx context.Context, q lease.Query) (*lease.Lease, error) {
+		a.awaitBroker(ctx)
+		return lease.Ask(ctx, asker, q)
+	}
 }
+
+// awaitBroker gives a broker that restarts a moment to be back: a program that reads its references does not ask twice.
+func (a *Agent) awaitBroker(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, brokerPatience)
+	defer cancel()
+	for !a.conn.IsConnected() && sleep(ctx, 200*time.Millisecond) {
+	}
+}
+
+// brokerPatience is how long a request for an account waits for the broker.
+const brokerPatience = 20 * time.Second

@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"chandler/agent/execute"
+	"chandler/agent/execute/systemrunner"
 	"chandler/agent/external"
 	"chandler/agent/identity"
 	"chandler/agent/lease"
@@ -57,28 +58,8 @@ func (t *task) netLogin() func(context.Context) (*lease.Lease, error) {
 	if !t.refers() || t.who.Network != identity.NetworkAccess || runtime.GOOS != "windows" {
 		return nil
 	}
-	return func(ctx context.Context) (one *lease.Lease, err error) {
-		for _, r := range t.program.References {
-			l, err := t.toRead(lease.Wanted{Kind: events.NetworkAccess})(ctx, r.URL)
-			if err != nil && r.Optional {
-				continue
-			}
-			if err == nil && one != nil && one.Account != l.Account {
-				l.Clear()
-				err = &lease.Denied{Reason: events.NetworkMountImpossible, Why: fmt.Sprintf("a program is one account on the network here, and its references need both %s and %s", one.Account, l.Account)}
-			}
-			if err != nil {
-				if one != nil {
-					one.Clear()
-				}
-				return nil, err
-			}
-			if one != nil {
-				one.Clear()
-			}
-			one = l
-		}
-		return one, nil
+	return func(ctx context.Context) (*lease.Lease, error) {
+		return systemrunner.OneLogin(ctx, t.program.References, t.toRead(lease.Wanted{Kind: events.NetworkAccess}))
 	}
 }
 

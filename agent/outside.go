@@ -159,11 +159,8 @@ func (t *task) readsAsUser() bool {
 func (t *task) accessed(a events.Access, leased string) {
 	t.a.metrics.accesses.WithLabelValues(a.Identity, string(a.Reason)).Inc()
 	t.accesses.add(a)
-	switch {
-	case a.Reason == events.NoReason:
+	if a.Reason == events.NoReason { // a failure is told with what came of it: see judge and tell
 		t.say(info, "Access: %s", advice.Sentence(a))
-	case a.When == events.AccessRun:
-		t.say(warning, "Access while the program ran: %s", advice.Sentence(a))
 	}
 	if leased == "" {
 		return

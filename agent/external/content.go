@@ -28,7 +28,7 @@ func (c Content) Open(ctx context.Context, ref fetch.Ref, offset int64) (io.Read
 		if info.Folder {
 			answer = "it is a folder now"
 		}
-		return nil, fetchError(o.(*object).said(&source.Error{Reason: events.ContentChanged, Answer: answer}))
+		return nil, fetchError(o.(*object).said(ctx, &source.Error{Reason: events.ContentChanged, Answer: answer}))
 	}
 	return &stream{ctx: ctx, object: o, at: offset, size: ref.Size}, nil
 }
@@ -61,4 +61,20 @@ func fetchError(err error) error {
 		return err
 	}
 	return &fetch.Error{Reason: e.Reason, Identity: e.Identity, Resource: resource.Shown(e.Resource), Answer: e.Answer, Err: e}
+}
+
+// Refuted tells of bytes that the fetcher found to be others than were pinned, as of any other access.
+func (r *Reader) Refuted(ctx context.Context, err error) error {
+	e, ok := errors.AsType[*fetch.Error](err)
+	if _, told := errors.AsType[*Error](err); !ok || told || e.Reason != events.ContentChanged {
+		return err
+	}
+	a := events.Access{Resource: e.Resource, Identity: string(r.Who), When: events.AccessContent}
+	r.mu.Lock()
+	lease := ""
+	if held := r.held[resource.Longest(r.Resources, e.Resource)]; held != nil {
+		a.Account, a.User, a.Version, lease = held.Account, held.User, held.Version, held.ID
+	}
+	r.mu.Unlock()
+	return r.fail(ctx, a, lease, &source.Error{Reason: e.Reason, Answer: e.Answer, Err: e.Err})
 }

@@ -6,8 +6,8 @@
 // # Under failure
 //
 // Nobody else is tried: what one identity may not read is not read. A lease that is denied is not asked for again by the
-// same Reader, and a secret that a host called wrong is not shown to that host again by the whole agent before the secret
-// changes or half an hour has passed (see [Logins]): that is how accounts get locked out. What is not within the
+// same Reader, and a secret that was called wrong is not shown again by the whole agent before the secret changes or
+// half an hour has passed (see [Logins]): that is how accounts get locked out. What is not within the
 // resources of the signed order is refused before anybody is asked. Every error is a *[Error]. After Close nothing is
 // held, and what was opened is closed.
 package external
@@ -88,7 +88,12 @@ type Loan struct {
 	Login         source.Login
 	Lease         string
 	Expires       time.Time // zero: never
+
+	at resource.Resource
 }
+
+// shown is the secret, and who it is shown to.
+func (l *Loan) shown() login { return loginAt(l.Account, l.Login.User, l.Version, l.at.Host) }
 
 // Clear overwrites the secret.
 func (l *Loan) Clear() {
@@ -98,7 +103,7 @@ func (l *Loan) Clear() {
 
 // Open opens what lies at an address. when is one of events.AccessContent and its like.
 func (r *Reader) Open(ctx context.Context, address, when string) (source.Object, error) {
-	loan, err := r.Borrow(ctx, address, when)
+	loan, err := r.borrow(ctx, address, when)
 	if e, ok := errors.AsType[*Error](err); ok {
 		r.tell(e.Access, "")
 	}
@@ -107,17 +112,9 @@ func (r *Reader) Open(ctx context.Context, address, when string) (source.Object,
 	}
 	defer loan.Clear()
 	a := loan.Access
-	at, err := resource.Parse(address)
+	opened, err := r.openAs(ctx, loan)
 	if err != nil {
-		return nil, r.fail(a, "", &source.Error{Reason: events.SourceNotFound, Answer: err.Error()})
-	}
-	driver := r.Sources[at.Scheme]
-	if driver == nil {
-		return nil, r.fail(a, "", &source.Error{Reason: events.SourceUnsupported, Answer: "this agent does not read " + at.Scheme + "://"})
-	}
-	opened, err := r.openAs(ctx, driver, at, loan)
-	if err != nil {
-		return nil, r.fail(a, loan.Lease, err)
+		return nil, r.fail(ctx, a, loan.Lease, err)
 	}
 	o := &object{Object: opened, reader: r, access: a, lease: loan.Lease}
 	r.mu.Lock()
@@ -126,18 +123,23 @@ func (r *Reader) Open(ctx context.Context, address, when string) (source.Object,
 	r.mu.Unlock()
 	if closed {
 		o.Close()
-		return nil, r.fail(a, loan.Lease, errClosed)
+		return nil, r.fail(ctx, a, loan.Lease, errClosed)
 	}
 	r.tell(a, loan.Lease)
 	return o, nil
 }
 
-// openAs shows the host a secret, unless it called that wrong before.
-func (r *Reader) openAs(ctx context.Context, driver source.Source, at resource.Resource, loan *Loan) (source.Object, error) {
-	if loan.Login.Nobody() {
+// openAs shows the host a secret, unless that was called wrong before.
+func (r *Reader) openAs(ctx context.Context, loan *Loan) (source.Object, error) {
+	at := loan.at
+	driver := r.Sources[at.Scheme]
+	switch {
+	case driver == nil:
+		return nil, &source.Error{Reason: events.SourceUnsupported, Answer: "this agent does not read " + at.Scheme + "://"}
+	case loan.Login.Nobody():
 		return driver.Open(ctx, at.String(), loan.Login)
 	}
-	refused, leave, err := r.Logins.enter(ctx, login{loan.Account, loan.Version, at.Host}, r.Clock)
+	refused, leave, err := r.Logins.enter(ctx, loan.shown(), r.Clock)
 	switch {
 	case err != nil:
 		return nil, err
@@ -145,10 +147,14 @@ func (r *Reader) openAs(ctx context.Context, driver source.Source, at resource.R
 		return nil, refusedBefore(refused)
 	}
 	opened, err := driver.Open(ctx, at.String(), loan.Login)
-	var e *source.Error
-	proved := err == nil || errors.As(err, &e) && (e.Reason == events.NetworkAccessDenied || e.Reason == events.SourceNotFound)
-	leave(proved, source.CodeOf(answerOf(err)) == source.LogonRefused)
+	leave(proves(err), source.CodeOf(answerOf(err)) == source.LogonRefused)
 	return opened, err
+}
+
+// proves says that whoever answered so took the secret first.
+func proves(err error) bool {
+	e, ok := errors.AsType[*source.Error](err)
+	return err == nil || ok && (e.Reason == events.NetworkAccessDenied || e.Reason == events.SourceNotFound)
 }
 
 func refusedBefore(at time.Time) error {
@@ -158,37 +164,62 @@ func refusedBefore(at time.Time) error {
 
 var errClosed = &source.Error{Reason: events.CredentialDenied, Answer: "the job is over"}
 
-// Borrow gives what it takes to read an address; whoever reads tells what came of it. The caller clears the loan.
-func (r *Reader) Borrow(ctx context.Context, address, when string) (*Loan, error) {
+// Lend gives what it takes to read an address to another process, which tells what comes of it. What that hears others do
+// not: so a secret that no host has taken yet is shown to the host here first, and one that is wrong is tried once however
+// many processes want it. The caller clears the loan.
+func (r *Reader) Lend(ctx context.Context, address, when string) (*Loan, error) {
+	loan, err := r.borrow(ctx, address, when)
+	if err != nil || loan.Login.Nobody() || r.Logins.taken(loan.shown()) {
+		return loan, err
+	}
+	opened, err := r.openAs(ctx, loan)
+	if err == nil {
+		opened.Close()
+	}
+	if !proves(err) {
+		loan.Clear()
+		return nil, r.failed(ctx, loan.Access, err)
+	}
+	return loan, nil
+}
+
+// borrow gives what it takes to read an address.
+func (r *Reader) borrow(ctx context.Context, address, when string) (*Loan, error) {
 	loan := &Loan{Access: events.Access{Resource: address, Identity: string(r.Who), When: when, At: r.Clock().UTC()}}
 	if r.Who == identity.Nobody { // who runs the program, and is nobody elsewhere
 		loan.Identity = string(identity.ClientToken)
 	}
 	at, err := resource.Parse(address)
+	loan.at = at
 	covering := resource.Longest(r.Resources, address)
 	switch {
 	case err != nil:
-		return nil, r.failed(loan.Access, &source.Error{Reason: events.SourceNotFound, Answer: "the address " + err.Error()})
+		return nil, r.failed(ctx, loan.Access, &source.Error{Reason: events.SourceNotFound, Answer: "the address " + err.Error()})
 	case covering == "":
-		return nil, r.failed(loan.Access, &source.Error{Reason: events.CredentialDenied, Answer: advice.NotNamed})
+		return nil, r.failed(ctx, loan.Access, &source.Error{Reason: events.CredentialDenied, Answer: advice.NotNamed})
 	case r.Who == identity.Nobody:
-		return nil, r.failed(loan.Access, &source.Error{Reason: events.NoNetworkIdentity})
-	case r.Who == identity.User || at.Scheme == resource.File && at.Host == "":
+		return nil, r.failed(ctx, loan.Access, &source.Error{Reason: events.NoNetworkIdentity})
+	case when == events.AccessTest && local(at):
+		return nil, r.failed(ctx, loan.Access, &source.Error{Reason: events.SourceUnsupported, Answer: "it is a file of the machine itself, which no account is needed for"})
+	case r.Who == identity.User || local(at):
 		return loan, nil // by its own means, or by the rights of the process
 	}
 	held, err := r.leaseOf(ctx, covering)
 	if err != nil {
-		return nil, r.failed(loan.Access, err)
+		return nil, r.failed(ctx, loan.Access, err)
 	}
 	loan.Access.Account, loan.Access.User, loan.Access.Version = held.Account, held.User, held.Version
 	loan.Lease, loan.Expires = held.ID, held.Expires
 	loan.Login = source.Login{User: held.User, Method: held.Method, Secret: held.Secret}
-	if refused := r.Logins.refusedAt(login{held.Account, held.Version, at.Host}, r.Clock()); !refused.IsZero() {
+	if refused := r.Logins.refusedAt(loan.shown(), r.Clock()); !refused.IsZero() {
 		loan.Clear()
-		return nil, r.failed(loan.Access, refusedBefore(refused))
+		return nil, r.failed(ctx, loan.Access, refusedBefore(refused))
 	}
 	return loan, nil
 }
+
+// local says that an address is of a file of this machine.
+func local(at resource.Resource) bool { return at.Scheme == resource.File && at.Host == "" }
 
 // leaseOf gives a copy of the lease for a resource of the order, asked for where none is held that counts.
 func (r *Reader) leaseOf(ctx context.Context, covering string) (lease.Lease, error) {
@@ -261,18 +292,18 @@ func (r *Reader) turn(ctx context.Context, covering string) (chan struct{}, erro
 	}
 }
 
-// fail tells of a failure and makes the error of it; where the context ended, or the agent stops, that is no answer.
-func (r *Reader) fail(a events.Access, lease string, err error) error {
-	err = r.failed(a, err)
+// fail tells of a failure and makes the error of it; where the context was cancelled, that is no answer.
+func (r *Reader) fail(ctx context.Context, a events.Access, lease string, err error) error {
+	err = r.failed(ctx, a, err)
 	if e, ok := errors.AsType[*Error](err); ok {
 		r.tell(e.Access, lease)
 	}
 	return err
 }
 
-func (r *Reader) failed(a events.Access, err error) error {
-	if errors.Is(err, context.Canceled) {
-		return err
+func (r *Reader) failed(ctx context.Context, a events.Access, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return context.Cause(ctx) // which may be what another file answered, and is told of that
 	}
 	a.At, a.Reason, a.Answer = r.Clock().UTC(), events.SourceUnreachable, answerOf(err)
 	if e, ok := errors.AsType[*source.Error](err); ok {
@@ -369,17 +400,17 @@ type object struct {
 
 func (o *object) ReadAt(ctx context.Context, p []byte, offset int64) (int, error) {
 	n, err := o.Object.ReadAt(ctx, p, offset)
-	return n, o.said(err)
+	return n, o.said(ctx, err)
 }
 
 func (o *object) List(ctx context.Context) ([]source.Info, error) {
 	list, err := o.Object.List(ctx)
-	return list, o.said(err)
+	return list, o.said(ctx, err)
 }
 
-func (o *object) said(err error) error {
+func (o *object) said(ctx context.Context, err error) error {
 	if e, ok := errors.AsType[*source.Error](err); ok {
-		return o.reader.fail(o.access, o.lease, e)
+		return o.reader.fail(ctx, o.access, o.lease, e)
 	}
 	return err
 }

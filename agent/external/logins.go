@@ -2,6 +2,7 @@ package external
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,70 +20,102 @@ const (
 )
 
 // Logins remembers, for all jobs of an agent while it runs, which secrets which hosts took and which they called wrong.
+//
 // A secret that a host has not taken yet is tried by one reader at a time: if it is wrong, the others never try it. The
-// zero value is ready to use.
+// hosts of a domain ask the same controllers: what one of them called wrong is wrong for all, unless another took it.
+// The zero value is ready to use.
 type Logins struct {
 	mu sync.Mutex
-	of map[login]*history
+	of map[realm]*history
 }
 
-// login is one secret at one host.
-type login struct {
+// realm is one secret where it is kept: in a domain, or at a host.
+type realm struct {
 	account string
 	version int
-	host    string
+	keeper  string
 }
 
+// login is one secret shown to one host.
+type login struct {
+	realm
+	host string
+}
+
+func loginAt(account, user string, version int, host string) login {
+	keeper, _ := source.Login{User: user}.Domain()
+	if keeper == "" || keeper == "." {
+		keeper = host
+	}
+	return login{realm{account, version, strings.ToLower(keeper)}, host}
+}
+
+// history is what hosts said of a secret.
 type history struct {
 	turn    chan struct{} // who holds it tries
-	taken   bool
-	refused time.Time // zero: it was not
+	taken   map[string]bool
+	refused map[string]time.Time
 	used    time.Time
 }
 
 // enter waits until the secret may be tried; leave is called with what came of it. refused: it may not, since that time.
 func (l *Logins) enter(ctx context.Context, which login, clock func() time.Time) (refused time.Time, leave func(taken, refused bool), err error) {
-	h := l.history(which, clock())
-	l.mu.Lock()
-	taken := h.taken
-	l.mu.Unlock()
-	if !taken {
+	h := l.history(which.realm, clock())
+	done := func() {}
+	if !l.taken(which) {
 		select {
 		case h.turn <- struct{}{}:
 		case <-ctx.Done():
-			return time.Time{}, nil, context.Cause(ctx)
+			return time.Time{}, nil, ctx.Err()
 		}
-	}
-	done := func() {
-		if !taken {
-			<-h.turn
-		}
+		done = func() { <-h.turn }
 	}
 	if at := l.refusedAt(which, clock()); !at.IsZero() {
 		done()
 		return at, nil, nil
 	}
 	return time.Time{}, func(good, bad bool) {
-		l.mu.Lock()
-		switch {
-		case bad:
-			h.taken, h.refused = false, clock()
-		case good:
-			h.taken, h.refused = true, time.Time{}
+		if good || bad {
+			l.note(h, which.host, good, clock())
 		}
-		l.mu.Unlock()
 		done()
 	}, nil
 }
 
-// refusedAt is when the host called the secret wrong; zero: it did not, or long ago.
-func (l *Logins) refusedAt(which login, now time.Time) time.Time {
+func (l *Logins) note(h *history, host string, good bool, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if h := l.of[which]; h != nil && !h.refused.IsZero() && now.Sub(h.refused) < forgetAfter {
-		return h.refused
+	if good {
+		h.taken[host] = true
+		delete(h.refused, host)
+		return
 	}
-	return time.Time{}
+	h.refused[host] = at
+	delete(h.taken, host)
+}
+
+// taken says that the host took the secret.
+func (l *Logins) taken(which login) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h := l.of[which.realm]
+	return h != nil && h.taken[which.host]
+}
+
+// refusedAt is when the secret was called wrong; zero: it was not, or long ago.
+func (l *Logins) refusedAt(which login, now time.Time) (last time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h := l.of[which.realm]
+	if h == nil {
+		return last
+	}
+	for host, at := range h.refused {
+		if (host == which.host || len(h.taken) == 0) && now.Sub(at) < forgetAfter && at.After(last) {
+			last = at
+		}
+	}
+	return last
 }
 
 // Heard notes what a host answered to a secret when somebody else tried it: a program's supervisor, or an administrator.
@@ -91,32 +124,31 @@ func (l *Logins) Heard(a events.Access) {
 	if err != nil || a.Account == "" {
 		return
 	}
-	h := l.history(login{a.Account, a.Version, at.Host}, a.At)
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	which := loginAt(a.Account, a.User, a.Version, at.Host)
+	h := l.history(which.realm, a.At)
 	switch {
 	case source.CodeOf(a.Answer) == source.LogonRefused:
-		h.taken, h.refused = false, a.At
+		l.note(h, which.host, false, a.At)
 	case a.Reason == events.NoReason || a.Reason == events.NetworkAccessDenied || a.Reason == events.SourceNotFound:
-		h.taken, h.refused = true, time.Time{}
+		l.note(h, which.host, true, a.At)
 	}
 }
 
-func (l *Logins) history(which login, now time.Time) *history {
+func (l *Logins) history(of realm, now time.Time) *history {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.of == nil {
-		l.of = map[login]*history{}
+		l.of = map[realm]*history{}
 	}
-	h := l.of[which]
+	h := l.of[of]
 	if h == nil {
 		for k, old := range l.of {
 			if len(l.of) >= maxLogins && len(old.turn) == 0 && now.Sub(old.used) > forgetAfter {
 				delete(l.of, k)
 			}
 		}
-		h = &history{turn: make(chan struct{}, 1)}
-		l.of[which] = h
+		h = &history{turn: make(chan struct{}, 1), taken: map[string]bool{}, refused: map[string]time.Time{}}
+		l.of[of] = h
 	}
 	h.used = now
 	return h
