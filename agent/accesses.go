@@ -32,10 +32,13 @@ func (l *accesses) all() []events.Access {
 	return slices.Clone(l.list)
 }
 
-func (l *accesses) forget() {
+func (l *accesses) forget() { l.restore(nil) }
+
+// restore takes what an earlier process of the agent had kept.
+func (l *accesses) restore(list []events.Access) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.list = nil
+	l.list = slices.Clone(list)
 }
 
 // refused is the first access of the running program that failed otherwise than for a file that is not there, which

@@ -147,6 +147,7 @@ func (t *task) recallWork() {
 	w, last := t.job.Work, t.job.Last
 	t.order, t.program, t.session = w.Order, w.Program, w.Session
 	t.who.Network = identity.Who(w.Network)
+	t.accesses.restore(w.Accesses)
 	t.result = status{reader: w.Reader, executor: last.Executor, elevatedTo: last.ElevatedTo, exitCode: last.ExitCode, seconds: last.Seconds}
 }
 

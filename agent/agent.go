@@ -184,14 +184,15 @@ type Agent struct {
 	heeding  sync.Mutex // guards heeded
 	heeded   uint64     // the connection on which bundles were asked for before a start, counted from 1
 
-	freezes  []events.Freeze
-	thawed   chan struct{}      // closed and replaced when freezes change
-	readers  map[string]lender  // of external sources, by job
-	restarts map[string]awaited // jobs whose programs wait for a restart
-	left     chan struct{}      // closed when rights that an earlier process gave are taken back; nil: none are left
-	running  sync.WaitGroup
-	ctx      context.Context // of Run; jobs live in it
-	slots    *slots
+	freezes     []events.Freeze
+	thawed      chan struct{}      // closed and replaced when freezes change
+	readers     map[string]lender  // of external sources, by job
+	unmountable string             // why programs' references cannot be; "": they can
+	restarts    map[string]awaited // jobs whose programs wait for a restart
+	left        chan struct{}      // closed when rights that an earlier process gave are taken back; nil: none are left
+	running     sync.WaitGroup
+	ctx         context.Context // of Run; jobs live in it
+	slots       *slots
 }
 
 // ID is the agent's id, derived from its key.
@@ -310,6 +311,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.readFacts(ctx); err != nil {
 		return err
 	}
+	a.unmountable = Unmountable()
 	a.restoreRights(ctx) // before anything else can fail, or give rights anew
 	if err := a.connect(); err != nil {
 		return err
@@ -358,6 +360,9 @@ func (a *Agent) close() {
 		a.store.Close()
 	}
 }
+
+// away says that there is a broker, which cannot be reached now.
+func (a *Agent) away() bool { return a.conn != nil && !a.conn.IsConnected() }
 
 // Healthy says what is wrong with the agent's connection; nil: nothing.
 func (a *Agent) Healthy(context.Context) error {

@@ -13,6 +13,7 @@ import (
 	"chandler/agent/identity"
 	"chandler/events"
 	"chandler/events/bus"
+	"chandler/events/manifest"
 )
 
 func newFetcher(a *Agent) (*fetch.Fetcher, error) {
@@ -51,7 +52,36 @@ func (t *task) fetchContent(ctx context.Context) error {
 	}
 	fetched, err := t.a.fetcher.Fetch(ctx, t.job.Offer.Job, t.manifest.Files, outside, nil)
 	t.bytes += fetched.Bytes
+	if err != nil && outside.Source != nil {
+		return t.reach.Refuted(ctx, err)
+	}
+	if err == nil && fetched.Cached > 0 && t.readsAsUser() {
+		return t.mayRead(ctx, outside)
+	}
 	return err
+}
+
+// mayRead asks whether the user who is to run the program may read what others brought into the cache before. A source
+// that is away, or has it no more, forbids nothing.
+func (t *task) mayRead(ctx context.Context, outside fetch.Outside) error {
+	for _, f := range t.manifest.Files {
+		if !manifest.Outside(t.manifest, f) {
+			continue
+		}
+		o, err := t.reach.Open(ctx, outside.Address(f), events.AccessContent)
+		if err == nil {
+			o.Close()
+			continue
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		switch asEnding(err).reason {
+		case events.NetworkAccessDenied, events.CredentialRejected, events.NoNetworkIdentity:
+			return err
+		}
+	}
+	return nil
 }
 
 // stageContent lays out a fresh copy of the package's files for one run, hashed while it is copied.

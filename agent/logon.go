@@ -151,13 +151,22 @@ func (t *task) endedByLogoff(ctx context.Context, o supervise.Outcome) bool {
 	if !torn && t.a.Clock().Sub(o.EndedAt) > logoffRecent {
 		return false // it had failed by itself long before anybody looked
 	}
+	if !torn {
+		t.a.Logon.Refresh(ctx)
+		return t.loggedOff(session)
+	}
+	return t.sessionEnds(ctx, session)
+}
+
+// sessionEnds says that the session is over now, or soon.
+func (t *task) sessionEnds(ctx context.Context, session *logon.Session) bool {
 	deadline, cancel := context.WithTimeout(ctx, logoffPatience)
 	defer cancel()
 	for {
 		changed := t.a.Logon.Changed()
 		t.a.Logon.Refresh(ctx)
-		if over := t.loggedOff(session); over || !torn {
-			return over
+		if t.loggedOff(session) {
+			return true
 		}
 		select {
 		case <-changed:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"chandler/agent/execute"
 	"chandler/agent/execute/systemrunner"
@@ -13,6 +14,7 @@ import (
 	"chandler/agent/identity"
 	"chandler/agent/lease"
 	"chandler/agent/lending"
+	"chandler/agent/netfs"
 	"chandler/agent/source"
 	"chandler/agent/supervise"
 	"chandler/events"
@@ -52,6 +54,17 @@ func (t *task) net() *supervise.Net {
 	return n
 }
 
+// Unmountable says what keeps this process from offering references to programs; "": nothing does.
+func Unmountable() string {
+	if runtime.GOOS == "windows" { // where a program's own logon reads them
+		return ""
+	}
+	if err := netfs.Possible(); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
 // netLogin asks for the account that the whole program is on the network, where a process has one; nil: it has none but
 // its own.
 func (t *task) netLogin() func(context.Context) (*lease.Lease, error) {
@@ -59,8 +72,26 @@ func (t *task) netLogin() func(context.Context) (*lease.Lease, error) {
 		return nil
 	}
 	return func(ctx context.Context) (*lease.Lease, error) {
-		return systemrunner.OneLogin(ctx, t.program.References, t.toRead(lease.Wanted{Kind: events.NetworkAccess}))
+		return systemrunner.OneLogin(ctx, t.program.References, t.proved)
 	}
+}
+
+// proved is the account that reads an address, in a lease that was shown to the host here: nobody hears what hosts answer to
+// the program itself.
+func (t *task) proved(ctx context.Context, address string) (*lease.Lease, error) {
+	reader, err := t.outside()
+	if err != nil {
+		return nil, err
+	}
+	loan, err := reader.Borrow(ctx, address, events.AccessReference)
+	if e, ok := errors.AsType[*external.Error](err); ok {
+		t.accessed(e.Access, "")
+		return nil, &lease.Denied{Reason: e.Reason, Why: e.Answer}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &lease.Lease{ID: loan.Lease, Account: loan.Account, Kind: loan.Kind, User: loan.User, Method: loan.Login.Method, Version: loan.Version, Secret: loan.Login.Secret, Expires: loan.Expires}, nil
 }
 
 // lendingSocket is where supervisors ask for logins.
@@ -101,8 +132,15 @@ func (a *Agent) lendForRun(ctx context.Context, dir, address string) (lending.Lo
 	if err != nil {
 		return lending.Loan{}, err
 	}
-	return lending.Loan{Identity: loan.Identity, Account: loan.Account, User: loan.User, Version: loan.Version, Method: loan.Login.Method, Secret: loan.Login.Secret, Expires: loan.Expires}, nil
+	expires := loan.Expires
+	if soon := a.Clock().Add(lentFor); soon.Before(expires) {
+		expires = soon
+	}
+	return lending.Loan{Identity: loan.Identity, Account: loan.Account, User: loan.User, Version: loan.Version, Method: loan.Login.Method, Secret: loan.Login.Secret, Expires: expires}, nil
 }
+
+// lentFor is how long a supervisor keeps an account before it asks again: nobody tells it that a lease is withdrawn.
+const lentFor = 2 * time.Minute
 
 // followAccesses tells what comes of the program's references while it runs, and of the last ones when it is over.
 func (t *task) followAccesses(ctx context.Context, x *execute.Execution, over <-chan struct{}) {

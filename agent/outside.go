@@ -2,11 +2,8 @@ package agent
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
-	"io"
 	"slices"
+	"time"
 
 	"chandler/agent/external"
 	"chandler/agent/fetch"
@@ -20,14 +17,26 @@ import (
 	"chandler/events/manifest"
 )
 
-// outside is the reader of external sources of this attempt, in the one identity that it has on the network; a reader
-// is made when it is first needed, and anew for another user.
-func (t *task) outside() (*external.Reader, error) {
-	user := ""
+// reacher is who reads outside: one identity, and where that is a user, in one session.
+type reacher struct {
+	who     identity.Who
+	session string
+	user    string
+	since   time.Time
+}
+
+func (t *task) reacher() reacher {
+	r := reacher{who: t.who.Network}
 	if t.who.Network == identity.User && t.session != nil {
-		user = t.session.User
+		r.session, r.user, r.since = t.session.ID, t.session.User, t.session.Since
 	}
-	if t.reach != nil && t.reachOf == user {
+	return r
+}
+
+// outside is the reader of external sources of this attempt, in the one identity that it has on the network; a reader
+// is made when it is first needed, and anew for another identity, user or session.
+func (t *task) outside() (*external.Reader, error) {
+	if t.reach != nil && t.reachOf == t.reacher() {
 		return t.reach, nil
 	}
 	t.leaveOutside()
@@ -42,7 +51,7 @@ func (t *task) outside() (*external.Reader, error) {
 	case identity.Installation:
 		o.Lend = t.toRead(lease.Wanted{Account: t.order.InstallationAccount})
 	}
-	t.reach, t.reachOf, t.reachDone = external.New(o), user, done
+	t.reach, t.reachOf, t.reachDone = external.New(o), t.reacher(), done
 	t.a.lends(t.job.Offer.Job, t.runDir(), t.reach)
 	return t.reach, nil
 }
@@ -53,7 +62,7 @@ func (t *task) leaveOutside() {
 		t.a.lends(t.job.Offer.Job, "", nil)
 		t.reach.Close()
 		t.reachDone()
-		t.reach = nil
+		t.reach, t.checked = nil, time.Time{}
 	}
 }
 
@@ -75,7 +84,7 @@ func (t *task) toRead(wanted lease.Wanted) func(context.Context, string) (*lease
 	}
 }
 
-// content says where the package's files lie outside, and reads them there.
+// contentOutside says where the package's files lie outside, and reads them there.
 func (t *task) contentOutside() (fetch.Outside, error) {
 	if !manifest.External(t.manifest) {
 		return fetch.Outside{}, nil
@@ -84,64 +93,43 @@ func (t *task) contentOutside() (fetch.Outside, error) {
 	return fetch.Outside{Address: func(f events.File) string { return manifest.Address(t.manifest, f) }, Source: external.Content{Reader: reader}, Identity: string(t.who.Reader)}, err
 }
 
-// checkReferences makes sure, just before the start, that what the program needs to read can be read, and is what it
+// checkedFor is how long it is believed that references can be read.
+const checkedFor = 5 * time.Minute
+
+// referencesChecked says that the reader of now has found what the program needs, not long ago.
+func (t *task) referencesChecked() bool {
+	if len(t.needed()) == 0 {
+		return true
+	}
+	return t.reach != nil && t.reachOf == t.reacher() && t.a.Clock().Sub(t.checked) < checkedFor
+}
+
+// checkReferences makes sure, shortly before the start, that what the program needs to read can be read, and is what it
 // was to be.
 func (t *task) checkReferences(ctx context.Context) error {
-	for _, r := range t.program.References {
-		if r.Optional {
-			continue
-		}
+	for _, r := range t.needed() {
 		reader, err := t.outside()
 		if err != nil {
 			return err
 		}
-		if err := checkReference(ctx, reader, r); err != nil {
+		if err := reader.Check(ctx, r); err != nil {
 			return err
 		}
 	}
+	t.checked = t.a.Clock()
 	return nil
 }
 
-func checkReference(ctx context.Context, reader *external.Reader, r events.Reference) error {
-	o, err := reader.Open(ctx, r.URL, events.AccessReference)
-	if err != nil {
-		return err
+// readerLeft says that reading failed since the user, who reads, has logged off: then the job waits for one again.
+func (t *task) readerLeft(ctx context.Context, failed error) bool {
+	if t.who.Network != identity.User || t.session == nil || failed == nil || ctx.Err() != nil {
+		return false
 	}
-	defer o.Close()
-	switch {
-	case o.Info().Folder && r.SHA256 != "":
-		return changed(r, "it is a folder, and one file was pinned")
-	case o.Info().Folder:
-		_, err := o.List(ctx)
-		return err
-	case r.SHA256 == "":
-		_, err := o.ReadAt(ctx, make([]byte, 1), 0)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		return err
+	switch asEnding(failed).reason {
+	case events.SourceUnreachable, events.UserLoggedOff, events.CouldNotStart:
+		return t.sessionEnds(ctx, t.session)
 	}
-	sum := sha256.New()
-	buf := make([]byte, 256<<10)
-	for at := int64(0); ; {
-		n, err := o.ReadAt(ctx, buf, at)
-		sum.Write(buf[:n])
-		at += int64(n)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if got := hex.EncodeToString(sum.Sum(nil)); got != r.SHA256 {
-		return changed(r, "its SHA-256 is "+got)
-	}
-	return nil
-}
-
-func changed(r events.Reference, answer string) error {
-	return &external.Error{Access: events.Access{Resource: r.URL, When: events.AccessReference, Reason: events.ContentChanged, Answer: answer}}
+	return false
 }
 
 // needed are the references without which the program does not start.

@@ -26,7 +26,7 @@ func (t *task) run(ctx context.Context) error {
 		return withdrawnEnding(c)
 	}
 	rules, wanted := t.detection()
-	t.job.Work = &journal.Work{Order: t.order, Program: t.program, Rules: rules, Gone: wanted == detect.NotInstalled, Reader: t.reader(), Network: string(t.who.Network), Slots: t.slots}
+	t.job.Work = &journal.Work{Order: t.order, Program: t.program, Rules: rules, Gone: wanted == detect.NotInstalled, Reader: t.reader(), Network: string(t.who.Network), Slots: t.slots, Accesses: t.accesses.all()}
 	if t.who.Executor == identity.User {
 		t.job.Work.Session = t.session
 	}

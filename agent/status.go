@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,17 +19,21 @@ import (
 
 // Status is what an agent says about itself on its own machine, with or without a broker.
 type Status struct {
-	ID        string             `json:"id"`
-	Version   string             `json:"version"`
-	PID       int                `json:"pid,omitempty"` // 0: the agent does not run
-	Written   time.Time          `json:"written"`
-	Servers   []string           `json:"servers,omitempty"`
-	Connected bool               `json:"connected"`
-	Fleet     string             `json:"fleet,omitempty"`
-	Identity  *enrol.State       `json:"identity,omitempty"` // nil: the broker asks for none
-	Facts     events.Facts       `json:"facts"`
-	Freezes   []events.Freeze    `json:"freezes,omitempty"`
-	Jobs      []events.JobStatus `json:"jobs"` // the last transition of the jobs under way, and of the last few that ended
+	ID        string          `json:"id"`
+	Version   string          `json:"version"`
+	PID       int             `json:"pid,omitempty"` // 0: the agent does not run
+	Written   time.Time       `json:"written"`
+	Servers   []string        `json:"servers,omitempty"`
+	Connected bool            `json:"connected"`
+	Fleet     string          `json:"fleet,omitempty"`
+	Identity  *enrol.State    `json:"identity,omitempty"` // nil: the broker asks for none
+	Facts     events.Facts    `json:"facts"`
+	Freezes   []events.Freeze `json:"freezes,omitempty"`
+	// External are the schemes of the external sources that the agent reads; References why programs' references cannot be
+	// mounted by it, "" where they can.
+	External   []string           `json:"external,omitempty"`
+	References string             `json:"references,omitempty"`
+	Jobs       []events.JobStatus `json:"jobs"` // the last transition of the jobs under way, and of the last few that ended
 }
 
 const statusFile = "status.json"
@@ -118,7 +123,7 @@ func (a *Agent) writeStatus() error {
 	}
 	a.mu.Lock()
 	s := Status{ID: a.id, Version: Version, PID: os.Getpid(), Written: a.Clock().UTC(), Servers: a.Servers, Connected: a.conn.IsConnected(),
-		Fleet: a.trust().Fleet, Identity: identity, Facts: a.facts, Freezes: a.freezes, Jobs: jobs}
+		Fleet: a.trust().Fleet, Identity: identity, Facts: a.facts, Freezes: a.freezes, External: slices.Sorted(maps.Keys(a.External)), References: a.unmountable, Jobs: jobs}
 	a.mu.Unlock()
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {

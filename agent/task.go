@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"chandler/agent/external"
 	"chandler/agent/identity"
@@ -35,8 +36,10 @@ type task struct {
 	manifest events.Manifest
 	program  events.Program
 	bytes    int64
-	fetched  bool     // the content, by the user who runs the program
 	accesses accesses // to external sources, of this attempt
+
+	fetched   bool   // the content is in the cache
+	fetchedBy string // the user who read it; "": it was no user
 
 	mu       sync.Mutex
 	started  bool                  // the program is about to run, or did: only a kill reaches it now
@@ -46,7 +49,8 @@ type task struct {
 	reoffers chan offered          // the next attempt
 
 	reach     *external.Reader // of external sources; nil: none was needed yet
-	reachOf   string           // the user that it reads as, where it is one
+	reachOf   reacher          // as whom it reads
+	checked   time.Time        // when it had last found all references
 	reachDone func()           // gives up its drivers
 }
 

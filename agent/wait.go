@@ -41,12 +41,21 @@ func (t *task) prepare(ctx context.Context) error {
 // bringContent fetches the content, and says so.
 func (t *task) bringContent(ctx context.Context) error {
 	t.pass(ctx, events.Downloading, status{})
-	if err := t.fetchContent(ctx); err != nil {
-		return err
+	for err := t.fetchContent(ctx); err != nil; err = t.fetchContent(ctx) {
+		if !t.a.away() || asEnding(err).reason != events.CredentialUnavailable {
+			return err
+		}
+		t.pass(ctx, events.Waiting, status{waitingFor: events.WaitContact, explanation: "the account that reads the content comes from the credential service, which cannot be asked while the broker is away"})
+		if err := t.waitChange(ctx, soon(ctx)); err != nil {
+			return err
+		}
+		if timing.Decide(t.order, t.order.Assignments[0], t.a.Clock()).Verdict == timing.TooLate {
+			return t.tooLate()
+		}
 	}
 	t.say(info, "Content of %s %s is in the cache: %d files, %d bytes, %d of them fetched now", t.order.Package, t.order.Version, len(t.manifest.Files), t.manifest.Size(), t.bytes)
 	t.pass(ctx, events.Downloaded, status{reader: t.reader()})
-	t.fetched = true
+	t.fetched, t.fetchedBy = true, t.reacher().user
 	return nil
 }
 
@@ -73,10 +82,9 @@ func (t *task) wait(ctx context.Context) error {
 		} else if hindered {
 			continue
 		}
-		if !t.fetched { // its user is there now
-			if err := t.bringContent(ctx); err != nil {
-				return err
-			}
+		if again, err := t.readOutside(ctx); err != nil {
+			return err
+		} else if again {
 			continue
 		}
 		t.slots = t.slotNames()
@@ -91,10 +99,11 @@ func (t *task) wait(ctx context.Context) error {
 			continue
 		}
 		t.holdsSlot = true
-		if err := t.stageContent(ctx); err != nil {
-			return err
+		if !t.referencesChecked() {
+			t.leaveSlot()
+			continue
 		}
-		if err := t.checkReferences(ctx); err != nil {
+		if err := t.stageContent(ctx); err != nil {
 			return err
 		}
 		owner := t.contentOwner()
@@ -108,6 +117,23 @@ func (t *task) wait(ctx context.Context) error {
 		}
 		t.leaveSlot()
 	}
+}
+
+// readOutside reads what could not be read before now: the content, where its user is there, and references. Nobody waits
+// for a slot meanwhile. again: it took its time, or its user left, and all is to be looked at once more.
+func (t *task) readOutside(ctx context.Context) (again bool, err error) {
+	switch {
+	case !t.fetched || t.readsAsUser() && t.fetchedBy != t.reacher().user:
+		err = t.bringContent(ctx)
+	case !t.referencesChecked() && t.a.slots.why(t.slotNames()...) == "": // else it is too early to look
+		err = t.checkReferences(ctx)
+	default:
+		return false, nil
+	}
+	if err != nil && !t.readerLeft(ctx, err) {
+		return false, err
+	}
+	return true, nil
 }
 
 // hindered says whether anything forbids the start; it waits until that may have changed, if told to. The error
@@ -151,7 +177,7 @@ func (t *task) hindered(ctx context.Context, wait bool) (bool, error) {
 	if left, changed := t.a.rightsLeft(); left && t.who.Elevated {
 		return hold(events.WaitSlot, changed, "rights that an account had for an earlier program cannot be taken back yet; none is given any before")
 	}
-	if t.needsLease() && !t.a.conn.IsConnected() {
+	if t.needsLease() && t.a.away() {
 		return hold(events.WaitContact, soon(ctx), "the account that runs the program comes from the credential service, which cannot be asked while the broker is away")
 	}
 	if holder := t.lockHolder(); holder != "" {

@@ -41,6 +41,8 @@ type AccountTestRequest struct {
 	Account  string `json:"account"`
 	Resource string `json:"resource"`
 	Agent    string `json:"agent"`
+	// Again shows the host a secret that it refused this agent before.
+	Again bool `json:"again,omitempty"`
 }
 
 // AccountTestResult is what was answered: Access.Reason "" if it could be read.

@@ -92,8 +92,18 @@ type AccountTestNote struct {
 	Agent    string    `json:"agent"`
 	Account  string    `json:"account"`
 	Resource string    `json:"resource"`
+	Again    bool      `json:"again,omitempty"` // also where the agent remembers that the secret was refused
 	By       string    `json:"by"`
 	Until    time.Time `json:"until"` // afterwards it is too late
+}
+
+// AccountSuspension says that a version of an account's secret is lent no more, since machines were refused by it.
+type AccountSuspension struct {
+	Account string    `json:"account"`
+	Version int       `json:"version"`
+	Agents  []string  `json:"agents"` // that were refused
+	Why     string    `json:"why"`
+	At      time.Time `json:"at"`
 }
 
 // LeaseWithdrawal tells an agent that a lease is over: what it holds of it is to be cleared.
@@ -126,6 +136,8 @@ var (
 		AccountTestNote{Test: "t1", Agent: exampleAgent, Account: "corp-reader", Resource: "smb://files.example/software/hello", By: "admin", Until: exampleTime})
 	LeaseWithdrawn = declare("credential.withdrawn", "", "credential.withdrawn.<agent>", "credentials", "a lease that an agent holds is over; not stored",
 		LeaseWithdrawal{Agent: exampleAgent, Lease: exampleLease.Lease, Why: "an administrator revoked it"})
+	AccountSuspended = declare("account.suspended", StreamEvents, "event.account.suspended.<account>", "credentials", "a version of an account's secret was refused by several machines and is lent no more, until it is set again",
+		AccountSuspension{Account: "corp-reader", Version: 1, Agents: []string{exampleAgent}, Why: "version 1 of account corp-reader was rejected by 3 machines", At: exampleTime})
 	LeaseDenied = declare("credential.denied", StreamEvents, "event.credential.denied.<agent>", "credentials", "an agent asked for a credential and was refused",
 		LeaseNotice{Agent: exampleAgent, Job: JobID("hello-everywhere", 1, exampleAgent, 0, ""), Resource: "smb://files.example/software/hello", Purpose: "read", Reason: CredentialDenied, Why: "no account covers the resource", At: exampleTime})
 )

@@ -85,6 +85,7 @@ func New(o Options) *Reader {
 // Loan is what it takes to read an address in the Reader's identity. Clear it when it was used.
 type Loan struct {
 	events.Access // who reads; without an answer
+	Kind          events.AccountKind
 	Login         source.Login
 	Lease         string
 	Expires       time.Time // zero: never
@@ -164,10 +165,10 @@ func refusedBefore(at time.Time) error {
 
 var errClosed = &source.Error{Reason: events.CredentialDenied, Answer: "the job is over"}
 
-// Lend gives what it takes to read an address to another process, which tells what comes of it. What that hears others do
+// Borrow gives what it takes to read an address to another process, which tells what comes of it. What that hears others do
 // not: so a secret that no host has taken yet is shown to the host here first, and one that is wrong is tried once however
 // many processes want it. The caller clears the loan.
-func (r *Reader) Lend(ctx context.Context, address, when string) (*Loan, error) {
+func (r *Reader) Borrow(ctx context.Context, address, when string) (*Loan, error) {
 	loan, err := r.borrow(ctx, address, when)
 	if err != nil || loan.Login.Nobody() || r.Logins.taken(loan.shown()) {
 		return loan, err
@@ -209,7 +210,7 @@ func (r *Reader) borrow(ctx context.Context, address, when string) (*Loan, error
 		return nil, r.failed(ctx, loan.Access, err)
 	}
 	loan.Access.Account, loan.Access.User, loan.Access.Version = held.Account, held.User, held.Version
-	loan.Lease, loan.Expires = held.ID, held.Expires
+	loan.Lease, loan.Kind, loan.Expires = held.ID, held.Kind, held.Expires
 	loan.Login = source.Login{User: held.User, Method: held.Method, Secret: held.Secret}
 	if refused := r.Logins.refusedAt(loan.shown(), r.Clock()); !refused.IsZero() {
 		loan.Clear()

@@ -31,6 +31,7 @@ type share struct {
 	denied string // address of a file that the user may not read
 	pause  chan struct{}
 	opened []*file
+	folder bool // everything is one
 }
 
 func (s *share) Open(ctx context.Context, address string, l source.Login) (source.Object, error) {
@@ -52,7 +53,7 @@ func (s *share) Open(ctx context.Context, address string, l source.Login) (sourc
 	case !ok:
 		return nil, &source.Error{Reason: events.SourceNotFound, Answer: source.Answer("no such file", source.FileNotFound)}
 	}
-	f := &file{text: text}
+	f := &file{text: text, folder: s.folder}
 	s.opened = append(s.opened, f)
 	return f, nil
 }
@@ -66,9 +67,12 @@ func (s *share) tried() []string {
 type file struct {
 	text   string
 	closed bool
+	folder bool
 }
 
-func (f *file) Info() source.Info { return source.Info{Name: "x", Size: int64(len(f.text))} }
+func (f *file) Info() source.Info {
+	return source.Info{Name: "x", Size: int64(len(f.text)), Folder: f.folder}
+}
 func (f *file) ReadAt(_ context.Context, p []byte, at int64) (int, error) {
 	return strings.NewReader(f.text).ReadAt(p, at)
 }
@@ -82,6 +86,7 @@ type world struct {
 	asked    []string // resources
 	deny     error
 	version  int
+	scheme   string // of what can be read
 	given    []*lease.Lease
 	accesses []events.Access
 	leases   []string
@@ -89,12 +94,12 @@ type world struct {
 }
 
 func newWorld() *world {
-	return &world{now: time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC), version: 1,
+	return &world{now: time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC), version: 1, scheme: "smb",
 		share: &share{good: secret, files: map[string]string{"smb://files/apps/a": "content", "smb://files/apps/b": "other", "smb://files/secret": "x"}}}
 }
 
 func (w *world) reader(who identity.Who) *Reader {
-	o := Options{Who: who, Resources: []string{"smb://files/apps", "smb://files/other"}, Sources: map[string]source.Source{"smb": w.share, "file": w.share}, Logins: &w.logins,
+	o := Options{Who: who, Resources: []string{"smb://files/apps", "smb://files/other"}, Sources: map[string]source.Source{w.scheme: w.share}, Logins: &w.logins,
 		Clock: func() time.Time { return w.now }, Told: func(a events.Access, l string) { w.accesses, w.leases = append(w.accesses, a), append(w.leases, l) }}
 	if who == identity.NetworkAccess {
 		o.Lend = func(_ context.Context, resource string) (*lease.Lease, error) {
@@ -275,15 +280,193 @@ func TestAWrongSecretIsShownToAHostOnceByTheWholeAgent(t *testing.T) {
 
 func TestWhatOthersHeardOfASecretCountsToo(t *testing.T) {
 	w := newWorld()
-	w.logins.Heard(events.Access{Resource: "smb://files/apps/a", Account: "corp", Version: 1, Reason: events.CredentialRejected, Answer: source.Answer("no", source.LogonRefused), At: w.now})
+	w.logins.Heard(events.Access{Resource: "smb://files/apps/a", Account: "corp", User: `EXAMPLE\reader`, Version: 1, Reason: events.CredentialRejected, Answer: source.Answer("no", source.LogonRefused), At: w.now})
 	r := w.reader(identity.NetworkAccess)
 	defer r.Close()
 	if _, err := r.Open(t.Context(), "smb://files/apps/a", events.AccessRun); reasonOf(t, err) != events.CredentialRejected || len(w.tried()) != 0 {
 		t.Errorf("tried %q, %v", w.tried(), err)
 	}
-	w.logins.Heard(events.Access{Resource: "smb://files/apps", Account: "corp", Version: 1, At: w.now})
+	w.logins.Heard(events.Access{Resource: "smb://files/apps", Account: "corp", User: `EXAMPLE\reader`, Version: 1, At: w.now})
 	if _, err := r.Open(t.Context(), "smb://files/apps/a", events.AccessRun); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestASecretOfADomainThatOneHostCalledWrongIsWrongAtItsOtherHosts(t *testing.T) {
+	for name, c := range map[string]struct {
+		user  string
+		taken string // by a host, before
+		bad   string // who calls it wrong
+		shut  map[string]bool
+	}{
+		"a user of a domain":                      {user: `EXAMPLE\\reader`, bad: "a", shut: map[string]bool{"a": true, "b": true}},
+		"a user of a domain, by another spelling": {user: "reader@example", bad: "a", shut: map[string]bool{"a": true, "b": true}},
+		"which another host has taken":            {user: `EXAMPLE\\reader`, taken: "b", bad: "a", shut: map[string]bool{"a": true}},
+		"a user of each host":                     {user: "reader", bad: "a", shut: map[string]bool{"a": true}},
+		"and a host that took it before":          {user: `EXAMPLE\\reader`, taken: "a", bad: "a", shut: map[string]bool{"a": true, "b": true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			heard := func(host string, answer string) {
+				w.logins.Heard(events.Access{Resource: "smb://" + host + "/x", Account: "corp", User: c.user, Version: 1, Answer: answer, At: w.now})
+			}
+			if c.taken != "" {
+				heard(c.taken, "")
+			}
+			heard(c.bad, source.Answer("no", source.LogonRefused))
+			for _, host := range []string{"a", "b"} {
+				if shut := !w.logins.refusedAt(loginAt("corp", c.user, 1, host), w.now).IsZero(); shut != c.shut[host] {
+					t.Errorf("shut for %s: %v", host, shut)
+				}
+			}
+			if !w.logins.refusedAt(loginAt("corp", c.user, 2, c.bad), w.now).IsZero() {
+				t.Error("the next version is shut too")
+			}
+		})
+	}
+}
+
+func TestAWrongSecretIsTriedOnceHoweverManyProcessesBorrowIt(t *testing.T) {
+	w := newWorld()
+	w.good = "another"
+	r := w.reader(identity.NetworkAccess)
+	defer r.Close()
+	var all sync.WaitGroup
+	for range 6 {
+		all.Go(func() {
+			if loan, err := r.Borrow(t.Context(), "smb://files/apps", events.AccessRun); reasonOf(t, err) != events.CredentialRejected || loan != nil {
+				t.Errorf("lent %v, %v", loan, err)
+			}
+		})
+	}
+	all.Wait()
+	if n := len(w.tried()); n != 1 || len(w.accesses) != 0 {
+		t.Errorf("tried %d times, and told %+v, which whoever borrows does", n, w.accesses)
+	}
+}
+
+func TestASecretIsLentOnceItsHostTookIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*world)
+		want   events.Reason
+	}{
+		"who lets it read":           {nil, ""},
+		"who denies the resource":    {func(w *world) { w.denied = "smb://files/apps" }, ""},
+		"who finds nothing there":    {func(w *world) { delete(w.files, "smb://files/apps") }, ""},
+		"who is not to be read here": {func(w *world) { w.scheme = "https" }, events.SourceUnsupported},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			w.files["smb://files/apps"] = ""
+			if c.change != nil {
+				c.change(w)
+			}
+			r := w.reader(identity.NetworkAccess)
+			defer r.Close()
+			for range 2 {
+				loan, err := r.Borrow(t.Context(), "smb://files/apps", events.AccessRun)
+				if got := reasonOf(t, err); got != c.want {
+					t.Fatalf("%q: %v", got, err)
+				}
+				if err == nil && (string(loan.Login.Secret) != secret || loan.Kind != events.NetworkAccess) {
+					t.Errorf("lent %+v", loan.Access)
+				}
+			}
+			if n := len(w.tried()); c.want == "" && n != 1 {
+				t.Errorf("tried %d times here", n)
+			}
+			for _, f := range w.share.opened {
+				if !f.closed {
+					t.Error("what was tried is open still")
+				}
+			}
+		})
+	}
+}
+
+func TestWhatWaitsWhenAnotherFileFailsIsToldOfNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.share.pause = make(chan struct{})
+		r := w.reader(identity.NetworkAccess)
+		defer r.Close()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go r.Open(t.Context(), "smb://files/apps/none", events.AccessContent)
+		synctest.Wait()
+		var err error
+		var all sync.WaitGroup
+		all.Go(func() { _, err = r.Open(ctx, "smb://files/apps/a", events.AccessContent) })
+		synctest.Wait()
+		why := &source.Error{Reason: events.NetworkAccessDenied, Answer: "of another file"}
+		cancel(why)
+		all.Wait()
+		if !errors.Is(err, why) || len(w.accesses) != 0 {
+			t.Errorf("%v, told %+v", err, w.accesses)
+		}
+		close(w.share.pause)
+		synctest.Wait()
+	})
+}
+
+func TestAFileOfTheMachineIsNoTestOfAnAccount(t *testing.T) {
+	w := newWorld()
+	r := New(Options{Who: identity.NetworkAccess, Resources: []string{"file:///etc/passwd"}, Sources: map[string]source.Source{"file": w.share}})
+	defer r.Close()
+	if _, err := r.Open(t.Context(), "file:///etc/passwd", events.AccessTest); reasonOf(t, err) != events.SourceUnsupported || len(w.tried()) != 0 {
+		t.Errorf("tried %q, %v", w.tried(), err)
+	}
+}
+
+func TestAReferenceIsCheckedAndToldOfAsWhoReadIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		digest string
+		folder bool
+		want   events.Reason
+	}{
+		"a file":                       {},
+		"a file that is pinned":        {digest: events.DigestOf([]byte("content"))},
+		"a file that is another":       {digest: events.DigestOf([]byte("x")), want: events.ContentChanged},
+		"a folder where a file was to": {digest: events.DigestOf([]byte("x")), folder: true, want: events.ContentChanged},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			w.folder = c.folder
+			r := w.reader(identity.NetworkAccess)
+			defer r.Close()
+			err := r.Check(t.Context(), events.Reference{URL: "smb://files/apps/a", SHA256: c.digest})
+			if got := reasonOf(t, err); got != c.want {
+				t.Fatalf("%q: %v", got, err)
+			}
+			last := w.accesses[len(w.accesses)-1]
+			if last.Reason != c.want || last.Account != "corp" || last.When != events.AccessReference {
+				t.Errorf("told %+v", last)
+			}
+			if !w.share.opened[0].closed {
+				t.Error("still open")
+			}
+		})
+	}
+}
+
+func TestBytesThatTheFetcherRefutesAreToldOf(t *testing.T) {
+	w := newWorld()
+	r := w.reader(identity.NetworkAccess)
+	defer r.Close()
+	if _, err := r.Open(t.Context(), "smb://files/apps/a", events.AccessContent); err != nil {
+		t.Fatal(err)
+	}
+	err := r.Refuted(t.Context(), &fetch.Error{Reason: events.ContentChanged, Resource: "smb://files/apps/a", Answer: "the block at byte 0 does not match the manifest"})
+	if reasonOf(t, err) != events.ContentChanged {
+		t.Error(err)
+	}
+	if last := w.accesses[len(w.accesses)-1]; last.Reason != events.ContentChanged || last.Account != "corp" || w.leases[len(w.leases)-1] != "lease0" {
+		t.Errorf("told %+v by %q", last, w.leases)
+	}
+	n := len(w.accesses)
+	for _, other := range []error{nil, err, io.EOF, &fetch.Error{Reason: events.DiskFull}} {
+		if got := r.Refuted(t.Context(), other); got != other || len(w.accesses) != n {
+			t.Errorf("%v becomes %v", other, got)
+		}
 	}
 }
 

@@ -203,6 +203,12 @@ func (r *fetching) arrived(n int64, from string) {
 	r.out.From = from
 }
 
+func (r *fetching) cached(n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.out.Cached += n
+}
+
 func (r *fetching) result() Fetched {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -266,6 +272,7 @@ func (r *fetching) one(ctx context.Context, b blob, addresses []string) error {
 	defer unlock()
 	if r.cache.has(b.sha256, b.size) {
 		r.advance(b.size)
+		r.cached(b.size)
 		return nil
 	}
 	p, err := r.cache.begin(b)

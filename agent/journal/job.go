@@ -48,6 +48,8 @@ type Work struct {
 	Reader  string         `json:"reader,omitempty"`  // who read the content
 	Network string         `json:"network,omitempty"` // who the program's references are read by
 	Slots   []string       `json:"slots,omitempty"`   // groups of programs that exclude each other
+	// Accesses to external sources before the start, of the content and the references.
+	Accesses []events.Access `json:"accesses,omitempty"`
 }
 
 // Ended says whether nothing more will happen to the job by itself.

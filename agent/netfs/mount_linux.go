@@ -74,18 +74,41 @@ func (m mounted) on(job func()) {
 	<-done
 }
 
-// serve leaves the namespace of this process, and mounts in its own.
-func serve(r *reader) (*fuse.Server, error) {
+// part leaves the mount namespace of this process for one of the thread's own, and opens the device there.
+func part() (fd int, err error) {
 	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
-		return nil, fmt.Errorf("make a mount namespace: %w", err)
+		return -1, fmt.Errorf("make a mount namespace: %w", err)
 	}
 	// Nothing that is mounted from here on, by us or by the program, is seen outside.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return nil, fmt.Errorf("part the mounts from those of the machine: %w", err)
+		return -1, fmt.Errorf("part the mounts from those of the machine: %w", err)
 	}
-	fd, err := unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, err = unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: device, Err: err}
+		return -1, &os.PathError{Op: "open", Path: device, Err: err}
+	}
+	return fd, nil
+}
+
+// possible does all that comes before a mount, on a thread that ends with it.
+func possible() (err error) {
+	m := mounted{work: make(chan func())}
+	go m.live()
+	defer close(m.work)
+	m.on(func() {
+		var fd int
+		if fd, err = part(); err == nil {
+			unix.Close(fd)
+		}
+	})
+	return err
+}
+
+// serve mounts in a namespace of its own.
+func serve(r *reader) (*fuse.Server, error) {
+	fd, err := part()
+	if err != nil {
+		return nil, err
 	}
 	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_RDONLY | unix.MS_NOATIME)
 	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,max_read=%d,allow_other", fd, os.Geteuid(), os.Getegid(), largest)

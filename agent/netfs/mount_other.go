@@ -3,16 +3,16 @@
 package netfs
 
 import (
-	"fmt"
+	"errors"
 	"os/exec"
 	"runtime"
 )
 
 type mounted struct{}
 
-func mount(Options) (mounted, error) {
-	return mounted{}, fmt.Errorf("%w: %s has no mounts of one program alone", ErrImpossible, runtime.GOOS)
-}
+func possible() error { return errors.New(runtime.GOOS + " has no mounts of one program alone") }
+
+func mount(Options) (mounted, error) { return mounted{}, Possible() }
 
 func (mounted) start(cmd *exec.Cmd) error { return cmd.Start() }
 

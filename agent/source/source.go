@@ -27,6 +27,8 @@ type Login struct {
 	User   string // as the resource knows it: EXAMPLE\reader, reader@example, reader
 	Method string // events.ByPassword (also when empty), ByBearer, ByClientCertificate
 	Secret []byte // belongs to whoever made the Login, and is not kept
+	// Anew logs on although a session of the same user is there: whether the host lets it in now is what somebody asks.
+	Anew bool
 }
 
 // Nobody says that the login names no account.

@@ -93,15 +93,22 @@ func Who(a events.Access) string {
 	return who
 }
 
-// For says what would fix it; "" where it was read.
+// For says what would fix it; "" where it was read. Of an access for a job it ends with how the job is tried again, where
+// that needs an administrator.
 func For(a events.Access) string {
-	switch a.Reason {
-	case events.NoReason:
+	switch {
+	case a.Reason == events.NoReason:
 		return ""
+	case a.When == events.AccessTest:
+		if text := forTest(a); text != "" {
+			return text
+		}
+	}
+	switch a.Reason {
 	case events.NetworkAccessDenied:
 		return forDenied(a)
 	case events.NetworkAccessAccountMissing:
-		return fmt.Sprintf("`chandler account set NAME --kind %s --user USER --resource %s` makes an account for it", events.NetworkAccess, word(share(a.Resource)))
+		return fmt.Sprintf("`chandler account set NAME --kind %s --user USER --resource %s` makes an account for it", events.NetworkAccess, word(share(a.Resource))) + again(a)
 	case events.CredentialRejected:
 		return forRejected(a)
 	case events.CredentialDenied:
@@ -111,57 +118,99 @@ func For(a events.Access) string {
 	case events.SourceUnreachable:
 		return forUnreachable(a)
 	case events.SourceNotFound:
-		return "put back what the package was published with, or publish it again with the right address"
+		return "put back what the package was published with" + again(a) + "; or publish it again with the right address, and deploy that"
 	case events.NoNetworkIdentity:
+		if a.Identity == "user" {
+			return "see that the user has a ticket of Kerberos for the server, or deploy the program with run: administrative"
+		}
 		return "give the program an installation-account, publish the package again, and deploy that"
 	}
 	return a.Reason.Info().Advice
 }
 
+// again says how a job that failed is tried again; "" of an access that is of no job.
+func again(a events.Access) string {
+	switch a.When {
+	case events.AccessContent, events.AccessReference, events.AccessRun:
+		return ", then `chandler deployment retry`"
+	}
+	return ""
+}
+
+// forTest is the advice where an administrator had an account tried, which no package and no deployment is about; "" where
+// it is that of every access.
+func forTest(a events.Access) string {
+	switch a.Reason {
+	case events.NetworkAccessDenied:
+		return "grant it read"
+	case events.NetworkAccessAccountMissing, events.CredentialDenied:
+		return fmt.Sprintf("`chandler account set %s` with --resource %s lets the account be used for it; `chandler account ls -o wide` shows what it may be used for", account(a), word(share(a.Resource)))
+	case events.NoNetworkIdentity:
+		return fmt.Sprintf("`chandler account set %s` with the --method that the server takes", account(a))
+	case events.SourceNotFound:
+		return "check the path: its share or one of its folders is spelled otherwise, or is gone"
+	case events.ContentChanged:
+		return "test it again: it changed while it was read"
+	}
+	return ""
+}
+
 func forDenied(a events.Access) string {
 	switch a.Identity {
 	case "network-access-account":
-		return "grant it read, or add an account for " + word(address(a.Resource))
+		return "grant it read, or add an account for " + word(address(a.Resource)) + again(a)
 	case "user":
-		return "grant the user read, or deploy the program with run: administrative"
+		return "grant the user read" + again(a) + "; or deploy the program with run: administrative"
 	}
-	return "grant it read"
+	return "grant it read" + again(a)
 }
 
 // code is how answers end: words (decimal/hexadecimal), as the field looks them up.
 var code = regexp.MustCompile(`\((\d{1,5})/0x[0-9A-Fa-f]{8}\)$`)
 
-// forRejected goes by the number in the answer, which tells a wrong secret from an account that is shut.
+// forRejected goes by the number in the answer, which tells a wrong secret from an account that is shut. Such an account
+// keeps its secret: it is mended where it is kept, and tried again as it is.
 func forRejected(a events.Access) string {
 	if a.Identity == "user" {
-		return "the user's own sign-in does not count there: let the machine and the user be of a domain that the server trusts, or deploy the program with run: administrative"
+		return "the user's own sign-in does not count there: let the machine and the user be of a domain that the server trusts" + again(a) + "; or deploy the program with run: administrative"
 	}
-	name := "NAME"
-	if events.ValidToken(a.Account) == nil {
-		name = a.Account
-	}
+	rotate := "`chandler account rotate " + account(a) + "`"
 	number := ""
 	if m := code.FindStringSubmatch(strings.TrimSpace(a.Answer)); m != nil {
 		number = m[1]
 	}
 	switch number {
 	case "1331":
-		return "the user is disabled: enable it where it is kept, then `chandler account rotate " + name + "`"
+		return "the user is disabled: enable it where it is kept" + again(a)
 	case "1909":
-		return "the user is locked out: find who tries a wrong password, unlock it where it is kept, then `chandler account rotate " + name + "`"
+		return "the user is locked out: find who tries a wrong password, unlock it where it is kept" + again(a)
 	case "1793":
-		return "the user has expired: extend it where it is kept, then `chandler account rotate " + name + "`"
+		return "the user has expired: extend it where it is kept" + again(a)
 	case "1328":
-		return "the user may not log on at this hour: allow it where it is kept"
+		return "the user may not log on at this hour: allow it where it is kept" + again(a)
 	case "1330", "1907":
-		return "the password has expired: give the user a new one where it is kept, then `chandler account rotate " + name + "` with it"
+		return "the password has expired: renew it where it is kept, tell the new one by " + rotate + again(a)
 	case "1317":
-		return "there is no such user: `chandler account set " + name + "` with the right --user"
+		return "there is no such user: `chandler account set " + account(a) + "` with the right --user" + again(a)
 	}
-	return "the secret or the user's name is wrong: `chandler account rotate " + name + "` gives it the right secret; it is not tried again before"
+	if a.When == events.AccessTest {
+		return "the secret or the user's name is wrong: " + rotate + " gives it the right secret; a machine that was refused with this one shows it again only with --again"
+	}
+	return "the secret or the user's name is wrong: " + rotate + " gives it the right secret; it is not tried again before" + again(a)
+}
+
+// account is the account's name as a word of a command.
+func account(a events.Access) string {
+	if events.ValidToken(a.Account) == nil {
+		return a.Account
+	}
+	return "NAME"
 }
 
 func forUnreachable(a events.Access) string {
+	if answer := strings.ToLower(a.Answer); strings.Contains(answer, "certificate") || strings.Contains(answer, "x509") {
+		return "the machine does not believe the server's certificate: name its authority by external-ca in the agent's configuration, or give the server a certificate that is for this name and valid"
+	}
 	r, err := resource.Parse(a.Resource)
 	if err != nil || r.Host == "" {
 		return a.Reason.Info().Advice

@@ -10,7 +10,8 @@
 // stolen later.
 //
 // A sealed answer proves that it was made for this request, not who made it: whoever carries requests could
-// answer one with a secret of its own, and learns nothing by it.
+// answer one with a user and a secret of its own. It learns nothing by that, and who reads what is pinned gets nothing
+// else; but for a program that is run by the account, it names the user of the machine who is given rights for that.
 //
 // Everything here is pure but for randomness: bytes in, values out. What was sent by somebody is checked whole
 // or refused; no error quotes a secret.

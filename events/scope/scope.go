@@ -70,6 +70,12 @@ func Admits(a events.AccountNotice, q Query) *None {
 	if !everything && resource.Longest(a.Resources, q.Resource) == "" {
 		return &None{events.CredentialDenied, fmt.Sprintf("account %s does not cover %s", a.Account, resource.Shown(q.Resource))}
 	}
+	return Serves(a, q)
+}
+
+// Serves says whether an account may be used for a collection and in a domain at all, whatever the resource; nil: it may.
+// The reason is CredentialDenied.
+func Serves(a events.AccountNotice, q Query) *None {
 	if why := bars(a, q); why != "" {
 		return &None{events.CredentialDenied, why}
 	}

@@ -121,3 +121,24 @@ func TestAdmits(t *testing.T) {
 		})
 	}
 }
+
+func TestServesLooksAtNoResource(t *testing.T) {
+	a := account("a", kind(events.SoftwareInstallation), collections("servers"), domain("example"))
+	for _, c := range []struct {
+		name string
+		q    Query
+		says string
+	}{
+		{"its collection and domain are served", Query{Collection: "servers", Domain: "EXAMPLE"}, ""},
+		{"another collection is not", Query{Collection: "kiosks", Domain: "example"}, "for deployments to servers only"},
+		{"another domain is not", Query{Collection: "servers", Domain: "other"}, "of domain example only"},
+		{"a machine without a domain is not", Query{Collection: "servers"}, "names none"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			none := Serves(a, c.q)
+			if (none == nil) != (c.says == "") || none != nil && (none.Reason != events.CredentialDenied || !strings.Contains(none.Why, c.says)) {
+				t.Errorf("got %+v, want %q", none, c.says)
+			}
+		})
+	}
+}

@@ -15,11 +15,12 @@
 // An account is lent for one job, by package lease: the agent encloses the signed order, and this service verifies
 // it by the newest trust bundle, as the agent does. The job must be of that order, administrative, and of the agent
 // that asks, its order offered to it, not withdrawn, and not ended; see alive. A request is granted once: sent again it
-// is refused, by every replica.
+// is refused, by every replica. A job for one user, which the agent opens itself, is one of which it told before the
+// deployment's own job on it had ended.
 //
-// To run programs it lends a software installation account to a legacy client whose order names it, and the fleet's
-// one account of kind client-token-domain to an agent on which an administrator conferred that it is a domain
-// controller. An account of another kind never runs anything.
+// To run programs it lends a software installation account to a legacy client whose order names it, if the account is
+// for the order's collection and the machine's domain, and the fleet's one account of kind client-token-domain to an agent
+// on which an administrator conferred that it is a domain controller. An account of another kind never runs anything.
 //
 // To read an external source, the order must name it: what is asked for lies at or below one of its resources, and the
 // lease is of that resource. An advanced client reads by the network access account that package scope chooses, a
@@ -37,7 +38,8 @@
 // everybody else the new one. It is erased when its time is over, at the version after, and with the account.
 //
 // An administrator may have one agent try one resource by an account, once: the agent is lent it for two minutes, without
-// a job, and says what was answered. That this is one try is on record before the account is given.
+// a job, and says what was answered. That this is one try is on record before the account is given. The resource must be
+// one that the account names, so that nobody can have a secret shown to a host of their own.
 //
 // # What a rogue part can do
 //
@@ -53,7 +55,9 @@
 // need it until an administrator rotates it. They learn nothing by that, and the listing names them.
 //
 // Who takes over this service can read every secret that it can open, and lend accounts to agents of its own making. Who
-// takes over the broker sees who is lent what, and no secret but those that are set over connections without TLS.
+// takes over the broker sees who is lent what, and no secret but those that are set over connections without TLS; it can
+// ask in the name of administrators. Nothing proves to an agent who answered its request: whoever carries it can name
+// another user of that machine, who then is given an administrator's rights while the signed program runs.
 //
 // # Consumes
 //
@@ -66,8 +70,8 @@
 // # Emits
 //
 // AccountSet and AccountRemoved. CredentialRequested once a request is proved to be the agent's, and before anything is
-// decided; CredentialLeased before the secret is given; LeaseDenied, once an hour for each agent, wish and reason within
-// the bounds of EnrolmentRefused; CredentialRevoked; CredentialExpired within a minute or so after a lease ran out. An agent
+// decided; CredentialLeased before the secret is given; LeaseDenied, once an hour for each agent, wish and reason;
+// CredentialRevoked; CredentialExpired within a minute or so after a lease ran out. An agent
 // fills EVENTS by its requests at most every 5 s in the long run. AccountTestAsked and LeaseWithdrawn go to one agent
 // and are not stored. TokenCreated and TokenRemoved; AgentEnrolled, AgentPending, AgentApproved, AgentRevoked,
 // AgentArchived and AgentKindSet; UserAdded and UserRevoked; TrustChanged, and TrustAnnounced every minute and

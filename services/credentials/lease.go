@@ -232,14 +232,14 @@ func (s *Service) tellRequest(ctx context.Context, st events.LeaseStatement, now
 	return nil
 }
 
-// tellDenial stores who was denied what: once an hour for each agent, wish and reason, and a bounded number of
-// all together. The log and the metrics have all of them.
+// tellDenial stores who was denied what: once an hour for each agent, wish and reason. The log and the metrics have
+// all of them.
 func (s *Service) tellDenial(ctx context.Context, agent string, st events.LeaseStatement, d *denial, now time.Time) {
 	notice := wishOf(st, now)
 	notice.Agent, notice.Reason, notice.Why = agent, d.reason, d.why // who the broker says it is
 	s.log.Warn("lease denied", "agent", agent, "job", st.Job, "account", st.Account, "kind", st.Kind, "purpose", st.Purpose, "resource", notice.Resource, "reason", d.reason, "why", d.why)
 	id := events.DeriveID(events.LeaseDenied.Name, agent, st.Job, strconv.Itoa(st.Attempt), st.Account, string(st.Kind), st.Resource, st.Purpose, string(d.reason), d.why, strconv.FormatInt(now.Unix()/3600, 10))
-	if !s.limits.tellRefusal(id, now) {
+	if !s.limits.tellDenial(id) {
 		return
 	}
 	if _, err := bus.Publish(ctx, s.bus, events.LeaseDenied, events.Event[events.LeaseNotice]{ID: id, Subject: agent, Time: now, Data: notice}); err != nil {

@@ -29,6 +29,13 @@ type life struct {
 	attempt   int  // the newest that was offered of this very job
 	withdrawn bool
 	ended     int // the newest attempt that came to an end
+
+	// Of the job that opens one for each user; the job itself, where it is for nobody.
+	opener        string
+	openerAttempt int       // the newest that was offered
+	openerEnded   int       // the newest attempt that came to an end, which was stored at
+	openerEndedAt time.Time // this time
+	accepted      bool      // the agent told of the job before
 }
 
 // alive makes sure that execution offered the job to the agent and did not withdraw it, and that it has not ended.
@@ -36,6 +43,9 @@ type life struct {
 // It reads what the broker stores: JOBS, which keeps an agent's 64 newest offers, what execution said of ended jobs
 // in EVENTS, and what the agent itself said in STATUS, which is there sooner. A job whose offer is not kept any more
 // gets no lease; a retry offers it again.
+//
+// A job for one user is opened by the agent, and has no offer of its own before it is retried. After the deployment's own
+// job has ended it counts only if the agent told of it before: whoever has an agent's key could make up users.
 func (s *Service) alive(ctx context.Context, st events.LeaseStatement, o order.Order) error {
 	l, err := s.lifeOf(ctx, st, o)
 	if err == nil && !l.offered {
@@ -58,6 +68,8 @@ func (s *Service) alive(ctx context.Context, st events.LeaseStatement, o order.O
 		return deny("attempt %d of job %s was not offered", st.Attempt, st.Job)
 	case l.ended >= st.Attempt:
 		return deny("attempt %d of job %s has ended", st.Attempt, st.Job)
+	case l.attempt == 0 && l.openerOver() && !l.accepted:
+		return deny("the job of deployment %s revision %d on agent %s has ended, and did not open job %s before", o.Deployment, o.Revision, st.Agent, st.Job)
 	}
 	return nil
 }
@@ -65,8 +77,8 @@ func (s *Service) alive(ctx context.Context, st events.LeaseStatement, o order.O
 func (s *Service) lifeOf(ctx context.Context, st events.LeaseStatement, o order.Order) (life, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
-	var l life
-	err := s.browse(ctx, events.StreamJobs, []string{events.OfferStored(st.Agent)}, func(m *nats.Msg) {
+	l := life{opener: events.JobID(o.Deployment, o.Revision, st.Agent, st.Occurrence, "")}
+	err := s.browse(ctx, events.StreamJobs, []string{events.OfferStored(st.Agent)}, func(m *nats.Msg, _ time.Time) {
 		if offer, err := bus.Open(events.JobOffered, m); err == nil {
 			l.seeOffer(offer.Data, st, o)
 		} else if cancel, err := bus.Open(events.JobCancelRequested, m); err == nil && cancel.Data.Deployment == o.Deployment && cancel.Data.Revision >= o.Revision {
@@ -76,18 +88,27 @@ func (s *Service) lifeOf(ctx context.Context, st events.LeaseStatement, o order.
 	if err != nil || !l.offered || l.withdrawn {
 		return l, err
 	}
-	err = s.browse(ctx, events.StreamEvents, []string{events.JobFinished.Subject(st.Agent)}, func(m *nats.Msg) {
+	err = s.browse(ctx, events.StreamEvents, []string{events.JobFinished.Subject(st.Agent)}, func(m *nats.Msg, stored time.Time) {
 		if end, err := bus.Open(events.JobFinished, m); err == nil {
-			l.seeEnd(end.Data.JobStatus, st)
+			l.seeEnd(end.Data.JobStatus, st, stored)
 		}
 	})
 	if err != nil {
 		return l, err
 	}
 	ends := endsOf(st.Agent)
-	err = s.browse(ctx, events.StreamStatus, slices.Collect(maps.Keys(ends)), func(m *nats.Msg) {
+	err = s.browse(ctx, events.StreamStatus, slices.Collect(maps.Keys(ends)), func(m *nats.Msg, stored time.Time) {
 		if status, err := bus.Open(ends[m.Subject], m); err == nil {
-			l.seeEnd(status.Data, st)
+			l.seeEnd(status.Data, st, stored)
+		}
+	})
+	if err != nil || st.User == "" || !l.openerOver() {
+		return l, err
+	}
+	accepted, _ := events.StatusType(events.Accepted)
+	err = s.browse(ctx, events.StreamStatus, []string{keptStatus(accepted, st.Agent)}, func(m *nats.Msg, stored time.Time) {
+		if status, err := bus.Open(accepted, m); err == nil && status.Data.Job == st.Job && !stored.After(l.openerEndedAt) {
+			l.accepted = true
 		}
 	})
 	return l, err
@@ -98,15 +119,25 @@ func endsOf(agent string) map[string]events.Type[events.JobStatus] {
 	ends := map[string]events.Type[events.JobStatus]{}
 	for _, state := range events.States() {
 		if t, ok := events.StatusType(state); ok && state.Terminal() {
-			ends[fmt.Sprintf("%s.%d", t.Subject(agent), events.Partition(agent, events.Partitions))] = t
+			ends[keptStatus(t, agent)] = t
 		}
 	}
 	return ends
 }
 
-func (s *Service) browse(ctx context.Context, stream string, filters []string, see func(*nats.Msg)) error {
+// keptStatus is the subject that STATUS stores an agent's statuses of a type on.
+func keptStatus(t events.Type[events.JobStatus], agent string) string {
+	return fmt.Sprintf("%s.%d", t.Subject(agent), events.Partition(agent, events.Partitions))
+}
+
+// browse visits what is stored, each message with the time that it was stored at.
+func (s *Service) browse(ctx context.Context, stream string, filters []string, see func(m *nats.Msg, stored time.Time)) error {
 	return s.bus.Browse(ctx, bus.BrowseOptions{Stream: stream, Filters: filters, Patience: readTime}, func(m jetstream.Msg) error {
-		see(&nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()})
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		see(&nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()}, meta.Timestamp)
 		return nil
 	})
 }
@@ -119,10 +150,25 @@ func (l *life) seeOffer(offer events.JobOffer, st events.LeaseStatement, o order
 	if offer.Job == st.Job {
 		l.attempt = max(l.attempt, offer.Attempt)
 	}
-}
-
-func (l *life) seeEnd(status events.JobStatus, st events.LeaseStatement) {
-	if status.Agent == st.Agent && status.Job == st.Job {
-		l.ended = max(l.ended, status.Attempt)
+	if offer.Job == l.opener {
+		l.openerAttempt = max(l.openerAttempt, offer.Attempt)
 	}
 }
+
+func (l *life) seeEnd(status events.JobStatus, st events.LeaseStatement, stored time.Time) {
+	if status.Agent != st.Agent {
+		return
+	}
+	if status.Job == st.Job {
+		l.ended = max(l.ended, status.Attempt)
+	}
+	if status.Job != l.opener {
+		return
+	}
+	if status.Attempt > l.openerEnded || status.Attempt == l.openerEnded && stored.Before(l.openerEndedAt) {
+		l.openerEnded, l.openerEndedAt = status.Attempt, stored
+	}
+}
+
+// openerOver says whether the job that opens others will open no more.
+func (l *life) openerOver() bool { return l.openerEnded >= max(l.openerAttempt, 1) }

@@ -9,6 +9,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/order"
+	"chandler/events/scope"
 	"chandler/events/sign"
 	"chandler/events/trust"
 )
@@ -66,7 +67,15 @@ func (s *Service) executor(ctx context.Context, st events.LeaseStatement, o orde
 	case agent.Conferred.ClientKind != events.Legacy: // an advanced one, until somebody says otherwise
 		return none, deny("only legacy clients run programs by an account that is lent, and nobody said that %s is one: `chandler agent set-kind %s %s` does", agent.Agent, agent.Agent, events.Legacy)
 	case st.Account != "":
-		return s.installation(ctx, st.Account, o)
+		account, err := s.installation(ctx, st.Account, o)
+		if err != nil {
+			return none, err
+		}
+		// Collections and domain bind what runs by the account too; its resources are what it reaches.
+		if barred := scope.Serves(account.AccountNotice, scope.Query{Collection: o.Collection, Domain: agent.Facts.Domain}); barred != nil {
+			return none, &denial{barred.Reason, barred.Why}
+		}
+		return account, nil
 	case st.Kind == events.ClientTokenDomain:
 		return s.domainToken(ctx, agent)
 	}

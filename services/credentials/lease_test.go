@@ -84,6 +84,20 @@ func TestLeasesThatAreDenied(t *testing.T) {
 			w.st.Occurrence = 7
 			w.st.Job = events.JobID(w.order.Deployment, 1, w.m.id, 7, "")
 		}, "", "is not one of deployment"},
+		"a made-up user's job, after the deployment's has ended": {func(w *wish) {
+			w.speak(events.Failed)
+			w.forUser("mallory")
+		}, "", "did not open job"},
+		"a made-up user's job that the agent tells of after the end": {func(w *wish) {
+			w.finish()
+			w.forUser("mallory").speak(events.Accepted)
+		}, "", "did not open job"},
+		"a user's job of which the agent told, and that has ended": {func(w *wish) {
+			opener := *w
+			w.forUser("alice").speak(events.Accepted)
+			opener.speak(events.Succeeded)
+			w.speak(events.Succeeded)
+		}, "", "has ended"},
 		"a job that its agent has ended":       {func(w *wish) { w.speak(events.Succeeded) }, "", "has ended"},
 		"a job that its agent has refused":     {func(w *wish) { w.speak(events.Rejected) }, "", "has ended"},
 		"a job that execution counts as ended": {func(w *wish) { w.finish() }, "", "has ended"},
@@ -342,12 +356,44 @@ func TestAFleetWithoutIdentitiesLendsNothing(t *testing.T) {
 	}
 }
 
+func TestAnInstallationAccountRunsOnlyWhatItsCollectionsAndDomainAllow(t *testing.T) {
+	l := newLender(t)
+	l.reserve(forCollections("servers"), inDomain("example"))
+	m := l.machine("ws-example")
+	m.domain = "EXAMPLE"
+	m.want(m.enrol(l.members), "")
+	l.wish(m).offer(1).denied(events.CredentialDenied, "for deployments to servers only")
+	w := l.wish(m)
+	w.order.Collection = "servers"
+	if _, got := w.offer(1).granted(); got != secret {
+		t.Errorf("got %q", got)
+	}
+	stranger := l.wish(l.member())
+	stranger.order.Collection = "servers"
+	stranger.offer(1).denied(events.CredentialDenied, "for machines of domain example only")
+}
+
 func TestAJobForOneUserIsLentAnAccountByTheOfferOfItsDeployment(t *testing.T) {
 	l := newLender(t)
 	w := l.wish(l.member()).offer(1)
-	w.st.User = "alice"
-	w.st.Job = events.JobID(w.order.Deployment, 1, w.m.id, 0, "alice")
+	opener := *w
+	w.forUser("alice")
 	if _, got := w.granted(); got != secret {
+		t.Errorf("got %q", got)
+	}
+	// The deployment's own job ends with its time, while alice's program still runs.
+	w.speak(events.Accepted)
+	opener.speak(events.Succeeded)
+	opener.finish()
+	if _, got := w.again().granted(); got != secret {
+		t.Errorf("got %q", got)
+	}
+	// A user whose job was not opened before has none, until an administrator has it tried again.
+	late := *w
+	late.again().forUser("bob")
+	late.denied(events.CredentialDenied, "did not open job")
+	late.again().offer(1)
+	if _, got := late.granted(); got != secret {
 		t.Errorf("got %q", got)
 	}
 }

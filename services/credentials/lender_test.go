@@ -110,6 +110,19 @@ func (l *lender) wish(m *machine) *wish {
 	return w
 }
 
+// reserve sets the installation account again.
+func (l *lender) reserve(change ...func(*events.AccountRequest)) {
+	l.t.Helper()
+	l.set("corp-installer", append([]func(*events.AccountRequest){func(r *events.AccountRequest) { r.Kind, r.Resources = events.SoftwareInstallation, nil }}, change...)...)
+}
+
+// forUser makes the wished job the one that the agent opens for a user.
+func (w *wish) forUser(name string) *wish {
+	w.st.User = name
+	w.st.Job = events.JobID(w.order.Deployment, w.order.Revision, w.m.id, w.st.Occurrence, name)
+	return w
+}
+
 // domainWish is for the domain's copy of the client token account.
 func (l *lender) domainWish(m *machine) *wish {
 	l.t.Helper()
@@ -197,7 +210,11 @@ func (w *wish) offer(attempt int) *wish {
 }
 
 func (w *wish) status(state events.State) events.JobStatus {
-	return events.JobStatus{Job: w.st.Job, Deployment: w.order.Deployment, Revision: w.order.Revision, Order: w.digest(), Agent: w.m.id, Attempt: 1, Transition: 3, State: state, At: w.l.clock.Now().UTC()}
+	transition := uint32(3)
+	if state == events.Accepted {
+		transition = 1
+	}
+	return events.JobStatus{Job: w.st.Job, Deployment: w.order.Deployment, Revision: w.order.Revision, Order: w.digest(), Agent: w.m.id, User: w.st.User, Attempt: 1, Transition: transition, State: state, At: w.l.clock.Now().UTC()}
 }
 
 func publish[T any](l *lender, t events.Type[T], agent string, data T) {

@@ -22,7 +22,7 @@ const (
 	refusalEvery, refusalsAtOnce = 5 * time.Second, 500
 	// askEvery is the pace at which one agent may ask for identities.
 	askEvery, asksAtOnce = 10 * time.Second, 20
-	// leaseEvery is the pace at which one agent may ask for accounts.
+	// leaseEvery is the pace at which one agent may ask for accounts, and at which it is heard about rejected ones.
 	leaseEvery, leasesAtOnce = 5 * time.Second, 30
 	// remembered is how many agents, and as many refusals, are kept in mind: at most twice as many.
 	remembered = 1 << 15
@@ -37,14 +37,17 @@ type limits struct {
 	mu     sync.Mutex
 	agents recent[*rate.Limiter]
 	leases recent[*rate.Limiter]
+	uses   recent[*rate.Limiter]
 	told   recent[struct{}]
+	denied recent[struct{}]
 }
 
 func newLimits() *limits {
 	return &limits{
 		proofs: rate.NewLimiter(proofsPerSecond, proofsAtOnce), joins: rate.NewLimiter(joinsPerSecond, joinsAtOnce),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalsAtOnce),
-		agents:   recent[*rate.Limiter]{limit: remembered}, leases: recent[*rate.Limiter]{limit: remembered}, told: recent[struct{}]{limit: remembered},
+		agents:   recent[*rate.Limiter]{limit: remembered}, leases: recent[*rate.Limiter]{limit: remembered},
+		uses: recent[*rate.Limiter]{limit: remembered}, told: recent[struct{}]{limit: remembered}, denied: recent[struct{}]{limit: remembered},
 	}
 }
 
@@ -77,6 +80,13 @@ func (l *limits) lends(agent string, now time.Time) bool {
 	return own(&l.leases, agent, leaseEvery, leasesAtOnce).AllowN(now, 1)
 }
 
+// hears says whether one more word of an agent about a rejected account is heard: each is a look at the leases.
+func (l *limits) hears(agent string, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return own(&l.uses, agent, leaseEvery, leasesAtOnce).AllowN(now, 1)
+}
+
 // own is the limit of one agent.
 func own(of *recent[*rate.Limiter], agent string, every time.Duration, atOnce int) *rate.Limiter {
 	l, ok := of.get(agent)
@@ -95,6 +105,18 @@ func (l *limits) tellRefusal(id string, now time.Time) bool {
 		return false
 	}
 	l.told.put(id, struct{}{})
+	return true
+}
+
+// tellDenial says whether the denial of a lease is to be stored: each id once. How many there are is bounded by what
+// each agent may ask, see lends; machines that do not get in, and other agents, use up nothing of it.
+func (l *limits) tellDenial(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, told := l.denied.get(id); told {
+		return false
+	}
+	l.denied.put(id, struct{}{})
 	return true
 }
 

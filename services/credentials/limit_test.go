@@ -158,3 +158,21 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 	}
 	eventstest.ExpectExactly(t, s.admin, events.TrustChanged, nil, 0)
 }
+
+func TestAFloodOfRefusedMachinesHidesNoDenialOfALease(t *testing.T) {
+	l := newLender(t)
+	now := l.clock.Now()
+	for i := range 2 * refusalsAtOnce {
+		l.service.limits.tellRefusal(strconv.Itoa(i), now)
+	}
+	w := l.wish(l.member()) // which nobody offered
+	w.denied(events.CredentialDenied, "was not offered")
+	w.again().denied(events.CredentialDenied, "was not offered") // told once an hour
+	limits := newLimits()
+	for i := range 4 * remembered {
+		limits.tellDenial(strconv.Itoa(i))
+	}
+	if n := len(limits.denied.young) + len(limits.denied.old); n > 2*remembered {
+		t.Errorf("%d denials are kept in mind", n)
+	}
+}

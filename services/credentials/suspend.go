@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -48,6 +49,10 @@ func (s *Service) onUsed(ctx context.Context, e events.Event[events.LeaseUse], m
 	if use.Reason != events.CredentialRejected || s.past(m.Stored) {
 		return nil
 	}
+	if !s.limits.hears(e.Subject, s.now()) {
+		s.log.Warn("an agent says too often that accounts were rejected and is not heard", "agent", use.Agent)
+		return nil
+	}
 	if err := s.lent.refresh(ctx); err != nil {
 		return err
 	}
@@ -72,15 +77,35 @@ func (s *Service) onUsed(ctx context.Context, e events.Event[events.LeaseUse], m
 		counted = true
 		return old, nil
 	})
-	if err != nil || !counted {
+	if err != nil {
 		return err
 	}
+	why := r.suspended()
+	if why != "" && r.Version == held.Version {
+		if err := s.tellSuspension(ctx, r, why, now); err != nil {
+			return err // and it is said again when the event comes again
+		}
+	}
+	if !counted {
+		return nil
+	}
 	s.log.Warn("an account was rejected", "account", r.Account, "version", r.Version, "agent", use.Agent, "resource", use.Resource, "answer", oneLine(use.Answer, maxAnswer))
-	if why := r.suspended(); why != "" {
+	if why != "" {
 		s.log.Error("an account is lent no more", "account", r.Account, "version", r.Version, "why", why)
 		s.wakeUp()
 	}
 	return nil
+}
+
+// tellSuspension tells of a version that is lent no more; however often, it is one event.
+func (s *Service) tellSuspension(ctx context.Context, r accountRecord, why string, now time.Time) error {
+	data := events.AccountSuspension{Account: r.Account, Version: r.Version, Why: why, At: now}
+	for _, at := range r.Rejected {
+		data.Agents = append(data.Agents, at.Agent)
+	}
+	id := events.DeriveID(events.AccountSuspended.Name, r.Account, strconv.Itoa(r.Version))
+	_, err := bus.Publish(ctx, s.bus, events.AccountSuspended, events.Event[events.AccountSuspension]{ID: id, Subject: r.Account, Time: now, Data: data})
+	return err
 }
 
 // sameHost says whether two addresses are of one host and scheme.

@@ -1,14 +1,17 @@
 package credentials
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"chandler/events"
 	"chandler/events/bus"
+	"chandler/events/eventstest"
 )
 
 // use is what an agent says of a lease.
@@ -40,13 +43,26 @@ func (l *lender) rejected(want int) accountRecord {
 // handled waits until the service has handled all events that are stored.
 func (l *lender) handled() {
 	l.t.Helper()
+	stream, err := l.admin.JetStream().Stream(l.t.Context(), events.StreamEvents)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	last := uint64(0) // what is pending the broker may not have counted yet
+	for _, filter := range []string{events.CredentialUsed.Filter(), events.JobFinished.Filter()} {
+		m, err := stream.GetLastMsgForSubject(l.t.Context(), filter)
+		if err == nil {
+			last = max(last, m.Sequence)
+		} else if !errors.Is(err, jetstream.ErrMsgNotFound) {
+			l.t.Fatal(err)
+		}
+	}
 	l.eventually("all events are handled", func() bool {
 		c, err := l.admin.JetStream().Consumer(l.t.Context(), events.StreamEvents, serviceName)
 		if err != nil {
 			l.t.Fatal(err)
 		}
 		info := c.CachedInfo()
-		return info.NumPending == 0 && info.NumAckPending == 0
+		return info.AckFloor.Stream >= last && info.NumPending == 0 && info.NumAckPending == 0
 	})
 }
 
@@ -87,6 +103,10 @@ func TestAnAccountThatSeveralMachinesWereRefusedWithIsLentNoMore(t *testing.T) {
 		t.Error("it is not logged as one error")
 	}
 	l.log.mu.Unlock()
+	told := eventstest.ExpectExactly(t, l.admin, events.AccountSuspended, nil, 1)[0].Data
+	if told.Account != "corp-reader" || told.Version != 1 || len(told.Agents) != rejectionsToSuspend || !strings.Contains(told.Why, "rejected by 3 machines") {
+		t.Errorf("told %+v", told)
+	}
 	l.eventually("a metric shows it", func() bool { return testutil.ToFloat64(l.service.metrics.suspended) == 1 })
 
 	if _, err := ask(l.story, "ada", events.AccountRotate, events.AccountRotation{Account: "corp-reader", Secret: []byte("right")}); err != nil {
@@ -137,6 +157,26 @@ func TestOnlyTheWordOfWhoeverHoldsTheLeaseCounts(t *testing.T) {
 	if r := l.rejected(2); len(r.Rejected[1].Host) != maxHost {
 		t.Errorf("counted %+v", r.Rejected)
 	}
+}
+
+func TestAnAgentThatSaysTooMuchOfRejectionsIsNotHeardForAWhileAndHindersNobody(t *testing.T) {
+	l := newLender(t)
+	l.set("corp-reader")
+	loud, calm := l.readWish(l.advanced("")).offer(1), l.readWish(l.advanced("")).offer(1)
+	g, _ := loud.granted()
+	h, _ := calm.granted()
+	for range leasesAtOnce {
+		loud.use(g, func(u *events.LeaseUse) { u.Lease = "invented" })
+	}
+	l.handled() // several are handled at a time
+	loud.use(g)
+	calm.use(h)
+	if r := l.rejected(1); len(r.Rejected) == 1 && r.Rejected[0].Agent != calm.m.id {
+		t.Errorf("counted %+v", r.Rejected)
+	}
+	l.clock.pass(leaseEvery)
+	loud.use(g)
+	l.rejected(2)
 }
 
 func FuzzOneLine(f *testing.F) {

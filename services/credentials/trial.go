@@ -55,7 +55,7 @@ func (s *Service) accountTest(ctx context.Context, caller string, req events.Acc
 	if err := s.leases.save(ctx, testKeys+id, t, 0); err != nil {
 		return events.AccountTestResult{}, err
 	}
-	note := events.AccountTestNote{Test: id, Agent: t.Agent, Account: req.Account, Resource: address, By: t.By, Until: t.Until}
+	note := events.AccountTestNote{Test: id, Agent: t.Agent, Account: req.Account, Resource: address, Again: req.Again, By: t.By, Until: t.Until}
 	e := events.Event[events.AccountTestNote]{ID: events.DeriveID(events.AccountTestAsked.Name, id), Subject: t.Agent, Time: now, Data: note}
 	if err := bus.Send(ctx, s.bus, events.AccountTestAsked, e); err != nil {
 		return events.AccountTestResult{}, bus.Unavailable(fmt.Errorf("ask agent %s: %w", t.Agent, err))
@@ -82,11 +82,29 @@ func (s *Service) testable(ctx context.Context, req events.AccountTestRequest) (
 	case account.Kind == events.ClientTokenDomain:
 		return account, "", bus.BadRequest(fmt.Errorf("account %s is of kind %s, which runs programs and reaches no resources: there is nothing to test", req.Account, account.Kind))
 	}
-	_, err = s.enrolled(ctx, req.Agent, s.now())
+	if err := testedWhere(account, r); err != nil {
+		return account, "", bus.BadRequest(err)
+	}
+	agent, err := s.enrolled(ctx, req.Agent, s.now())
+	if err == nil && agent.Conferred.ClientKind == events.Legacy && account.Kind == events.NetworkAccess {
+		return account, "", bus.Conflict(fmt.Errorf("agent %s is a legacy client, to which no network access account is ever lent: test it from an advanced one, or the installation account here", req.Agent))
+	}
 	if why, ok := errors.AsType[*denial](err); ok {
 		err = bus.Conflict(fmt.Errorf("agent %s cannot try it: %s", req.Agent, why.why))
 	}
 	return account, r.String(), err
+}
+
+// testedWhere refuses a test that would read a machine's own disk, or by an account without resources: it would be shown
+// to whatever host is named, and a broker that was taken over can ask in an administrator's name. Orders are signed.
+func testedWhere(a accountRecord, r resource.Resource) error {
+	switch {
+	case r.Scheme == resource.File && r.Host == "":
+		return fmt.Errorf("%s lies on the machine itself, where no account is needed", r)
+	case len(a.Resources) == 0:
+		return fmt.Errorf("account %s names no resources, so that a test would show it to any host: `chandler account set` it with what it may reach", a.Account)
+	}
+	return nil
 }
 
 // unscoped is an account as a test sees it, which is of no deployment: its resources bind it, who may use it does not.

@@ -151,6 +151,9 @@ func TestTestsThatCannotBeMade(t *testing.T) {
 		"every agent":                   {events.AccountTestRequest{Account: "corp-reader", Resource: hello, Agent: "*"}, bus.ErrBadRequest, "agent id"},
 		"an agent that is not there":    {events.AccountTestRequest{Account: "corp-reader", Resource: hello, Agent: agent}, bus.ErrConflict, "ever enrolled"},
 		"an agent that was revoked":     {events.AccountTestRequest{Account: "corp-reader", Resource: hello, Agent: gone.id}, bus.ErrConflict, "revoked"},
+		"the machine's own disk":        {events.AccountTestRequest{Account: "corp-installer", Resource: "file:///etc/shadow", Agent: m.id}, bus.ErrBadRequest, "on the machine itself"},
+		"a secret shown to any host":    {events.AccountTestRequest{Account: "corp-installer", Resource: "https://evil.example/x", Agent: m.id}, bus.ErrBadRequest, "names no resources"},
+		"a secret shown to any server":  {events.AccountTestRequest{Account: "corp-installer", Resource: "smb://evil.example/x", Agent: m.id}, bus.ErrBadRequest, "names no resources"},
 		"an account name that is a joy": {events.AccountTestRequest{Account: "a.>", Resource: hello, Agent: m.id}, bus.ErrBadRequest, "name"},
 	} {
 		if _, err := ask(l.story, "ada", events.AccountTest, c.r); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
@@ -163,6 +166,22 @@ func TestTestsThatCannotBeMade(t *testing.T) {
 	}
 	if n := len(h.got()); n != 0 {
 		t.Errorf("%d agents were asked", n)
+	}
+}
+
+func TestAnInstallationAccountIsTriedWhereItMayReach(t *testing.T) {
+	l := newLender(t)
+	l.reserve(reaching("smb://files.example/software"))
+	m := l.member()
+	note, result := l.asked(m, "corp-installer", hello)
+	if _, got := l.testWish(m, note).granted(); got != secret {
+		t.Errorf("got %q", got)
+	}
+	if err := l.answer(m, events.AccountTestReport{Test: note.Test}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := result(); err != nil || r.Access.Identity != "installation-account" || r.Access.Reason != "" || r.Access.Version != 2 {
+		t.Errorf("answered %+v, %v", r, err)
 	}
 }
 

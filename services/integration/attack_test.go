@@ -82,6 +82,10 @@ func TestWhatAnAgentMayNotSayOrHear(t *testing.T) {
 		"the broker's stand-ins for answers": "_R_.>",
 		"what services are asked":            "$SRV.>",
 		"deliveries to services":             "$JS.>",
+		"another agent's tests of accounts":  events.AccountTestAsked.Subject(other),
+		"every agent's tests of accounts":    events.AccountTestAsked.Subject("*"),
+		"another agent's withdrawn leases":   events.LeaseWithdrawn.Subject(other),
+		"what accounts are lent to others":   events.CredentialLeased.Subject(other),
 	} {
 		t.Run("hearing "+name, func(t *testing.T) {
 			_, err := a.SubscribeSync(subject)
@@ -96,6 +100,16 @@ func TestWhatAnAgentMayNotSayOrHear(t *testing.T) {
 		"another agent's heartbeat":           events.Heartbeat.Subject(other),
 		"a sync in another's name":            events.ExecutionSync.Subject("", other),
 		"a lease in another's name":           events.CredentialLease.Subject("", other),
+		"a test's answer in another's name":   events.AccountTestAnswer.Subject("", other),
+		"a use of a lease in another's name":  events.CredentialUsed.Subject(other),
+		"that an account was lent to it":      events.CredentialLeased.Subject(own),
+		"that it was denied an account":       events.LeaseDenied.Subject(own),
+		"a test of an account to itself":      events.AccountTestAsked.Subject(own),
+		"a test of an account to another":     events.AccountTestAsked.Subject(other),
+		"that another's lease is over":        events.LeaseWithdrawn.Subject(other),
+		"the end of a lease":                  events.LeaseRevoke.Subject(admin, "admin"),
+		"the list of leases as itself":        events.LeaseList.Subject(f.broker.User(t, access.Agent, own).Key, own),
+		"a lease in its bucket":               "$KV." + events.BucketLeases + "." + own,
 		"a renewal in another's name":         events.AgentRenew.Subject("", other),
 		"an enrolment":                        events.AgentEnrol.Subject("", own),
 		"an administrator's verb":             events.ExecutionStop.Subject(admin, "admin"),
@@ -262,7 +276,8 @@ func TestWhatPeopleMayNotDo(t *testing.T) {
 		{access.Viewer, "vic", map[string]events.CallDeclaration{
 			"deploys": events.DeploymentCreate.CallDeclaration, "signs": events.DeploymentSign.CallDeclaration, "stops": events.ExecutionStop.CallDeclaration,
 			"freezes": events.ExecutionFreeze.CallDeclaration, "publishes": events.ContentCommit.CallDeclaration, "changes a collection": events.CollectionSet.CallDeclaration,
-			"makes a token": events.TokenCreate.CallDeclaration,
+			"makes a token": events.TokenCreate.CallDeclaration, "withdraws leases": events.LeaseRevoke.CallDeclaration, "tests an account": events.AccountTest.CallDeclaration,
+			"rotates an account": events.AccountRotate.CallDeclaration, "encrypts secrets anew": events.AccountRekey.CallDeclaration,
 		}, []string{events.DeploymentReleased.Subject("x"), "chandler.job.succeeded.aaaaaaaa", "$JS.API.CONSUMER.CREATE.EVENTS.x", "$JS.API.STREAM.INFO.EVENTS", "$JS.API.STREAM.DELETE.EVENTS", "$KV." + events.BucketTrust + ".1"},
 			[]string{"_INBOX.>", "_INBOX.admin.>", "chandler.rpc.>", "chandler.agent.>", ">"}},
 		{access.Deployer, "dora", map[string]events.CallDeclaration{
@@ -335,8 +350,8 @@ func TestAServiceMaySayOnlyItsOwn(t *testing.T) {
 	for service, subjects := range map[string][]string{
 		"scheduling":  {events.JobOffered.Subject("aaaaaaaa"), "chandler.job.succeeded.aaaaaaaa", events.TrustChanged.Subject("testfleet"), "$KV." + events.BucketAccounts + ".x", "$KV." + events.BucketEnrolments + ".x", events.AuditRecorded.Subject("credentials"), "$JS.API.STREAM.DELETE.EVENTS"},
 		"content":     {events.DeploymentReleased.Subject("x"), "$KV." + events.BucketDeployments + ".x", "$JS.API.STREAM.PURGE.EVENTS", events.Beacon.Subject("")},
-		"execution":   {events.DeploymentCreated.Subject("x"), "$KV." + events.BucketTrust + ".1", events.AgentApproved.Subject("aaaaaaaa"), "chandler.job.succeeded.aaaaaaaa"},
-		"credentials": {events.DeploymentCreated.Subject("x"), events.JobOffered.Subject("aaaaaaaa"), "$KV." + events.BucketOrders + ".x", "$JS.API.STREAM.CREATE.MINE"},
+		"execution":   {events.DeploymentCreated.Subject("x"), "$KV." + events.BucketTrust + ".1", events.AgentApproved.Subject("aaaaaaaa"), "chandler.job.succeeded.aaaaaaaa", events.AccountTestAsked.Subject("aaaaaaaa"), events.LeaseWithdrawn.Subject("aaaaaaaa"), events.CredentialLeased.Subject("aaaaaaaa"), "$KV." + events.BucketLeases + ".x"},
+		"credentials": {events.DeploymentCreated.Subject("x"), events.JobOffered.Subject("aaaaaaaa"), "$KV." + events.BucketOrders + ".x", "$JS.API.STREAM.CREATE.MINE", events.CredentialUsed.Subject("aaaaaaaa")},
 	} {
 		a := f.attacker(t, access.Service(service), service)
 		for _, subject := range subjects {

@@ -154,6 +154,16 @@ func (s story) wantDenied(t *testing.T, job events.JobStatus, wanted lease.Wante
 // asks asks for an account for a job that runs, as whoever has all that the machine's agent keeps can.
 func (s story) asks(t *testing.T, job events.JobStatus, wanted lease.Wanted) (*lease.Lease, error) {
 	t.Helper()
+	keeper, b := s.impersonate(t)
+	asker := lease.Asker{Agent: keeper.ID(), Sign: keeper.Sign, Request: func(ctx context.Context, r events.LeaseRequest) (events.LeaseAnswer, error) {
+		return bus.Request(ctx, b, keeper.ID(), events.CredentialLease, r)
+	}}
+	return lease.Ask(t.Context(), asker, lease.Query{Job: job.Job, Attempt: job.Attempt, Order: s.orderOf(t, job.Deployment), Wanted: wanted, Purpose: events.LeaseToExecute})
+}
+
+// impersonate is the machine's agent, for whoever has all that it keeps, and a connection of it until the test ends.
+func (s story) impersonate(t *testing.T) (*enrol.Keeper, *bus.Bus) {
+	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"agent.key", "identity.json", "agent.jwt", "trust.json", "ca.pem"} {
 		data, _ := s.m.ReadFile("/var/lib/chandler-agent/" + name)
@@ -166,13 +176,10 @@ func (s story) asks(t *testing.T, job events.JobStatus, wanted lease.Wanted) (*l
 	must(t, err)
 	conn, err := nats.Connect(keeper.Servers()[0], append(options, nats.SetCustomDialer(s.lab))...)
 	must(t, err)
-	defer conn.Close()
+	t.Cleanup(conn.Close)
 	b, err := bus.New(bus.Options{Conn: conn, Source: events.AgentSource(keeper.ID()), Log: quiet})
 	must(t, err)
-	asker := lease.Asker{Agent: keeper.ID(), Sign: keeper.Sign, Request: func(ctx context.Context, r events.LeaseRequest) (events.LeaseAnswer, error) {
-		return bus.Request(ctx, b, keeper.ID(), events.CredentialLease, r)
-	}}
-	return lease.Ask(t.Context(), asker, lease.Query{Job: job.Job, Attempt: job.Attempt, Order: s.orderOf(t, job.Deployment), Wanted: wanted, Purpose: events.LeaseToExecute})
+	return keeper, b
 }
 
 // orderOf is a deployment's order as it was signed.

@@ -152,7 +152,8 @@ func (o *outside) contentOf(machine string, c cell) string { return machine + "-
 // denied goes through the cells of a machine: content, a reference that is needed, and one that the program misses while it
 // runs, at which it fails or not.
 func (s outsideStory) denied(t *testing.T, who identity.Who, log string, cells []cell, forgetful string) {
-	kinds := map[string]string{} // of failures, by what is told of them
+	kinds := map[string]string{}      // of failures, by what is told of them
+	counts := map[events.Reason]int{} // of programs that met one
 	for _, c := range cells {
 		c.log, c.who = log, who
 		content, refs := s.out.contentOf(s.m.Name, c), s.m.Name+"-refs-"+c.name
@@ -167,6 +168,7 @@ func (s outsideStory) denied(t *testing.T, who identity.Who, log string, cells [
 		} {
 			t.Run(c.name+" "+at.program, func(t *testing.T) {
 				s := outsideStory{story{s.site, s.m.For(t)}, s.out}
+				counts[c.reason]++
 				deployment := s.deployOf(t, s.m, at.pkg, at.program)
 				job := s.want(t, deployment, at.end)
 				want := c.denial
@@ -193,6 +195,7 @@ func (s outsideStory) denied(t *testing.T, who identity.Who, log string, cells [
 			})
 		}
 	}
+	s.wantCounted(t, who, counts)
 }
 
 var identifiers = regexp.MustCompile(`[a-z0-9]{32,}|[0-9]{2}:[0-9]{2}:[0-9]{2}`)

@@ -33,14 +33,21 @@ const (
 type outside struct {
 	*site
 	files *sambatest.Server
+	long  map[string]string // digests of what each machine's program reads for long
 }
 
 // newOutside starts both. The secrets of all accounts begin with secret.
 func newOutside(t *testing.T, secret string) *outside {
 	t.Helper()
-	s := newSite(t)
-	o := &outside{site: s, files: sambatest.New(t, sambatest.Options{
-		Listen: s.lab.Address() + ":445", Prefix: s.lab.Prefix(),
+	return newSite(t).outside(secret)
+}
+
+// outside starts the file server, with further settings, and makes the accounts.
+func (s *site) outside(secret string, settings ...string) *outside {
+	t := s.t
+	t.Helper()
+	o := &outside{site: s, long: map[string]string{}, files: sambatest.New(t, sambatest.Options{
+		Listen: s.lab.Address() + ":445", Prefix: s.lab.Prefix(), Settings: settings,
 		Shares: []sambatest.Share{{Name: software}, {Name: private, Users: []string{strangerUser}}, {Name: forgotten}, {Name: left}, {Name: nobodys}},
 	})}
 	o.files.User(strangerUser, secret+"-stranger")

@@ -45,6 +45,7 @@ func (s outsideStory) part(t *testing.T, name string, part func(t *testing.T, s 
 func (o *outside) publishReadable(t *testing.T) {
 	tool, hello := buildDeb(t, "probe-tool", toolFiles), downloadHello(t)
 	for _, machine := range []string{"advanced", "legacy", "controller"} {
+		o.long[machine] = o.publishReadOn(machine)
 		o.onShare(software, machine+"-tool", `programs:
   system: {command: [dpkg, -i, probe-tool_1.0_all.deb], run: administrative, detect: [{dpkg: probe-tool}]}
   hello: {command: [dpkg, -i, hello.deb], run: administrative, detect: [{dpkg: hello}]}
@@ -88,6 +89,9 @@ func advancedOutside(t *testing.T, s outsideStory) {
 		s.refers(t, "system", "system", whose{"agent", "root", "", advancedLog}, identity.NetworkAccess, readerUser)
 		s.refers(t, "optional", "optional", whose{"agent", "root", "", advancedLog}, identity.NetworkAccess, readerUser)
 	})
+	s.part(t, "a program reads on when its agent is killed", func(t *testing.T, s outsideStory) {
+		s.readsOn(t, "system", reads, identity.NetworkAccess, readerUser)
+	})
 	s.part(t, "an installation account is ignored", func(t *testing.T, s outsideStory) {
 		job := s.refers(t, "by-account", "by-account", whose{"agent", "root", "", advancedLog}, identity.NetworkAccess, readerUser)
 		wantIgnored(t, s.story, job)
@@ -117,6 +121,9 @@ func (s outsideStory) byInstallationAccount(t *testing.T) {
 	})
 	s.part(t, "references are read by the installation account while its program runs", func(t *testing.T, s outsideStory) {
 		s.refers(t, "by-account", "by-account", whose{"agent", installerUser, "root", legacyLog}, identity.Installation, installerUser)
+	})
+	s.part(t, "a program reads on when its agent is killed", func(t *testing.T, s outsideStory) {
+		s.readsOn(t, "by-account", runs, identity.Installation, installerUser)
 	})
 }
 

@@ -159,9 +159,9 @@ func (c config) options(identity *enrol.Keeper, log *slog.Logger) (agent.Options
 		if c.ExternalCA, err = filepath.Abs(c.ExternalCA); err != nil { // other processes read it too
 			return agent.Options{}, fmt.Errorf("external-ca: %w", err)
 		}
-	}
-	if _, err := authorities(c.ExternalCA); err != nil {
-		return agent.Options{}, err
+		if _, err := authorities(c.ExternalCA); err != nil {
+			return agent.Options{}, err
+		}
 	}
 	return agent.Options{
 		External: external(c.ExternalCA), UserSources: asUser(self, c.ExternalCA), Enrolment: identity, StateDir: c.StateDir, Servers: c.Servers, Domain: c.Domain, Hostname: c.Hostname, Site: c.Site, Tags: c.Tags,

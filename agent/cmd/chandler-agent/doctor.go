@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"chandler/agent/enrol"
 	"chandler/agent/host"
 	"chandler/agent/logon"
+	"chandler/events"
 	"chandler/services/daemon"
 )
 
@@ -26,6 +29,7 @@ import (
 type finding struct {
 	what, said string
 	err        error
+	mild       bool // it concerns only some programs
 }
 
 func doctorCommand(file *string) *cobra.Command {
@@ -39,7 +43,10 @@ func doctorCommand(file *string) *cobra.Command {
 			bad := 0
 			for _, f := range examine(c.Context(), conf) {
 				mark := "ok   "
-				if f.err != nil {
+				switch {
+				case f.err != nil && f.mild:
+					mark, f.said = "note ", f.err.Error()
+				case f.err != nil:
 					mark, f.said = "FAIL ", f.err.Error()
 					bad++
 				}
@@ -56,7 +63,9 @@ func doctorCommand(file *string) *cobra.Command {
 
 func examine(ctx context.Context, c config) []finding {
 	var all []finding
-	check := func(what string, said string, err error) { all = append(all, finding{what, said, err}) }
+	check := func(what string, said string, err error) {
+		all = append(all, finding{what: what, said: said, err: err})
+	}
 
 	id, err := enrol.Inspect(enrol.Options{Dir: c.StateDir, Servers: c.Servers, Log: slog.New(slog.DiscardHandler)})
 	check("identity", fmt.Sprintf("agent %s, expires %s", id.Agent, shown(id.Expires)), errors.Join(err, identityFault(c, id)))
@@ -77,6 +86,9 @@ func examine(ctx context.Context, c config) []finding {
 	}
 	sessions, err := logon.System().List(ctx)
 	check("users", loggedOn(sessions), explain(err, "programs that need a user, or none, logged on wait: "))
+	_, err = authorities(c.ExternalCA)
+	check("sources", "read outside of distribution points: "+strings.Join(slices.Sorted(maps.Keys(external(c.ExternalCA))), ", "), err)
+	all = append(all, finding{what: "references", said: "are mounted for programs that have some", err: unmountable(c), mild: true})
 	for _, server := range id.Servers {
 		check("broker", server+" answers", reach(ctx, server))
 		check("encryption", server, clearText(server, id.CA != ""))
@@ -84,6 +96,21 @@ func examine(ctx context.Context, c config) []finding {
 	metrics := cmp.Or(c.Metrics, daemon.DefaultListen)
 	check("metrics", metrics+" is for this machine alone", openMetrics(metrics))
 	return all
+}
+
+// unmountable says why programs' references cannot be offered to them: the running agent's word, which may be allowed
+// less than whoever asks, or else what is found here.
+func unmountable(c config) error {
+	why := ""
+	if s, err := agent.ReadStatus(c.StateDir); err == nil && s.PID != 0 {
+		why = s.References
+	} else {
+		why = agent.Unmountable()
+	}
+	if why == "" {
+		return nil
+	}
+	return fmt.Errorf("%s: programs that refer to external sources end as %s", why, events.NetworkMountImpossible)
 }
 
 // loggedOn says who is.

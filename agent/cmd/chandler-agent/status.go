@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -82,7 +83,12 @@ func printStatus(c *cobra.Command, s agent.Status) error {
 		fmt.Fprintf(w, "agent\t%s\nstate\tnever ran: `chandler-agent install` starts it with the machine, `chandler-agent run` here and now\nfleet\t%s\nbroker\t%v\n", s.ID, fleet, s.Servers)
 		return w.Flush()
 	}
-	fmt.Fprintf(w, "agent\t%s (%s)\nstate\t%s, version %s\nfleet\t%s\nbroker\t%s %v\nas of\t%s\n\n", s.ID, s.Facts.Hostname, running, s.Version, fleet, broker, s.Servers, s.Written.Local().Format(time.DateTime))
+	fmt.Fprintf(w, "agent\t%s (%s)\nstate\t%s, version %s\nfleet\t%s\nbroker\t%s %v\nas of\t%s\n", s.ID, s.Facts.Hostname, running, s.Version, fleet, broker, s.Servers, s.Written.Local().Format(time.DateTime))
+	references := "mounted for programs"
+	if s.References != "" {
+		references = s.References
+	}
+	fmt.Fprintf(w, "outside\treads %s\nreferences\t%s\n\n", strings.Join(s.External, ", "), references)
 	for _, f := range s.Freezes {
 		fmt.Fprintf(w, "frozen\t%s by %s: %s\n", f.ID, f.By, f.Why)
 	}

@@ -23,6 +23,7 @@ import (
 	"chandler/agent/logon"
 	"chandler/agent/source"
 	"chandler/agent/source/filesource"
+	"chandler/agent/source/smbsource"
 	"chandler/agent/source/sourcetest"
 	"chandler/agent/supervise"
 	"chandler/events"
@@ -38,7 +39,7 @@ const (
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == asReader {
 		own := sourceFunc(func(context.Context, string, source.Login) (source.Object, error) { return aboutSelf() })
-		err := Main(os.Stdin, os.Stdout, map[string]source.Source{"file": filesource.New(filesource.Options{Patience: testPatience}), "s3": own})
+		err := Main(os.Stdin, os.Stdout, map[string]source.Source{"file": filesource.New(filesource.Options{Patience: testPatience}), "smb": smbsource.New(smbsource.Options{}), "s3": own})
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)

@@ -8,26 +8,31 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// Realm is a key distribution centre of Kerberos on the loopback interface, whose tickets a server takes that was made
-// with its Settings. It needs krb5-kdc, krb5-admin-server and krb5-user.
+// Realm is a key distribution centre of Kerberos, whose tickets a server takes that was made with its Settings. It needs
+// krb5-kdc, krb5-admin-server and krb5-user.
 type Realm struct {
 	Config   string   // the krb5.conf of its clients
 	Settings []string // of servers that take its tickets
 	t        testing.TB
 	dir      string
+	prefix   []string
 }
 
 // realmName is its name.
 const realmName = "TEST.EXAMPLE"
 
-// NewRealm starts one, until the test ends. Servers of it are met at 127.0.0.1.
-func NewRealm(t testing.TB) *Realm {
+// NewRealm starts one on the loopback interface, until the test ends. Servers of it are met at 127.0.0.1.
+func NewRealm(t testing.TB) *Realm { t.Helper(); return NewRealmAt(t, "127.0.0.1") }
+
+// NewRealmAt starts one at an IPv4 address, where servers of it are met too. prefix is as in Options.
+func NewRealmAt(t testing.TB, address string, prefix ...string) *Realm {
 	t.Helper()
 	for _, program := range []string{"krb5kdc", "kdb5_util", "kadmin.local", "kinit"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -38,13 +43,14 @@ func NewRealm(t testing.TB) *Realm {
 			t.Skip(why)
 		}
 	}
-	r := &Realm{t: t, dir: t.TempDir()}
+	r := &Realm{t: t, dir: t.TempDir(), prefix: prefix}
 	r.Config = filepath.Join(r.dir, "krb5.conf")
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := free.Addr().String()
+	_, port, _ := net.SplitHostPort(free.Addr().String()) // the listener's own word
+	at := net.JoinHostPort(address, port)
 	free.Close()
 	keytab := filepath.Join(r.dir, "cifs.keytab")
 	r.Settings = []string{"realm = " + realmName, "kerberos method = dedicated keytab", "dedicated keytab file = FILE:" + keytab}
@@ -52,8 +58,8 @@ func NewRealm(t testing.TB) *Realm {
 	// A Samba that is no member of a domain takes no ticket that tells groups.
 	r.write("kdc.conf", "[realms]\n%[1]s = {\n database_name = %[2]s/principal\n key_stash_file = %[2]s/stash\n kdc_listen = %[3]s\n kdc_tcp_listen = %[3]s\n disable_pac = true\n}\n", realmName, r.dir, at)
 	r.run("", "kdb5_util", "create", "-s", "-r", realmName, "-P", "of the test's database")
-	r.run("", "kadmin.local", "-q", "addprinc -randkey cifs/127.0.0.1")
-	r.run("", "kadmin.local", "-q", "ktadd -k "+keytab+" cifs/127.0.0.1")
+	r.run("", "kadmin.local", "-q", "addprinc -randkey cifs/"+address)
+	r.run("", "kadmin.local", "-q", "ktadd -k "+keytab+" cifs/"+address)
 	r.serve(at)
 	return r
 }
@@ -71,7 +77,8 @@ func (r *Realm) environ() []string {
 
 func (r *Realm) serve(at string) {
 	r.t.Helper()
-	kdc := exec.Command("krb5kdc", "-n")
+	argv := append(slices.Clone(r.prefix), "krb5kdc", "-n")
+	kdc := exec.Command(argv[0], argv[1:]...)
 	kdc.Env = r.environ()
 	var said bytes.Buffer
 	kdc.Stdout, kdc.Stderr = &said, &said
@@ -85,11 +92,7 @@ func (r *Realm) serve(at string) {
 	patience := time.After(30 * time.Second)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		if conn, err := net.Dial("tcp", at); err == nil {
-			conn.Close()
-			return
-		}
+	for !listens(r.t, kdc.Process.Pid, at) {
 		select {
 		case <-tick.C:
 		case <-patience:
@@ -102,6 +105,7 @@ func (r *Realm) run(stdin string, argv ...string) {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	argv = append(slices.Clone(r.prefix), argv...)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env, cmd.Stdin = r.environ(), strings.NewReader(stdin)
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -184,7 +184,7 @@ func (s *Server) Start() {
 	patience := time.After(30 * time.Second)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for !s.listens() {
+	for !listens(s.t, s.smbd.Process.Pid, s.listen) {
 		select {
 		case <-tick.C:
 		case <-s.ended:
@@ -195,14 +195,19 @@ func (s *Server) Start() {
 	}
 }
 
-// listens says whether smbd listens, in whatever network it is.
-func (s *Server) listens() bool {
-	_, port, err := net.SplitHostPort(s.listen)
-	s.must(err)
+// listens says whether a process listens at the port of an address, in whatever network it is.
+func listens(t testing.TB, pid int, address string) bool {
+	t.Helper()
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
 	number, err := strconv.Atoi(port)
-	s.must(err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, family := range []string{"tcp", "tcp6"} {
-		table, _ := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", s.smbd.Process.Pid, family))
+		table, _ := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, family))
 		for line := range strings.Lines(string(table)) {
 			// number, local address, remote address, state: 0A is listening
 			if f := strings.Fields(line); len(f) > 3 && f[3] == "0A" && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", number)) {

@@ -22,6 +22,7 @@ type proof struct {
 	key       string                         // finds the session
 	wipe      func()                         // overwrites what is secret in it
 	initiator func() (smb2.Initiator, error) // made when the server is about to be asked
+	anew      bool                           // a session that is there will not do
 }
 
 // proof of a login for a target, or why there is none. Nobody has been contacted when it returns.

@@ -43,8 +43,11 @@ func (s *Source) acquire(ctx context.Context, t target, who proof) (*session, er
 		return nil, fmt.Errorf("source: %w", errClosed)
 	}
 	ses := s.sessions[who.key]
-	if ses != nil && ses.dead() {
+	if ses != nil && (ses.dead() || who.anew) {
 		s.forget(ses)
+		if ses.users == 0 {
+			ses.end(errClosed)
+		}
 		ses = nil
 	}
 	if ses == nil {

@@ -100,6 +100,7 @@ func (s *Source) Open(ctx context.Context, address string, login source.Login) (
 	if err != nil {
 		return nil, err
 	}
+	who.anew = login.Anew
 	ses, err := s.acquire(ctx, t, who)
 	if err != nil {
 		return nil, unless(ctx, err)

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -24,12 +25,12 @@ func accountList(a *app) *cobra.Command {
 			{"KIND", false, func(r v) any { return r.Kind }},
 			{"USER", false, func(r v) any { return r.User }},
 			{"METHOD", true, func(r v) any { return cmp.Or(r.Method, events.ByPassword) }},
-			{"RESOURCES", false, func(r v) any { return r.Resources }},
+			{"RESOURCES", false, func(r v) any { return a.firstCell(r.Resources) }},
 			{"COLLECTIONS", true, func(r v) any { return r.Collections }},
 			{"DOMAIN", true, func(r v) any { return r.Domain }},
 			{"VERSION", true, func(r v) any { return r.Version }},
-			{"KEEP UNTIL", true, func(r v) any { return a.optionalCell(r.KeepUntil) }},
-			{"STATE", false, func(r v) any { return mark(r.Suspended != "", "suspended") }},
+			{"FORMER SECRET UNTIL", true, func(r v) any { return a.optionalCell(r.KeepUntil) }},
+			{"STATE", false, func(r v) any { return accountState(r) }},
 			{"CHANGED", false, func(r v) any { return a.agoCell(r.Changed) }},
 			{"BY", true, func(r v) any { return r.By }},
 		},
@@ -49,6 +50,23 @@ func accountList(a *app) *cobra.Command {
 			return columns.show(cmd, a.output, all.Accounts)
 		}),
 	}
+}
+
+// firstCell shows the first of several things and how many more there are; -o wide shows them all.
+func (a *app) firstCell(all []string) cell {
+	whole := strings.Join(all, ", ")
+	if a.output == formWide || len(all) < 2 {
+		return cell{whole, whole}
+	}
+	return cell{fmt.Sprintf("%s and %d more", all[0], len(all)-1), whole}
+}
+
+// accountState is "ok", or that an account is lent to nobody.
+func accountState(v events.AccountView) string {
+	if v.Suspended != "" {
+		return "suspended"
+	}
+	return stateOK
 }
 
 func accountRemove(a *app) *cobra.Command {

@@ -41,6 +41,9 @@ func (a *app) readSecret(cmd *cobra.Command, file string) ([]byte, error) {
 			return nil, fmt.Errorf("read the secret: %w", err)
 		}
 		defer f.Close()
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && othersMayRead(info) {
+			note(cmd.ErrOrStderr(), "WARNING: %s can be read by others (mode %04o): chmod 600 %s", file, info.Mode().Perm(), file)
+		}
 		secret, err = io.ReadAll(io.LimitReader(f, maxSecret+1))
 	case file == "" && a.interactive(cmd):
 		fmt.Fprint(cmd.ErrOrStderr(), "Secret: ")

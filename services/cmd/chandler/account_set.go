@@ -53,6 +53,7 @@ With --keep-old those who were lent the former secret go on with it for so long.
 			if request.KeepOld, err = parseKeepOld(keepOld); err != nil {
 				return err
 			}
+			a.tellUnknownCollections(cmd, c, request.Collections)
 			if request.Secret, err = a.accountSecret(cmd, secretFile, request.Method); err != nil {
 				return err
 			}
@@ -61,7 +62,11 @@ With --keep-old those who were lent the former secret go on with it for so long.
 			if err != nil {
 				return err
 			}
-			return a.answer(cmd, set, set.Account, "account %s is kept, version %d%s", set.Account, set.Version, a.keptText(set))
+			done := "changed"
+			if set.Version == 1 {
+				done = "made"
+			}
+			return a.answer(cmd, set, set.Account, "account %s is %s: version %d%s", set.Account, done, set.Version, a.keptText(set))
 		}),
 	}
 	flags := cmd.Flags()
@@ -176,6 +181,9 @@ func checkAccount(r *events.AccountRequest) error {
 // onePattern is a pattern of resources in its one form; people also write it as the path of a share, and with a star at its
 // end. What is wrong is said without quoting a secret.
 func onePattern(text string) (string, error) {
+	if err := checkReadable(text); err != nil {
+		return "", err
+	}
 	if strings.HasPrefix(text, `\\`) {
 		text = strings.TrimSuffix(text, `\*`)
 	}

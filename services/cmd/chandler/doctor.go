@@ -124,7 +124,7 @@ func (a *app) examine(ctx context.Context, where connection) []finding {
 		{"trust bundle", false, examineTrust}, {"users", false, a.examineUsers}, {"tokens", true, a.examineTokens}, {"revocations", true, a.examineRevocations},
 		{"agents", false, a.examineAgents}, {"approvals", false, examinePending},
 		{"orders", false, func(ctx context.Context, c *client) ([]finding, error) { return a.examineOrders(ctx, c, inForce) }},
-		{"freezes", false, a.examineFreezes},
+		{"accounts", false, examineAccounts}, {"freezes", false, a.examineFreezes},
 	} {
 		if look.administrators && !c.administers() {
 			found = append(found, skipped(look.about, "an administrator sees it", "your role, %s, may not look", c.role))

@@ -10,7 +10,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"chandler/events"
-	"chandler/events/advice"
 	"chandler/events/bus"
 	"chandler/events/resource"
 )
@@ -85,10 +84,10 @@ func told(e leaseEvent, statuses []events.JobStatus) bool {
 }
 
 // leaseText is an event about a lease in a line.
-func (a *app) leaseText(e leaseEvent) string {
+func (a *app) leaseText(e leaseEvent, t telling) string {
 	if e.Use != nil {
-		text := "credentials: " + advice.Sentence(e.Use.Access)
-		if fix := advice.For(e.Use.Access); fix != "" {
+		text := "credentials: " + t.sentence(e.Use.Access, 0)
+		if fix := t.fix(e.Use.Access); fix != "" && fix != t.advised {
 			text += "; " + fix
 		}
 		return text

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"chandler/events"
-	"chandler/events/advice"
 )
 
 func jobWhy(a *app) *cobra.Command {
@@ -48,13 +46,14 @@ type moment struct {
 // storyLines are the transitions in order, with everything that was said about each, between them what became of accounts,
 // and at the end what to do.
 func (a *app) storyLines(s story) []string {
+	t := newTelling(s.last(), s.Job.State, s.Statuses)
 	var moments []moment
 	var before events.JobStatus // of the same attempt: what is as it was is not said again
 	for _, st := range s.Statuses {
 		if st.Attempt != before.Attempt {
 			before = events.JobStatus{}
 		}
-		moments = append(moments, moment{st.At, st.Attempt, a.statusLines(st, before)})
+		moments = append(moments, moment{st.At, st.Attempt, a.statusLines(st, before, t)})
 		before = st
 	}
 	if len(s.Statuses) == 0 {
@@ -62,7 +61,7 @@ func (a *app) storyLines(s story) []string {
 	}
 	for _, e := range s.Leases {
 		if !told(e, s.Statuses) {
-			moments = insert(moments, moment{e.at(), e.attempt(), []string{a.leaseText(e)}})
+			moments = insert(moments, moment{e.at(), e.attempt(), []string{a.leaseText(e, t)}})
 		}
 	}
 	var lines []string
@@ -77,11 +76,15 @@ func (a *app) storyLines(s story) []string {
 			lines = append(lines, "      "+indented(line))
 		}
 	}
+	return append(t.once(lines), adviceLines(t.advised, s.Job)...)
+}
+
+// last is what the agent said last; where it said nothing, what execution knows.
+func (s story) last() events.JobStatus {
 	if len(s.Statuses) == 0 {
-		return append(lines, adviceLines(s.Job.Reason, s.Job, nil)...)
+		return events.JobStatus{State: s.Job.State, Reason: s.Job.Reason}
 	}
-	last := s.Statuses[len(s.Statuses)-1]
-	return append(lines, adviceLines(last.Reason, s.Job, last.Accesses)...)
+	return s.Statuses[len(s.Statuses)-1]
 }
 
 // insert puts a moment where its time says, within its attempt. Moments that are there already keep their order: it is that
@@ -108,10 +111,13 @@ func insert(moments []moment, m moment) []moment {
 func indented(text string) string { return strings.ReplaceAll(text, "\n", "\n        ") }
 
 // statusLines are one transition, and what is new since the one before.
-func (a *app) statusLines(s, before events.JobStatus) []string {
+func (a *app) statusLines(s, before events.JobStatus, t telling) []string {
 	lines := []string{statusText(s)}
 	for _, access := range s.Accesses {
-		if text := accessText(access, lines[0]); text != "" && !slices.Contains(before.Accesses, access) {
+		if slices.Contains(before.Accesses, access) {
+			continue
+		}
+		if text := t.access(access, s.Attempt, lines[0]); text != "" {
 			lines = append(lines, text)
 		}
 	}
@@ -124,25 +130,6 @@ func (a *app) statusLines(s, before events.JobStatus) []string {
 		lines = append(lines, "tried again after "+a.longTime(*s.RetryAt))
 	}
 	return lines
-}
-
-// accessText is one access to an external source in a line, and what would fix it, as far as it is not said already.
-func accessText(access events.Access, said string) string {
-	when := map[string]string{
-		events.AccessContent: "for the content", events.AccessReference: "to check a reference", events.AccessRun: "while the program ran", events.AccessTest: "as a test",
-	}[access.When]
-	sentence, fix := advice.Sentence(access), advice.For(access)
-	var parts []string
-	if !strings.Contains(said, sentence) {
-		parts = append(parts, sentence)
-	}
-	if fix != "" && !strings.Contains(said, fix) && !strings.Contains(sentence, fix) {
-		parts = append(parts, fix)
-	}
-	if len(parts) == 0 {
-		return ""
-	}
-	return cmp.Or(when, "meanwhile") + ": " + strings.Join(parts, "; ")
 }
 
 // whoFields say who read and who ran, as far as that is not as it was before.
@@ -190,18 +177,10 @@ func triedFields(s events.JobStatus) []field {
 	return fields
 }
 
-// adviceLines are what to do about a job, with its names in the commands. Where an access to an external source was the
-// reason, its own advice says more than the reason's.
-func adviceLines(r events.Reason, job events.JobRow, accesses []events.Access) []string {
-	if r == events.NoReason {
+// adviceLines say it, with the names of the job in the commands.
+func adviceLines(text string, job events.JobRow) []string {
+	if text == "" {
 		return nil
-	}
-	text := r.Info().Advice
-	for _, access := range slices.Backward(accesses) {
-		if access.Reason == r {
-			text = advice.For(access)
-			break
-		}
 	}
 	named := strings.NewReplacer("chandler job logs", "chandler job logs "+jobCell(job.Job).text, "chandler deployment retry", "chandler deployment retry "+job.Deployment,
 		"chandler agent show", "chandler agent show "+job.Agent, "`chandler why`", "`chandler why "+job.Agent+" "+job.Deployment+"`")

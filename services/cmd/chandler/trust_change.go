@@ -121,8 +121,10 @@ func trustSet(a *app) *cobra.Command {
 deployers signed and that they have not begun: --dry-run lists them, and what is to be done about each.
 
 --pinned-references makes agents refuse programs that refer to files on external sources without saying their SHA-256,
-or to whole folders; --pinned-references=false allows them again.`,
-		Example: `  chandler trust set --deployers-needed 2 --dry-run`,
+or to whole folders; --pinned-references=false allows them again. With --dry-run it changes nothing, and lists the live
+deployments that agents would refuse then; one that has ended on all its machines is only mentioned.`,
+		Example: `  chandler trust set --deployers-needed 2 --dry-run
+  chandler trust set --pinned-references --dry-run`,
 	}
 	var pinned bool
 	f := a.changeFlags(cmd)

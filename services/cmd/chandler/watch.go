@@ -71,7 +71,7 @@ func (a *app) watch(cmd *cobra.Command, c *client, name string, wait bool) error
 			}
 		}
 		if !pause(cmd.Context(), watchPause) {
-			return fmt.Errorf("stopped watching; the deployment goes on: %w", cmd.Context().Err())
+			return errors.New("stopped watching; the deployment goes on")
 		}
 	}
 }

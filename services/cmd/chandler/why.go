@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -123,14 +125,19 @@ func newestJob(jobs []events.JobRow, deployment string) *events.JobRow {
 	return newest
 }
 
+// awayText says since when a silent machine is away.
+func (a *app) awayText(lastSeen time.Time) string {
+	if lastSeen.IsZero() {
+		return "never seen"
+	}
+	return "offline since " + a.longTime(lastSeen)
+}
+
 func (a *app) whyLines(w whyAnswer) []string {
 	f := w.Agent.Facts
 	seen := "last seen " + a.ago(w.Agent.LastSeen)
 	if w.Silent {
-		seen = "never seen"
-		if !w.Agent.LastSeen.IsZero() {
-			seen = "offline since " + a.longTime(w.Agent.LastSeen)
-		}
+		seen = a.awayText(w.Agent.LastSeen)
 	}
 	lines := []string{fmt.Sprintf("%s (%s), site %s: %s", f.Hostname, f.ID, cellOr(f.Site, "none"), seen)}
 	if w.Identity != nil && w.Identity.State != events.EnrolmentActive {
@@ -165,11 +172,16 @@ func (a *app) whyDeploymentLines(d whyDeployment, w whyAnswer) []string {
 		return append(lines, "there is no job: "+noJob(d.WhyDecision, w))
 	}
 	lines = append(lines, fmt.Sprintf("execution: job %s, attempt %d: %s (since %s)", d.Job.Job, d.Job.Attempt, strings.ReplaceAll(stateText(*d.Job), "_", " "), a.longTime(d.Job.Changed)))
-	reason := d.Job.Reason
+	last := events.JobStatus{Reason: d.Job.Reason}
+	if d.Last != nil {
+		last = *d.Last
+		last.Reason = cmp.Or(d.Job.Reason, last.Reason)
+	}
+	t := newTelling(last, d.Job.State, []events.JobStatus{last})
 	if d.Last != nil {
 		lines = append(lines, fmt.Sprintf("the machine said at %s: %s", a.longTime(d.Last.At), indented(statusText(*d.Last))))
 		for _, access := range d.Last.Accesses {
-			if text := accessText(access, statusText(*d.Last)); text != "" {
+			if text := t.access(access, last.Attempt, statusText(*d.Last)); text != "" {
 				lines = append(lines, "  "+indented(text))
 			}
 		}
@@ -178,23 +190,12 @@ func (a *app) whyDeploymentLines(d whyDeployment, w whyAnswer) []string {
 				lines = append(lines, indented(fmt.Sprintf("  %s: %s", f.name, f.value)))
 			}
 		}
-		if reason == "" {
-			reason = d.Last.Reason
-		}
 	} else {
 		lines = append(lines, "the machine has said nothing about it that is still stored")
 	}
-	lines = append(lines, openJob(*d.Job, w)...)
-	lines = append(lines, adviceLines(reason, *d.Job, d.accesses())...)
+	lines = append(t.once(lines), openJob(*d.Job, w)...)
+	lines = append(lines, adviceLines(t.advised, *d.Job)...)
 	return append(lines, "its whole story: `chandler job why "+jobCell(d.Job.Job).text+"`")
-}
-
-// accesses to external sources that the machine told of last.
-func (d whyDeployment) accesses() []events.Access {
-	if d.Last == nil {
-		return nil
-	}
-	return d.Last.Accesses
 }
 
 func (w whyAnswer) revoked() bool {

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"time"
@@ -50,17 +48,19 @@ func (c *command) Unwrap(ctx context.Context, wrapped, purpose []byte) ([]byte, 
 
 // run calls the program. What it says on standard error is left out: it may quote what it was given.
 func (c *command) run(ctx context.Context, what string, in []byte, limit int) ([]byte, error) {
-	if err := checkProgram(c.path); err != nil {
+	program, err := checkPlace(c.path)
+	if err != nil {
 		return nil, fmt.Errorf("key-encryption command %s: %w", c.path, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, wrapTime)
 	defer cancel()
 	out := bounded{data: make([]byte, 0, limit), limit: limit}
-	cmd := exec.CommandContext(ctx, c.path, what)
+	cmd := exec.CommandContext(ctx, program, what) // the very file that was looked at
+	cmd.Args[0] = c.path
 	cmd.Dir, cmd.Env = filepath.Dir(c.path), []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
 	cmd.Stdin, cmd.Stdout, cmd.WaitDelay = bytes.NewReader(in), &out, commandGrace
 	endTogether(cmd)
-	err := cmd.Run()
+	err = cmd.Run()
 	switch {
 	case ctx.Err() != nil:
 		err = fmt.Errorf("it did not answer in time: %w", context.Cause(ctx))
@@ -74,33 +74,4 @@ func (c *command) run(ctx context.Context, what string, in []byte, limit int) ([
 		return nil, fmt.Errorf("%s %s: %w", c.path, what, err)
 	}
 	return out.data, nil
-}
-
-// checkProgram refuses a program that others could put another one in the place of: links are followed, and
-// everything on the way is looked at.
-func checkProgram(path string) error {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return err
-	}
-	for at := real; ; at = filepath.Dir(at) {
-		info, err := os.Lstat(at)
-		if err != nil {
-			return err
-		}
-		if at == real && !info.Mode().IsRegular() {
-			return errors.New("it is no regular file")
-		}
-		if err := checkOwned(at, info); err != nil {
-			return err
-		}
-		if at == filepath.Dir(at) {
-			return nil
-		}
-	}
-}
-
-// stickyDirectory says whether only owners remove from a directory what is in it.
-func stickyDirectory(info fs.FileInfo) bool {
-	return info.IsDir() && info.Mode()&fs.ModeSticky != 0
 }

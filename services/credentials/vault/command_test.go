@@ -108,13 +108,15 @@ func TestCommandsThatOthersCouldReplaceAreRefused(t *testing.T) {
 		change func(path string) error
 		says   string
 	}{
-		"others may write to it":             {func(p string) error { return os.Chmod(p, 0o757) }, "chmod go-w"},
-		"its group may write to it":          {func(p string) error { return os.Chmod(p, 0o775) }, "chmod go-w"},
-		"others may write to its directory":  {func(p string) error { return os.Chmod(filepath.Dir(p), 0o777) }, "chmod go-w"},
-		"others may write to one above":      {func(p string) error { return os.Chmod(filepath.Dir(filepath.Dir(p)), 0o777) }, "chmod go-w"},
-		"it is not there":                    {os.Remove, "no such file"},
-		"it is a directory":                  {func(p string) error { return errors.Join(os.Remove(p), os.Mkdir(p, 0o755)) }, "no regular file"},
-		"it links to one that others change": {linkToLoose, "chmod go-w"},
+		"others may write to it":                {func(p string) error { return os.Chmod(p, 0o757) }, "chmod go-w"},
+		"its group may write to it":             {func(p string) error { return os.Chmod(p, 0o775) }, "chmod go-w"},
+		"others may write to its directory":     {func(p string) error { return os.Chmod(filepath.Dir(p), 0o777) }, "chmod go-w"},
+		"others may write to one above":         {func(p string) error { return os.Chmod(filepath.Dir(filepath.Dir(p)), 0o777) }, "chmod go-w"},
+		"it is not there":                       {os.Remove, "no such file"},
+		"it is a directory":                     {func(p string) error { return errors.Join(os.Remove(p), os.Mkdir(p, 0o755)) }, "no regular file"},
+		"it links to one that others change":    {linkToLoose, "chmod go-w"},
+		"others could lead its link to another": {linkInLoose, "chmod go-w"},
+		"it is a link to nothing":               {func(p string) error { return errors.Join(os.Remove(p), os.Symlink("/nowhere/at/all", p)) }, "no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := program(t, turning)
@@ -131,7 +133,7 @@ func TestCommandsThatOthersCouldReplaceAreRefused(t *testing.T) {
 		if err := os.Chown(path, 65534, -1); err != nil {
 			t.Skip("giving a file away needs root")
 		}
-		if err := checkProgram(path); err == nil || !strings.Contains(err.Error(), "belongs to user 65534") {
+		if _, err := checkPlace(path); err == nil || !strings.Contains(err.Error(), "belongs to user 65534") {
 			t.Errorf("error %v", err)
 		}
 	})
@@ -140,7 +142,7 @@ func TestCommandsThatOthersCouldReplaceAreRefused(t *testing.T) {
 		if err := os.Chmod(filepath.Dir(filepath.Dir(path)), 0o777|os.ModeSticky); err != nil {
 			t.Fatal(err)
 		}
-		if err := checkProgram(path); err != nil {
+		if _, err := checkPlace(path); err != nil {
 			t.Error(err)
 		}
 	})
@@ -149,6 +151,51 @@ func TestCommandsThatOthersCouldReplaceAreRefused(t *testing.T) {
 func linkToLoose(path string) error {
 	loose := path + ".loose"
 	return errors.Join(os.Rename(path, loose), os.Chmod(loose, 0o777), os.Symlink(loose, path))
+}
+
+// linkInLoose makes the path a link below a directory that others may write to, to a program that they may not change.
+func linkInLoose(path string) error {
+	good := filepath.Join(filepath.Dir(filepath.Dir(path)), "good")
+	return errors.Join(os.Mkdir(good, 0o755), os.Rename(path, filepath.Join(good, "wrapper")), os.Symlink(filepath.Join(good, "wrapper"), path), os.Chmod(filepath.Dir(path), 0o777))
+}
+
+func TestACommandMayBeALink(t *testing.T) {
+	path := program(t, turning)
+	link := filepath.Join(filepath.Dir(path), "called-otherwise")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t)
+	if _, err := r.tryOpen(r.wrapper("command:"+link), nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestKeysAndTokensThatSomebodyElsePutThereAreRefused(t *testing.T) {
+	const stranger = 65534
+	planted := func(t *testing.T, data []byte) string {
+		path := filepath.Join(t.TempDir(), "planted")
+		writeFile(t, path, data)
+		if err := os.Chown(path, stranger, -1); err != nil {
+			t.Skip("giving a file away needs root")
+		}
+		return path
+	}
+	t.Run("a key that is there before the first start", func(t *testing.T) {
+		r := newRig(t)
+		if _, err := r.tryOpen(r.wrapper("file:"+planted(t, make([]byte, fileKeySize))), nil); err == nil || !strings.Contains(err.Error(), "belongs to user 65534") {
+			t.Errorf("error %v", err)
+		}
+		if names := r.names(); len(names) != 1 {
+			t.Errorf("something was stored: %v", names)
+		}
+	})
+	t.Run("a transit engine's token", func(t *testing.T) {
+		key := newRig(t).wrapper("transit:http://127.0.0.1:1/transit/chandler?token-file=" + planted(t, []byte("t")))
+		if _, err := key.Wrap(t.Context(), []byte(secret), []byte(purpose)); err == nil || !strings.Contains(err.Error(), "belongs to user 65534") {
+			t.Errorf("error %v", err)
+		}
+	})
 }
 
 func TestFilesThatOthersMayReadAreRefused(t *testing.T) {

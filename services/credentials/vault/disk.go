@@ -12,8 +12,15 @@ import (
 	"time"
 )
 
+// readOwn reads a private file that somebody else could have put there before: it must be root's or this user's.
+func readOwn(path string, limit int) ([]byte, error) { return readFile(path, limit, checkOwned) }
+
 // readPrivate reads a file that only its owner may read, of at most limit bytes.
 func readPrivate(path string, limit int) ([]byte, error) {
+	return readFile(path, limit, func(string, fs.FileInfo) error { return nil })
+}
+
+func readFile(path string, limit int, check func(string, fs.FileInfo) error) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -26,7 +33,7 @@ func readPrivate(path string, limit int) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("it is no regular file")
 	}
-	if err := checkPrivate(info); err != nil {
+	if err := errors.Join(check(path, info), checkPrivate(info)); err != nil {
 		return nil, err
 	}
 	data := make([]byte, limit+1)

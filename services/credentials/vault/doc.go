@@ -17,8 +17,11 @@
 //     more. The token file is read anew each time; whoever writes it renews the token. The two calls that are used
 //     are tested against an imitation that runs in the tests' process, not against a real OpenBao.
 //   - command:PATH is a program that is called with the argument wrap or unwrap. It gets bytes on standard input and
-//     answers with bytes on standard output, within 30 s. The program and all directories above must belong to root or
-//     the service's own user, and others must not be able to write to them.
+//     answers with bytes on standard output, within 30 s. The program, all directories above, and links on
+//     the way must belong to root or the service's own user, and others must not be able to write to them.
+//
+// Files of keys and tokens must belong to root or the service's own user too: one that somebody else put there first
+// is not used.
 //
 // # Under failure
 //

@@ -62,7 +62,7 @@ func (f *fileKey) Unwrap(_ context.Context, wrapped, purpose []byte) ([]byte, er
 }
 
 func (f *fileKey) cipher() (cipher.AEAD, error) {
-	key, err := readPrivate(f.path, fileKeySize)
+	key, err := readOwn(f.path, fileKeySize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("key-encryption key %s is not there: put it back from its copy, no account can be used without", f.path)
 	}

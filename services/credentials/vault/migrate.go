@@ -11,7 +11,7 @@ import (
 
 // readClear reads a keyset that an earlier version stored.
 func (v *Vault) readClear() (*keys, error) {
-	data, err := readPrivate(v.clearPath(), maxEnvelope)
+	data, err := readOwn(v.clearPath(), maxEnvelope)
 	if err != nil {
 		return nil, err
 	}

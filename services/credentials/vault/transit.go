@@ -230,7 +230,7 @@ func (t *transit) explain(what string, code int) string {
 
 // token reads the token anew: whoever renews it writes the file.
 func (t *transit) token() (string, error) {
-	data, err := readPrivate(t.tokenFile, maxToken)
+	data, err := readOwn(t.tokenFile, maxToken)
 	if err != nil {
 		return "", fmt.Errorf("read the transit engine's token %s: %w", t.tokenFile, err)
 	}
