@@ -44,7 +44,7 @@ func (t *task) outside() (*external.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := external.Options{Who: t.who.Network, Resources: t.order.Resources, Sources: sources, Logins: &t.a.logins, Clock: t.a.Clock, Told: t.accessed}
+	o := external.Options{Who: t.who.Network, User: t.reacher().user, Resources: t.order.Resources, Sources: sources, Logins: &t.a.logins, Clock: t.a.Clock, Told: t.accessed}
 	switch t.who.Network {
 	case identity.NetworkAccess:
 		o.Lend = t.toRead(lease.Wanted{Kind: events.NetworkAccess})

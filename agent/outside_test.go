@@ -25,12 +25,13 @@ import (
 // shelf is a share with one file, which one user may read.
 type shelf struct {
 	as     []string // who opened, in order
+	anew   bool     // the last one logged on anew
 	answer error
 	text   string
 }
 
 func (s *shelf) Open(_ context.Context, _ string, l source.Login) (source.Object, error) {
-	s.as = append(s.as, l.User)
+	s.as, s.anew = append(s.as, l.User), l.Anew
 	if s.answer != nil {
 		return nil, s.answer
 	}
@@ -235,7 +236,7 @@ func TestAUsersProgramReadsOutsideAsItsUser(t *testing.T) {
 	if diff := cmp.Diff([]string{""}, files.as); diff != "" {
 		t.Errorf("an account was used: %s", diff)
 	}
-	if all := task.accesses.all(); len(all) != 1 || all[0].Identity != "user" {
+	if all := task.accesses.all(); len(all) != 1 || all[0].Identity != "user" || all[0].User != "bob" {
 		t.Errorf("told %+v", all)
 	}
 }
@@ -269,5 +270,55 @@ func TestAStatusTellsOfSoManyAccessesAndNoMore(t *testing.T) {
 	l.add(events.Access{Resource: "smb://files/a", When: events.AccessRun, Reason: events.NetworkAccessDenied})
 	if a, refused := l.refused(); !refused || a.Reason != events.NetworkAccessDenied {
 		t.Error("a refusal does not count")
+	}
+}
+
+func TestAnAccountIsTriedOnceForAnAdministratorAndLogsOnAnew(t *testing.T) {
+	refused := &source.Error{Reason: events.CredentialRejected, Answer: source.Answer("unknown user name or wrong password", source.LogonRefused)}
+	for name, c := range map[string]struct {
+		answer error
+		before bool // the secret was refused here
+		change func(*events.AccountTestNote)
+		tried  int
+		reason events.Reason
+		silent bool
+	}{
+		"it can be read":                         {tried: 1},
+		"it is refused":                          {answer: refused, tried: 1, reason: events.CredentialRejected},
+		"it was refused before":                  {before: true, reason: events.CredentialRejected},
+		"it was refused before, and tried again": {before: true, change: func(n *events.AccountTestNote) { n.Again = true }, tried: 1},
+		"a file of the machine itself":           {change: func(n *events.AccountTestNote) { n.Resource = "file:///etc/shadow" }, reason: events.SourceUnsupported},
+		"for another agent":                      {change: func(n *events.AccountTestNote) { n.Agent = "another" }, silent: true},
+		"too late":                               {change: func(n *events.AccountTestNote) { n.Until = n.Until.Add(-time.Hour) }, silent: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, files := newMachine(t), &shelf{answer: c.answer, text: setup}
+			m.External = map[string]source.Source{"smb": files, "file": files}
+			if c.before {
+				m.logins.Heard(events.Access{Resource: "smb://files/apps/a", Account: "corp", Version: 1, User: "reader", Reason: events.CredentialRejected, Answer: refused.Answer, At: m.Clock()})
+			}
+			m.askLease = func(_ context.Context, q lease.Query) (*lease.Lease, error) {
+				if q.Purpose != events.LeaseToTest || q.Test != "t1" || q.Job != "" || len(q.Order) > 0 {
+					t.Errorf("asked %+v", q)
+				}
+				return &lease.Lease{ID: "l1", Account: "corp", Kind: events.SoftwareInstallation, User: "reader", Version: 1, Secret: []byte("s"), Expires: m.Clock().Add(time.Hour)}, nil
+			}
+			note := events.AccountTestNote{Test: "t1", Agent: machineID, Account: "corp", Resource: "smb://files/apps/a", Until: m.Clock().Add(time.Minute)}
+			if c.change != nil {
+				c.change(&note)
+			}
+			var told []events.AccountTestReport
+			m.tryFor(t.Context(), note, func(r events.AccountTestReport) error { told = append(told, r); return nil })
+			if len(files.as) != c.tried || c.tried > 0 && !files.anew {
+				t.Errorf("opened as %q, anew %v", files.as, files.anew)
+			}
+			switch {
+			case c.silent && len(told) == 0:
+			case len(told) != 1 || told[0].Test != "t1" || told[0].Access.Reason != c.reason || told[0].Access.When != events.AccessTest:
+				t.Errorf("told %+v", told)
+			case c.tried > 0 && told[0].Access.Identity != "installation-account":
+				t.Errorf("who tried is said to be %s", told[0].Access.Identity)
+			}
+		})
 	}
 }

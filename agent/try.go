@@ -13,9 +13,17 @@ import (
 	"chandler/events/bus"
 )
 
-// try reads a little of a resource by an account, once, since an administrator wants to know what is answered. The account
-// comes from the credential service, which alone knows whether anybody asked; nothing of what is read is kept.
+// try reads a little of a resource by an account, once, since an administrator wants to know what is answered.
 func (a *Agent) try(ctx context.Context, n events.AccountTestNote) {
+	a.tryFor(ctx, n, func(r events.AccountTestReport) error {
+		_, err := bus.Request(ctx, a.bus, a.id, events.AccountTestAnswer, r)
+		return err
+	})
+}
+
+// tryFor tells what was answered. The account comes from the credential service, which alone knows whether anybody asked;
+// nothing of what is read is kept.
+func (a *Agent) tryFor(ctx context.Context, n events.AccountTestNote, tell func(events.AccountTestReport) error) {
 	if n.Agent != a.id || !a.Clock().Before(n.Until) {
 		return
 	}
@@ -23,8 +31,12 @@ func (a *Agent) try(ctx context.Context, n events.AccountTestNote) {
 	defer cancel()
 	var said events.Access
 	who := identity.NetworkAccess
+	logins := &a.logins
+	if n.Again { // also a secret that was refused here before
+		logins = &external.Logins{}
+	}
 	reader := external.New(external.Options{
-		Who: who, Resources: []string{n.Resource}, Sources: a.External, Clock: a.Clock,
+		Who: who, Resources: []string{n.Resource}, Sources: a.External, Logins: logins, Clock: a.Clock,
 		Told: func(access events.Access, _ string) { said = access },
 		Lend: func(ctx context.Context, resource string) (*lease.Lease, error) {
 			l, err := a.borrow(ctx, lease.Query{Attempt: 1, Wanted: lease.Wanted{Account: n.Account}, Purpose: events.LeaseToTest, Resource: resource, Test: n.Test})
@@ -45,8 +57,7 @@ func (a *Agent) try(ctx context.Context, n events.AccountTestNote) {
 	said.Identity = string(who)
 	a.logins.Heard(said)
 	a.log.InfoContext(ctx, "account tried for an administrator", "account", n.Account, "resource", n.Resource, "by", n.By, "reason", said.Reason, "answer", said.Answer)
-	_, err = bus.Request(ctx, a.bus, a.id, events.AccountTestAnswer, events.AccountTestReport{Test: n.Test, Access: said})
-	if err != nil {
+	if err := tell(events.AccountTestReport{Test: n.Test, Access: said}); err != nil {
 		a.log.WarnContext(ctx, "what a resource answered was not told", "test", n.Test, "error", err)
 	}
 }

@@ -69,7 +69,7 @@ func (r *Reader) Refuted(ctx context.Context, err error) error {
 	if _, told := errors.AsType[*Error](err); !ok || told || e.Reason != events.ContentChanged {
 		return err
 	}
-	a := events.Access{Resource: e.Resource, Identity: string(r.Who), When: events.AccessContent}
+	a := events.Access{Resource: e.Resource, Identity: string(r.Who), User: r.User, When: events.AccessContent}
 	r.mu.Lock()
 	lease := ""
 	if held := r.held[resource.Longest(r.Resources, e.Resource)]; held != nil {

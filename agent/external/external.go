@@ -33,6 +33,7 @@ const beforeEnd = time.Minute
 // Options of a Reader.
 type Options struct {
 	Who       identity.Who             // who reads
+	User      string                   // the logged-on user's name, where that is who reads
 	Resources []string                 // that the signed order names
 	Sources   map[string]source.Source // by the scheme of an address, as Who reads them
 	// Lend asks for the account that reads a resource of the order; nil: Who needs none, or has none.
@@ -187,6 +188,9 @@ func (r *Reader) Borrow(ctx context.Context, address, when string) (*Loan, error
 // borrow gives what it takes to read an address.
 func (r *Reader) borrow(ctx context.Context, address, when string) (*Loan, error) {
 	loan := &Loan{Access: events.Access{Resource: address, Identity: string(r.Who), When: when, At: r.Clock().UTC()}}
+	if r.Who == identity.User {
+		loan.User = r.User
+	}
 	if r.Who == identity.Nobody { // who runs the program, and is nobody elsewhere
 		loan.Identity = string(identity.ClientToken)
 	}
@@ -211,7 +215,8 @@ func (r *Reader) borrow(ctx context.Context, address, when string) (*Loan, error
 	}
 	loan.Access.Account, loan.Access.User, loan.Access.Version = held.Account, held.User, held.Version
 	loan.Lease, loan.Kind, loan.Expires = held.ID, held.Kind, held.Expires
-	loan.Login = source.Login{User: held.User, Method: held.Method, Secret: held.Secret}
+	// A test asks whether the host lets the account in now, not whether it did for an earlier job.
+	loan.Login = source.Login{User: held.User, Method: held.Method, Secret: held.Secret, Anew: when == events.AccessTest}
 	if refused := r.Logins.refusedAt(loan.shown(), r.Clock()); !refused.IsZero() {
 		loan.Clear()
 		return nil, r.failed(ctx, loan.Access, refusedBefore(refused))

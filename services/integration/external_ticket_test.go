@@ -54,7 +54,7 @@ func (s outsideStory) readsByTicket(t *testing.T, log string) {
 		t.Errorf("it ran as %s", r.first("user"))
 	}
 	s.out.wantOpened(t, software, open+"/visit.sh", "alice")
-	if len(job.Accesses) != 1 || job.Accesses[0].Resource != s.out.files.Address(software, open) || job.Accesses[0].Identity != string(identity.User) || job.Accesses[0].Account != "" || job.Accesses[0].Reason != "" {
+	if len(job.Accesses) != 1 || job.Accesses[0].Resource != s.out.files.Address(software, open) || job.Accesses[0].Identity != string(identity.User) || job.Accesses[0].User != "alice" || job.Accesses[0].Account != "" || job.Accesses[0].Reason != "" {
 		t.Errorf("it tells of these accesses: %s", compact(job.Accesses))
 	}
 	s.wantNothingLent(t, job)

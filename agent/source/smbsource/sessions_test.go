@@ -118,6 +118,23 @@ func TestOpeningsShareASessionOnlyWhereWhoReadsIsTheSame(t *testing.T) {
 	}
 }
 
+func TestWhoAsksAnewLogsOnAnew(t *testing.T) {
+	samba := newServed(t)
+	samba.Write(sambatest.Software, "a.txt", []byte("a"))
+	s := New(Options{Dial: samba.dial})
+	defer s.Close()
+	openT(t, s, samba.Address(sambatest.Software, "a.txt"), "reader")
+	samba.Disable("reader")
+	openT(t, s, samba.Address(sambatest.Software, "a.txt"), "reader") // by the session that is there
+	anew := login("reader", secret)
+	anew.Anew = true
+	_, err := s.Open(t.Context(), samba.Address(sambatest.Software, "a.txt"), anew)
+	wantReason(t, err, events.CredentialRejected, "(1331/")
+	if n := len(samba.Logons()); n != 2 {
+		t.Errorf("%d logons", n)
+	}
+}
+
 func TestTheUserIsSpelledAsTheResourceKnowsIt(t *testing.T) {
 	samba := newServed(t)
 	samba.Write(sambatest.Software, "a", []byte("a"))
