@@ -75,7 +75,7 @@ func TestAccountsGoInAndTheirSecretsNeverComeOut(t *testing.T) {
 	s.leaks()
 }
 
-func storedAccount(t *testing.T, r *Service) (a accountRecord) {
+func storedAccount(t testing.TB, r *Service) (a accountRecord) {
 	t.Helper()
 	if revision, err := r.accounts.load(t.Context(), "corp-reader", &a); err != nil || revision == 0 {
 		t.Fatalf("the account is not stored: %v", err)

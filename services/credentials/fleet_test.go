@@ -47,7 +47,7 @@ func (c *clock) pass(d time.Duration) {
 
 const bearer = "identity.of.whoever-enrols"
 
-func newFleet(t *testing.T) *fleet {
+func newFleet(t testing.TB) *fleet {
 	// The clock begins with an hour: what is told once an hour is told once, whenever the test runs.
 	f := &fleet{story: newStory(t), clock: &clock{now: time.Now().Truncate(time.Hour)}, roots: keysOf(t, 2)}
 	var err error
@@ -77,7 +77,7 @@ func (f *fleet) ready() *Service {
 	return r
 }
 
-func keysOf(t *testing.T, n int) []sign.Key {
+func keysOf(t testing.TB, n int) []sign.Key {
 	t.Helper()
 	keys := make([]sign.Key, n)
 	for i := range keys {
@@ -128,7 +128,7 @@ type token struct {
 	seed []byte
 }
 
-func newToken(t *testing.T) token {
+func newToken(t testing.TB) token {
 	t.Helper()
 	seed, key, err := enrolment.NewKey()
 	if err != nil {

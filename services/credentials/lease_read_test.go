@@ -6,9 +6,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nkeys"
+
 	"chandler/events"
 	"chandler/events/bus"
 	"chandler/events/eventstest"
+	"chandler/events/lease"
 )
 
 const hello = "smb://files.example/software/hello"
@@ -262,4 +265,49 @@ func TestATokenWithoutAUserIsLentWithItsMethod(t *testing.T) {
 	if _, err := bus.Request(t.Context(), l.admin, "ada", events.AccountRotate, events.AccountRotation{Account: "mirror-token", Secret: []byte("two words")}); err == nil {
 		t.Error("a rotation takes what is no token")
 	}
+}
+
+// BenchmarkReadLease is a lease asked for and opened, with every check and event of it, against signing and sealing alone,
+// which is what it cannot do without.
+func BenchmarkReadLease(b *testing.B) {
+	l := newLender(b)
+	l.set("corp-reader")
+	var wishes []*wish
+	for range 64 {
+		wishes = append(wishes, l.readWish(l.advanced("")).offer(1))
+	}
+	b.Run("whole", func(b *testing.B) {
+		for i := range b.N {
+			if i > 0 && i%len(wishes) == 0 {
+				b.StopTimer()
+				l.clock.pass(leaseEvery) // nobody asks too often
+				b.StartTimer()
+			}
+			wishes[i%len(wishes)].again().granted()
+		}
+	})
+	b.Run("seal", func(b *testing.B) {
+		pair, err := nkeys.FromSeed(wishes[0].m.seed)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for b.Loop() {
+			w := wishes[0].again()
+			r, err := lease.Sign(w.st, nil, pair.Sign)
+			if err != nil {
+				b.Fatal(err)
+			}
+			st, err := lease.Verify(r, wishes[0].m.key)
+			if err != nil {
+				b.Fatal(err)
+			}
+			g := events.LeaseGrant{Lease: "l", Agent: st.Agent, Job: st.Job, Account: "corp-reader", Kind: events.NetworkAccess, User: "reader", Version: 1, Resource: st.Resource, Purpose: st.Purpose, Expires: l.clock.Now().Add(leaseLife)}
+			if g, err = lease.Seal(st, g, []byte(secret)); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := w.key.Open(st, g, l.clock.Now()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

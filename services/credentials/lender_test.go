@@ -24,7 +24,7 @@ type lender struct {
 	n         int
 }
 
-func newLender(t *testing.T) *lender {
+func newLender(t testing.TB) *lender {
 	l := &lender{fleet: newFleet(t), deployer: keysOf(t, 1)[0]}
 	l.service = l.running()
 	if _, err := ask(l.story, "ada", events.TrustSet, events.TrustRequest{Bundle: l.trusting(1, l.deployer)}); err != nil {

@@ -24,7 +24,7 @@ const agent = "agent001"
 
 // story is a broker with the service and who talks to it.
 type story struct {
-	t      *testing.T
+	t      testing.TB
 	broker *eventstest.Server
 	admin  *bus.Bus
 	log    *lines
@@ -49,7 +49,7 @@ func (l *lines) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-func newStory(t *testing.T) *story {
+func newStory(t testing.TB) *story {
 	s := &story{t: t, broker: eventstest.Broker(t), log: &lines{}, dir: filepath.Join(t.TempDir(), "credentials")}
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/cloudsoda/go-smb2"
-	"golang.org/x/crypto/md4"
+	"golang.org/x/crypto/md4" //lint:ignore SA1019 the protocol knows passwords by this hash and no other
 
 	"chandler/agent/source"
 	"chandler/events"
