@@ -18,6 +18,10 @@ import (
 // machine may be wrong, and each more costs the account a bad password where it is kept.
 const rejectionsToSuspend = 3
 
+// wrongSecret ends the answer of a resource that takes the secret for a wrong one, by the code that the field knows. A
+// locked or disabled account costs no bad password, and is mended without another secret.
+const wrongSecret = "(1326/0x8007052E)"
+
 // Lengths in bytes of what is kept of an agent's words.
 const (
 	maxHost   = 64
@@ -46,7 +50,7 @@ func (r *accountRecord) suspended() string {
 // its own, to read, of the account's current version, and about the host that the lease is for.
 func (s *Service) onUsed(ctx context.Context, e events.Event[events.LeaseUse], m bus.Meta) error {
 	use := e.Data
-	if use.Reason != events.CredentialRejected || s.past(m.Stored) {
+	if use.Reason != events.CredentialRejected || !strings.HasSuffix(use.Answer, wrongSecret) || s.past(m.Stored) {
 		return nil
 	}
 	if !s.limits.hears(e.Subject, s.now()) {

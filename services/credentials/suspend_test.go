@@ -128,13 +128,14 @@ func TestOnlyTheWordOfWhoeverHoldsTheLeaseCounts(t *testing.T) {
 	rogue := l.readWish(l.advanced(""))
 	execute := l.wish(l.member()).offer(1)
 	run, _ := execute.granted()
-	rogue.use(g)                                                                                   // another's lease
-	w.use(g, func(u *events.LeaseUse) { u.Lease = "invented" })                                    // none
-	w.use(g, func(u *events.LeaseUse) { u.Version = 2 })                                           // another version
-	w.use(g, func(u *events.LeaseUse) { u.Account = "corp-installer" })                            // another account
-	w.use(g, func(u *events.LeaseUse) { u.Resource = "smb://evil.example/software/x" })            // a host of its own
-	w.use(g, func(u *events.LeaseUse) { u.Resource = "not an address" })                           //
-	w.use(g, func(u *events.LeaseUse) { u.Reason = events.NetworkAccessDenied })                   // the account is right
+	rogue.use(g)                                                                        // another's lease
+	w.use(g, func(u *events.LeaseUse) { u.Lease = "invented" })                         // none
+	w.use(g, func(u *events.LeaseUse) { u.Version = 2 })                                // another version
+	w.use(g, func(u *events.LeaseUse) { u.Account = "corp-installer" })                 // another account
+	w.use(g, func(u *events.LeaseUse) { u.Resource = "smb://evil.example/software/x" }) // a host of its own
+	w.use(g, func(u *events.LeaseUse) { u.Resource = "not an address" })                //
+	w.use(g, func(u *events.LeaseUse) { u.Reason = events.NetworkAccessDenied })        // the account is right
+	w.use(g, func(u *events.LeaseUse) { u.Answer = "the account is disabled (1331/0x80070533)" })
 	w.use(g, func(u *events.LeaseUse) { u.Reason = "" })                                           // it could read
 	execute.use(run, func(u *events.LeaseUse) { u.Account, u.Resource = "corp-installer", hello }) // not to read
 	l.rejected(0)

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"encoding/pem"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -37,6 +40,32 @@ func TestDoctorNamesWhatAServiceSaysOfItself(t *testing.T) {
 				t.Errorf("got %+v, want %q", found, c.want)
 			}
 		})
+	}
+}
+
+// TestDoctorLeavesNoErrorWithWhoListensWithTLS asks one that listens, and then looks for it where it is gone.
+func TestDoctorLeavesNoErrorWithWhoListensWithTLS(t *testing.T) {
+	var log bytes.Buffer
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"content":"it is ill"}`)) }))
+	server.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(&log, nil), slog.LevelError)
+	server.StartTLS()
+	at := place{t.TempDir()}
+	if err := writePrivate(filepath.Join(at.tls(), caName), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})); err != nil {
+		t.Fatal(err)
+	}
+	a := &assembly{serverOptions: serverOptions{Data: at.data, Services: []string{"content"}}, listeners: []listener{{What: "metrics", Address: server.Listener.Addr().String(), TLS: true}}}
+	if err := a.noteListeners(); err != nil {
+		t.Fatal(err)
+	}
+	if found := examineHealth(t.Context(), at); len(found) != 1 || found[0].Says != "it is ill" {
+		t.Errorf("got %+v", found)
+	}
+	server.Close()
+	if log.Len() > 0 {
+		t.Errorf("it logged %s", log.String())
+	}
+	if found := examineHealth(t.Context(), at); len(found) != 0 {
+		t.Errorf("of one that is gone: %+v", found)
 	}
 }
 

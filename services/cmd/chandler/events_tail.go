@@ -244,6 +244,11 @@ type eventGist struct {
 	Why         string   `json:"why"`
 	By          string   `json:"by"`
 	Explanation string   `json:"explanation"`
+	Service     string   `json:"service"` // of an audit: of whom what was asked about what, and what came of it
+	Verb        string   `json:"verb"`
+	About       string   `json:"about"`
+	Result      string   `json:"result"`
+	Error       string   `json:"error"`
 	Facts       struct {
 		Hostname string `json:"hostname"`
 	} `json:"facts"` // of a report
@@ -263,9 +268,29 @@ func (g eventGist) account() []field {
 	if g.Account == "" && g.Purpose == "" {
 		return nil
 	}
-	return []field{{"as", strings.ReplaceAll(g.Identity, "-", " ")}, {"account", g.Account}, {"kind", g.Kind}, {"user", g.User}, {"elevated to", g.ElevatedTo}, {"to", g.Purpose}, {"resource", shownResource(g.Resource).text},
+	return []field{{"as", strings.ReplaceAll(g.Identity, "-", " ")}, {"account", g.Account}, {"secret", g.secretVersion()}, {"kind", g.Kind}, {"user", g.User}, {"elevated to", g.ElevatedTo}, {"to", g.Purpose}, {"resource", shownResource(g.Resource).text},
 		{"resources", strings.Join(collect(g.Resources, shownPattern), ", ")}, {"collections", strings.Join(g.Collections, ", ")}, {"domain", g.Domain}, {"method", g.Method},
 		{"program", g.Program}, {"means", g.Means}, {"job", jobCell(g.Job).text}}
+}
+
+// secretVersion is which secret an account has got, where it is not the first: that is how a rotation is known.
+func (g eventGist) secretVersion() string {
+	if n, ok := g.Version.(float64); ok && n > 1 && g.Purpose == "" && g.Job == "" {
+		return fmt.Sprintf("version %.0f", n)
+	}
+	return ""
+}
+
+// audited is what somebody asked of a service, and what came of it; nil of other events.
+func (g eventGist) audited() []field {
+	if g.Verb == "" {
+		return nil
+	}
+	outcome := g.Result
+	if g.Error != "" {
+		outcome += " (" + g.Error + ")"
+	}
+	return []field{{"asked", strings.TrimPrefix(g.Service+"."+g.Verb, ".")}, {"about", g.About}, {"outcome", outcome}}
 }
 
 // shownPattern shows what an account may be used for as people write it.
@@ -292,7 +317,7 @@ func (g eventGist) answer() string {
 func (g eventGist) text() string {
 	var parts []string
 	version, _ := g.Version.(string)
-	for _, f := range slices.Concat(g.account(), []field{{"deployment", g.Deployment}, {"package", strings.TrimSuffix(g.Package+"@"+version, "@")}, {"host", cmp.Or(g.Host, g.Hostname, g.Facts.Hostname)}, {"reason", g.Reason}, {"answer", g.answer()},
+	for _, f := range slices.Concat(g.audited(), g.account(), []field{{"deployment", g.Deployment}, {"package", strings.TrimSuffix(g.Package+"@"+version, "@")}, {"host", cmp.Or(g.Host, g.Hostname, g.Facts.Hostname)}, {"reason", g.Reason}, {"answer", g.answer()},
 		{"waiting for", g.WaitingFor}, {"by", g.By}, {"why", g.Why}}) {
 		if f.value != "" && f.value != "@" {
 			parts = append(parts, fmt.Sprintf("%s %s", f.name, f.value))

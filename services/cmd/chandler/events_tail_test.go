@@ -49,6 +49,7 @@ func TestALineOfAnEventNamesWhatItIsAbout(t *testing.T) {
 		"credential.revoked": "account corp-installer · kind software-installation · to execute · job " + job,
 		"credential.expired": "account corp-installer · kind software-installation · to execute · job " + job,
 		"credential.test":    `account corp-reader · resource \\files.example\software\hello · by admin`,
+		"audit.recorded":     "asked scheduling.deployment_create · about hello-everywhere · outcome ok · by ada",
 		"agent.kind_set":     "host ws-0412",
 		"agent.reported":     "host ws-0412",
 		"package.published":  "package hello@2.10-3 · by admin",
@@ -68,5 +69,24 @@ func TestAnAccountsScopeIsInItsLine(t *testing.T) {
 	want := `account lab · resources \\files\x, an address that cannot be read, https://www.example/lab/* · collections lab, servers · domain EXAMPLE · method bearer`
 	if got := g.text(); got != want {
 		t.Errorf("got %s", got)
+	}
+}
+
+func TestARotationAndARefusalAreSeenInTheirLines(t *testing.T) {
+	for _, c := range []struct{ name, data, want string }{
+		{"a rotated account", `{"account":"corp-reader","kind":"network-access","version":3,"by":"ada"}`, "account corp-reader · secret version 3 · kind network-access · by ada"},
+		{"a lease of it", `{"account":"corp-reader","version":3,"purpose":"read","job":"job1"}`, "account corp-reader · to read · job job1"},
+		{"what was refused", `{"by":"ola","service":"credentials","verb":"account_rotate","about":"corp-reader","result":"denied","error":"a viewer may not"}`,
+			"asked credentials.account_rotate · about corp-reader · outcome denied (a viewer may not) · by ola"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var g eventGist
+			if err := json.Unmarshal([]byte(c.data), &g); err != nil {
+				t.Fatal(err)
+			}
+			if got := g.text(); got != c.want {
+				t.Errorf("got %s", got)
+			}
+		})
 	}
 }

@@ -29,7 +29,7 @@ type fakeFleet struct {
 	mu         sync.Mutex
 	agents     []events.AgentView
 	packages   []events.PackageInfo
-	collection events.CollectionView
+	collection events.CollectionView // also the only one that is listed
 	deployment *events.DeploymentView
 	received   *events.DeploymentRequest
 	decisions  []events.WhyDecision
@@ -193,6 +193,9 @@ func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
 				return events.AgentViews{Agents: slices.DeleteFunc(slices.Clone(f.agents), func(v events.AgentView) bool {
 					return q.Name != "" && v.Facts.ID != q.Name && v.Facts.Hostname != q.Name
 				})}, nil
+			}),
+			with(f, events.CollectionList, func(events.Nothing) (events.CollectionViews, error) {
+				return events.CollectionViews{Collections: []events.CollectionView{f.collection}}, nil
 			}),
 			with(f, events.CollectionShow, func(events.Named) (events.CollectionView, error) { return f.collection, nil }),
 			with(f, events.DeploymentShow, func(events.Named) (events.DeploymentView, error) {

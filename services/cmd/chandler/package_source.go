@@ -190,7 +190,7 @@ func wayOut(reason events.Reason, login source.Login) string {
 	switch reason {
 	case events.NoNetworkIdentity, events.CredentialRejected, events.NetworkAccessDenied, events.NetworkAccessAccountMissing:
 		if login.Nobody() {
-			return "; say --source-user, or --source-dir where it is mounted on this machine"
+			return "; say --source-user, or --source-dir where it is mounted here"
 		}
 	}
 	return ""

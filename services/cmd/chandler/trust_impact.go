@@ -26,6 +26,9 @@ type impact struct {
 	Changes    trust.Changes       `json:"changes"`
 	LeftBehind []behindAgent       `json:"left_behind"` // agents that would not get it by themselves
 	Refused    []refusedDeployment `json:"refused"`     // live deployments that agents would no longer obey
+	// Done are the live deployments that agents would no longer obey, but which have ended wherever they were to run:
+	// they are refused only where somebody comes into their target later.
+	Done []string `json:"done,omitempty"`
 }
 
 // refusedDeployment is a live one that a bundle would make agents refuse.
@@ -63,9 +66,19 @@ func (a *app) weigh(ctx context.Context, c *client, present, next trust.Bundle) 
 		if err != nil {
 			return i, err
 		}
+		if len(refused) > 0 && hasEnded(ctx, c, d) {
+			i.Done = append(i.Done, d.Deployment)
+			continue
+		}
 		i.Refused = append(i.Refused, refused...)
 	}
 	return i, nil
+}
+
+// hasEnded says whether every job of a deployment has ended. What execution does not say has not.
+func hasEnded(ctx context.Context, c *client, d events.DeploymentView) bool {
+	p, err := ask(ctx, c, events.ExecutionProgress, events.Named{Name: d.Deployment})
+	return err == nil && p.Revision == d.Revision && p.Total > 0 && p.Total >= int64(d.Members) && newTally(p).open == 0
 }
 
 // takesAway says whether something that is signed rightly now might not be any more.
@@ -157,6 +170,9 @@ func (a *app) tellImpact(w io.Writer, i impact) error {
 	}
 	for _, d := range i.Refused {
 		note(w, "agents would refuse deployment %s: %s; %s", d.Deployment, d.Why, d.Mend)
+	}
+	for _, name := range i.Done {
+		note(w, "deployment %s has ended on all its machines: only those that come into its target later would refuse it", name)
 	}
 	if i.harmless() {
 		note(w, "No agent and no live deployment is left behind.")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -95,5 +96,17 @@ func TestProgressIsTextInTheOrderOfStates(t *testing.T) {
 	}
 	if table := testApp(nil).watchTable(events.DeploymentView{Progress: &p, Members: 3}); !strings.Contains(table, "9,214") {
 		t.Errorf("got %s", table)
+	}
+}
+
+func TestAWatchThatIsInterruptedSaysOnlyThat(t *testing.T) {
+	f := newFakeFleet(t)
+	f.set(func() { f.deployment = &events.DeploymentView{Life: events.LifeActive, Members: 1} })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var stdout, stderr bytes.Buffer
+	code := f.app.run(ctx, streams{strings.NewReader(""), &stdout, &stderr}, []string{"deployment", "watch", "hello"})
+	if code != 1 || stderr.String() != "chandler: stopped watching; the deployment goes on\n" {
+		t.Errorf("exit code %d: %s", code, stderr.String())
 	}
 }

@@ -165,9 +165,17 @@ func (o outside) describe(ctx context.Context, at resource.Resource, path string
 	case errors.Is(err, errChanged):
 		return events.File{}, fmt.Errorf("%s changed while it was read", at.Shown())
 	case err != nil:
-		return events.File{}, final{fmt.Errorf("read %s: %w", at.Shown(), err)}
+		return events.File{}, final{naming(at, "read", err)}
 	}
 	return out, nil
+}
+
+// naming says what was tried at which address, unless an error does.
+func naming(at resource.Resource, tried string, err error) error {
+	if strings.Contains(err.Error(), at.Shown()) {
+		return err
+	}
+	return fmt.Errorf("%s %s: %w", tried, at.Shown(), err)
 }
 
 // modeOutside is the same however a source is read: only local files are known to have modes that mean something.
@@ -216,7 +224,7 @@ func (f outsideFolder) walk(ctx context.Context) ([]string, error) {
 		}
 		entries, err := f.via.List(ctx, at.String())
 		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", at.Shown(), err)
+			return nil, naming(at, "list", err)
 		}
 		for _, e := range entries {
 			name := path.Join(folders[i], e.Name)

@@ -82,7 +82,7 @@ func (s source) checkReferences(ctx context.Context, m events.Manifest) (notes [
 					return nil, context.Cause(ctx)
 				}
 				if err != nil {
-					notes = append(notes, fmt.Sprintf("program %s: whether %s is what its sha256 says could not be seen here: %s", name, at.Shown(), err))
+					notes = append(notes, fmt.Sprintf("program %s: %s", name, uncheckedNote(at, err)))
 				}
 				digest = f.SHA256
 				known[ref.URL] = digest
@@ -94,6 +94,15 @@ func (s source) checkReferences(ctx context.Context, m events.Manifest) (notes [
 		}
 	}
 	return notes, errors.Join(problems...)
+}
+
+// uncheckedNote says that a pin was not held against the file, and why: err mostly names the file and the way out itself.
+func uncheckedNote(at resource.Resource, err error) string {
+	text := naming(at, "read", err).Error()
+	if !strings.Contains(text, "--source-user") {
+		text += "; --source-user says who reads it"
+	}
+	return "a sha256 was not checked: " + text
 }
 
 // leftNotes tell of files beside package.yaml that are not the package's, whose files are read elsewhere.

@@ -85,7 +85,7 @@ func TestNotesTellWhatComesOfSources(t *testing.T) {
 	sum := events.DigestOf([]byte("program"))
 	const (
 		legacy, users, https = "on legacy clients it fails (no_network_identity)", "the variable CHANDLER_NET is not there", "users have no login for https"
-		unread, unverified   = "could not be seen here: ada was answered", `read unverified while it runs, whatever lies there then: \\files\licences`
+		unread, unverified   = "a sha256 was not checked: read \\\\files\\b: ada was answered: file does not exist; --source-user says who reads it", `read unverified while it runs, whatever lies there then: \\files\licences`
 		unlisted, mount      = "which is none of its references", "which is there for programs with references only"
 		own                  = "is on each machine's own disk"
 	)
