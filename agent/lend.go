@@ -2,10 +2,13 @@ package agent
 
 import (
 	"context"
+	"maps"
 
 	"chandler/agent/external"
+	"chandler/agent/supervise"
 	"chandler/events"
 	"chandler/events/bus"
+	"chandler/events/resource"
 )
 
 // lender is the reader of a job, and the directory of its run, by which the run's supervisor asks for logins.
@@ -44,14 +47,28 @@ func (a *Agent) withdrawLease(e events.Event[events.LeaseWithdrawal]) {
 	}
 	a.log.Info("lease withdrawn", "lease", e.Data.Lease, "why", brief(e.Data.Why))
 	a.mu.Lock()
-	var all []*external.Reader
-	for _, l := range a.readers {
-		all = append(all, l.reader)
-	}
+	all, tasks := maps.Clone(a.readers), maps.Clone(a.tasks)
 	a.mu.Unlock()
-	for _, r := range all {
-		r.Withdraw(e.Data.Lease)
+	for job, l := range all {
+		// First here: a supervisor that hears of it asks for another one. It may have it from an earlier process of the agent,
+		// so that all are told.
+		covering := l.reader.Withdraw(e.Data.Lease)
+		if err := withdrawFrom(l.dir, e.Data.Lease); err != nil {
+			a.log.Error("a supervisor was not told that a lease is withdrawn", "job", job, "lease", e.Data.Lease, "error", err)
+		}
+		if t := tasks[job]; t != nil && covering != "" {
+			t.say(warning, "Lease of %s withdrawn: %s", brief(resource.Shown(covering)), brief(e.Data.Why))
+		}
 	}
+}
+
+// withdrawFrom tells the supervisor of a run, if there is one.
+func withdrawFrom(dir, lease string) error {
+	run, err := supervise.Attach(dir)
+	if err != nil {
+		return err
+	}
+	return run.Withdraw(lease)
 }
 
 // hearWithdrawals listens to what the credential service says to this agent alone, until ctx is done.

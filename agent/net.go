@@ -136,10 +136,11 @@ func (a *Agent) lendForRun(ctx context.Context, dir, address string) (lending.Lo
 	if soon := a.Clock().Add(lentFor); soon.Before(expires) {
 		expires = soon
 	}
-	return lending.Loan{Identity: loan.Identity, Account: loan.Account, User: loan.User, Version: loan.Version, Method: loan.Login.Method, Secret: loan.Login.Secret, Expires: expires}, nil
+	return lending.Loan{Identity: loan.Identity, Account: loan.Account, User: loan.User, Version: loan.Version, Method: loan.Login.Method, Lease: loan.Lease, Secret: loan.Login.Secret, Expires: expires}, nil
 }
 
-// lentFor is how long a supervisor keeps an account before it asks again: nobody tells it that a lease is withdrawn.
+// lentFor is how long a supervisor keeps an account before it asks again: no agent may be there to tell it that a lease is
+// withdrawn.
 const lentFor = 2 * time.Minute
 
 // followAccesses tells what comes of the program's references while it runs, and of the last ones when it is over.

@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -55,6 +56,8 @@ type Reader struct {
 	denied map[string]error         // leases that were denied, by resource
 	open   map[*object]bool
 	told   map[string]bool
+
+	withdrawn []string // leases, in order
 }
 
 // Error is an access that failed.
@@ -161,7 +164,7 @@ func proves(err error) bool {
 
 func refusedBefore(at time.Time) error {
 	return &source.Error{Reason: events.CredentialRejected,
-		Answer: source.Answer("this secret was refused at "+at.UTC().Format("15:04:05 UTC")+" as unknown user name or bad password, and is not tried again before it changes", source.LogonRefused)}
+		Answer: source.Answer("this secret was refused at "+at.UTC().Format("15:04:05 UTC")+" as unknown user name or wrong password, and is not tried again before it changes", source.LogonRefused)}
 }
 
 var errClosed = &source.Error{Reason: events.CredentialDenied, Answer: "the job is over"}
@@ -234,18 +237,28 @@ func (r *Reader) leaseOf(ctx context.Context, covering string) (lease.Lease, err
 		return lease.Lease{}, err
 	}
 	defer func() { <-turn }()
+	for {
+		l, withdrawn, err := r.leaseInTurn(ctx, covering)
+		if !withdrawn {
+			return l, err
+		}
+	}
+}
+
+// leaseInTurn says too whether the lease was withdrawn while it was asked for.
+func (r *Reader) leaseInTurn(ctx context.Context, covering string) (l lease.Lease, withdrawn bool, err error) {
 	r.mu.Lock()
-	held, denied := r.held[covering], r.denied[covering]
+	held, denied, before := r.held[covering], r.denied[covering], len(r.withdrawn)
 	if held != nil && r.Clock().Add(beforeEnd).Before(held.Expires) {
 		defer r.mu.Unlock()
-		return copied(held), nil
+		return copied(held), false, nil
 	}
 	r.mu.Unlock()
 	if denied != nil {
-		return lease.Lease{}, denied
+		return lease.Lease{}, false, denied
 	}
 	if r.Lend == nil {
-		return lease.Lease{}, &source.Error{Reason: events.CredentialUnavailable, Answer: "there is no credential service that an account could be asked from"}
+		return lease.Lease{}, false, &source.Error{Reason: events.CredentialUnavailable, Answer: "there is no credential service that an account could be asked from"}
 	}
 	asked, err := r.Lend(ctx, covering)
 	var no *lease.Denied
@@ -255,23 +268,28 @@ func (r *Reader) leaseOf(ctx context.Context, covering string) (lease.Lease, err
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.denied[covering] = err
-		return lease.Lease{}, err
+		return lease.Lease{}, false, err
 	case ctx.Err() != nil:
-		return lease.Lease{}, context.Cause(ctx)
+		return lease.Lease{}, false, context.Cause(ctx)
 	case err != nil:
-		return lease.Lease{}, &source.Error{Reason: events.CredentialUnavailable, Answer: fmt.Sprintf("the credential service gave no lease: %v", err), Err: err}
+		return lease.Lease{}, false, &source.Error{Reason: events.CredentialUnavailable, Answer: fmt.Sprintf("the credential service gave no lease: %v", err), Err: err}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if held != nil {
 		held.Clear()
+		delete(r.held, covering)
 	}
 	if r.closed {
 		asked.Clear()
-		return lease.Lease{}, errClosed
+		return lease.Lease{}, false, errClosed
+	}
+	if slices.Contains(r.withdrawn[before:], asked.ID) {
+		asked.Clear()
+		return lease.Lease{}, true, nil
 	}
 	r.held[covering] = asked
-	return copied(asked), nil
+	return copied(asked), false, nil
 }
 
 // copied keeps what is held from being cleared by whoever uses it.
@@ -344,37 +362,6 @@ func (r *Reader) tell(a events.Access, lease string) {
 	}
 	r.told[key] = true
 	r.Told(a, lease)
-}
-
-// LeaseFor is the id of the lease that is held for an address; "": none is.
-func (r *Reader) LeaseFor(address string) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if l := r.held[resource.Longest(r.Resources, address)]; l != nil {
-		return l.ID
-	}
-	return ""
-}
-
-// Withdraw gives up a lease that is over: what was opened by it is closed, and it is to be asked for anew.
-func (r *Reader) Withdraw(id string) {
-	r.mu.Lock()
-	for covering, l := range r.held {
-		if l.ID == id {
-			l.Clear()
-			delete(r.held, covering)
-		}
-	}
-	var over []*object
-	for o := range r.open {
-		if o.lease == id {
-			over = append(over, o)
-		}
-	}
-	r.mu.Unlock()
-	for _, o := range over {
-		o.Close()
-	}
 }
 
 // Close clears what is held and closes what is open.

@@ -57,12 +57,12 @@ func (a answer) encode() []byte {
 	if r := a.refusal; r != nil {
 		return frame(kindRefusal, append(who, []byte(r.Reason), []byte(r.Answer))...)
 	}
-	return frame(kindLoan, append(who, []byte(a.loan.Method), number(expires), a.loan.Secret)...)
+	return frame(kindLoan, append(who, []byte(a.loan.Method), number(expires), []byte(a.loan.Lease), a.loan.Secret)...)
 }
 
 // parseAnswer gives a loan that shares the secret with body.
 func parseAnswer(body []byte) (answer, error) {
-	count := 7
+	count := 8
 	refused := len(body) > 0 && body[0] == kindRefusal
 	if refused {
 		count = 6
@@ -91,7 +91,7 @@ func parseAnswer(body []byte) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	a.loan.Method, a.loan.Secret = string(f[4]), f[6]
+	a.loan.Method, a.loan.Lease, a.loan.Secret = string(f[4]), string(f[6]), f[7]
 	if expires != 0 {
 		a.loan.Expires = time.Unix(expires, 0).UTC()
 	}

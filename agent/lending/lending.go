@@ -28,6 +28,7 @@ type Loan struct {
 	User     string // as the resource knows it
 	Version  int    // of the secret
 	Method   string // how the account proves itself, as in source.Login
+	Lease    string // its id, by which it is withdrawn; "": it is of no lease
 	Secret   []byte
 	Expires  time.Time // zero: never
 }

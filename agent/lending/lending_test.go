@@ -18,7 +18,7 @@ import (
 const secret = "hunter2-hunter2"
 
 func loan() Loan {
-	return Loan{Identity: "network-access-account", Account: "corp-reader", User: `EXAMPLE\reader`, Version: 7, Method: events.ByPassword, Secret: []byte(secret), Expires: time.Unix(1_800_000_000, 0).UTC()}
+	return Loan{Identity: "network-access-account", Account: "corp-reader", User: `EXAMPLE\reader`, Version: 7, Method: events.ByPassword, Lease: "l-1", Secret: []byte(secret), Expires: time.Unix(1_800_000_000, 0).UTC()}
 }
 
 func TestASecretIsInNothingThatIsPrintedOrEncoded(t *testing.T) {
@@ -84,8 +84,8 @@ func TestAFrameThatIsNoneIsRefused(t *testing.T) {
 		"of another kind":               request{"d", "a"}.encode(),
 		"with a field that is too long": {0, 0, 0, 6, kindLoan, 0xff, 0xff, 0xff, 0xff, 1},
 		"with too few fields":           frame(kindLoan, nil, nil),
-		"with too many fields":          frame(kindLoan, nil, nil, nil, number(1), nil, number(1), nil, nil),
-		"with a short number":           frame(kindLoan, nil, nil, nil, []byte{1}, nil, number(1), nil),
+		"with too many fields":          frame(kindLoan, nil, nil, nil, number(1), nil, number(1), nil, nil, nil),
+		"with a short number":           frame(kindLoan, nil, nil, nil, []byte{1}, nil, number(1), nil, nil),
 	} {
 		body, err := readFrame(bytes.NewReader(data))
 		if err == nil {

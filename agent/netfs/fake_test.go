@@ -32,6 +32,8 @@ type fake struct {
 	reads  int
 	cut    map[string]int64 // files end here although they say otherwise
 	size   func(int64) int64
+	closed []string // addresses
+	idled  int      // how often idle sessions were ended
 }
 
 func newFake(files map[string]string) *fake {
@@ -132,7 +134,18 @@ func (o *object) List(context.Context) ([]source.Info, error) {
 	return all, nil
 }
 
-func (o *object) Close() error { return nil }
+func (o *object) Close() error {
+	o.f.mu.Lock()
+	defer o.f.mu.Unlock()
+	o.f.closed = append(o.f.closed, o.address)
+	return nil
+}
+
+func (f *fake) CloseIdle() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.idled++
+}
 
 func (f *fake) asked() (opened []string, wrong int) {
 	f.mu.Lock()
@@ -151,21 +164,23 @@ type rig struct {
 	Options
 	source *fake
 
-	mu     sync.Mutex
-	told   []events.Access
-	asked  []string       // resources whose account was asked for
-	lent   []lending.Loan // shares its secret with what was given
-	life   time.Duration  // of a loan; 0: for ever
-	refuse *source.Error
-	user   string // whose account is lent
-	now    time.Time
+	mu      sync.Mutex
+	told    []events.Access
+	asked   []string       // resources whose account was asked for
+	lent    []lending.Loan // shares its secret with what was given
+	life    time.Duration  // of a loan; 0: for ever
+	refuse  *source.Error
+	user    string // whose account is lent
+	now     time.Time
+	secret  string // that is lent
+	version int
 }
 
 const reader1 = `EXAMPLE\reader`
 
 func newRig(t *testing.T, files map[string]string, resources ...string) *rig {
 	f := newFake(files)
-	g := &rig{source: f, user: reader1, now: time.Unix(1_800_000_000, 0)}
+	g := &rig{source: f, user: reader1, secret: f.secret, version: 3, now: time.Unix(1_800_000_000, 0)}
 	dir := t.TempDir()
 	g.Options = Options{
 		Mount: dir + "/net", Dir: dir, Sources: map[string]source.Source{"smb": f, "https": f}, Resources: resources, Identity: "network-access-account",
@@ -182,11 +197,11 @@ func (g *rig) login(_ context.Context, resource string) (lending.Loan, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.asked = append(g.asked, resource)
-	loan := lending.Loan{Identity: "network-access-account", Account: "corp-reader", User: g.user, Version: 3}
+	loan := lending.Loan{Identity: "network-access-account", Account: "corp-reader", User: g.user, Version: g.version, Lease: "of-" + path.Base(resource)}
 	if g.refuse != nil {
 		return loan, g.refuse
 	}
-	loan.Secret = []byte("sesame")
+	loan.Secret = []byte(g.secret)
 	if g.life != 0 {
 		loan.Expires = g.now.Add(g.life)
 	}

@@ -82,8 +82,16 @@ func (o order) standing(p place) standing {
 // covering is the resource by which an address is read.
 func (o order) covering(r resource.Resource) string { return resource.Longest(o.patterns, r.String()) }
 
-// children are the names in a place above resources, each once.
-func (o order) children(p place) []string {
+// names says that an address is a resource of the order itself.
+func (o order) names(at resource.Resource) bool { return slices.Contains(o.resources, at) }
+
+// meets says whether the order names anything on a host.
+func (o order) meets(p place) bool {
+	return p.host == "" || slices.ContainsFunc(o.resources, func(r resource.Resource) bool { return r.Scheme == p.scheme && r.Host == p.host })
+}
+
+// children are the names in a place above resources, each once, but for resources that are gone.
+func (o order) children(p place, gone func(resource.Resource) bool) []string {
 	var names []string
 	add := func(name string) {
 		if !slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) }) {
@@ -92,6 +100,7 @@ func (o order) children(p place) []string {
 	}
 	for _, r := range o.resources {
 		switch {
+		case gone(r):
 		case p.scheme == "" && r.Scheme == resource.SMB:
 			add(r.Host)
 		case p.scheme == "":

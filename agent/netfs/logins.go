@@ -20,10 +20,12 @@ type logins struct {
 	ask func(ctx context.Context, resource string) (lending.Loan, error)
 	now func() time.Time
 
-	mu     sync.Mutex
-	closed bool
-	held   map[string]*held // by resource
-	proofs map[shown]*proof
+	mu        sync.Mutex
+	closed    bool
+	held      map[string]*held // by resource
+	proofs    map[shown]*proof
+	grants    map[string]*grant // by lease: those that count
+	withdrawn []string          // leases, in order
 }
 
 // held is the account of one resource, or why there is none.
@@ -31,6 +33,7 @@ type held struct {
 	turn    sync.Mutex // of who asks
 	loan    lending.Loan
 	lent    bool
+	grant   *grant // by which it is lent
 	refused *source.Error
 	until   time.Time // of the refusal; zero: for good
 }
@@ -49,8 +52,8 @@ type proof struct {
 	refused *source.Error
 }
 
-// login gives the account of a resource with a copy of the secret, which the caller clears.
-func (l *logins) login(ctx context.Context, resource string) (lending.Loan, *source.Error) {
+// login gives the account of a resource with a copy of the secret, which the caller clears, and the grant by which it counts.
+func (l *logins) login(ctx context.Context, resource string) (lending.Loan, *grant, *source.Error) {
 	l.mu.Lock()
 	h := l.held[resource]
 	if h == nil {
@@ -61,24 +64,24 @@ func (l *logins) login(ctx context.Context, resource string) (lending.Loan, *sou
 	h.turn.Lock()
 	defer h.turn.Unlock()
 	now := l.now()
-	if h.lent && !h.loan.Expires.IsZero() && !now.Before(h.loan.Expires) {
+	if h.lent && (h.grant.isOver() || !h.loan.Expires.IsZero() && !now.Before(h.loan.Expires)) {
 		h.loan.Clear()
 		h.lent = false
 	}
 	switch {
 	case h.lent:
-		return copied(h.loan), nil
+		return copied(h.loan), h.grant, nil
 	case h.refused != nil && (h.until.IsZero() || now.Before(h.until)):
-		return h.loan, h.refused
+		return h.loan, nil, h.refused
 	}
-	loan, err := l.ask(ctx, resource)
+	loan, granted, err := l.askFor(ctx, resource)
 	if err == nil && l.over() {
 		loan.Clear()
 		err = errClosed
 	}
-	h.loan, h.lent, h.refused, h.until = loan, err == nil, nil, time.Time{}
+	h.loan, h.lent, h.grant, h.refused, h.until = loan, err == nil, granted, nil, time.Time{}
 	if err == nil {
-		return copied(loan), nil
+		return copied(loan), granted, nil
 	}
 	h.loan.Clear()
 	refused, ok := errors.AsType[*source.Error](err)
@@ -89,7 +92,24 @@ func (l *logins) login(ctx context.Context, resource string) (lending.Loan, *sou
 	if refused.Reason.Info().Class != events.Permanent {
 		h.until = l.now().Add(refusedPause)
 	}
-	return h.loan, refused
+	return h.loan, nil, refused
+}
+
+// askFor asks, and again if what is lent was withdrawn meanwhile.
+func (l *logins) askFor(ctx context.Context, resource string) (lending.Loan, *grant, error) {
+	for {
+		l.mu.Lock()
+		before := len(l.withdrawn)
+		l.mu.Unlock()
+		loan, err := l.ask(ctx, resource)
+		if err != nil {
+			return loan, nil, err
+		}
+		if g := l.grantOf(loan.Lease, resource, before); g != nil {
+			return loan, g, nil
+		}
+		loan.Clear()
+	}
 }
 
 var errClosed = &source.Error{Reason: events.CredentialDenied, Answer: "the program has ended"}

@@ -12,6 +12,10 @@ type FS struct{ mounted }
 // point.
 func (f *FS) Start(cmd *exec.Cmd) error { return f.start(cmd) }
 
+// Withdraw ends a lease that a loan named, and does not wait for hosts: nothing is read by it any more, in files that are
+// open neither, nor from what the kernel keeps of them. The next use of its resource asks for the account anew.
+func (f *FS) Withdraw(lease string) { f.withdraw(lease) }
+
 // Close ends the mount, also while somebody uses it, and overwrites the secrets. It may be called again.
 func (f *FS) Close() error { return f.close() }
 

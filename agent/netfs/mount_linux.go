@@ -28,6 +28,7 @@ type mounted struct {
 	*reader
 	work   chan func() // done by the thread
 	server *fuse.Server
+	root   *node
 	once   *sync.Once
 }
 
@@ -35,7 +36,7 @@ func mount(o Options) (mounted, error) {
 	m := mounted{reader: newReader(o), work: make(chan func()), once: &sync.Once{}}
 	go m.live()
 	var err error
-	m.on(func() { m.server, err = serve(m.reader) })
+	m.on(func() { m.server, m.root, err = serve(m.reader) })
 	if err != nil {
 		m.reader.close()
 		close(m.work)
@@ -105,16 +106,16 @@ func possible() (err error) {
 }
 
 // serve mounts in a namespace of its own.
-func serve(r *reader) (*fuse.Server, error) {
+func serve(r *reader) (*fuse.Server, *node, error) {
 	fd, err := part()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_RDONLY | unix.MS_NOATIME)
 	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,max_read=%d,allow_other", fd, os.Geteuid(), os.Getegid(), largest)
 	if err := unix.Mount("chandler", r.Options.Mount, "fuse.chandler", flags, data); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("mount at %s: %w", r.Options.Mount, err)
+		return nil, nil, fmt.Errorf("mount at %s: %w", r.Options.Mount, err)
 	}
 	long := believed
 	root := &node{r: r}
@@ -126,11 +127,11 @@ func serve(r *reader) (*fuse.Server, error) {
 	if err != nil {
 		unix.Close(fd)
 		unix.Unmount(r.Options.Mount, unix.MNT_DETACH)
-		return nil, fmt.Errorf("serve %s: %w", r.Options.Mount, err)
+		return nil, nil, fmt.Errorf("serve %s: %w", r.Options.Mount, err)
 	}
 	go server.Serve()
 	readFarAhead(r.Options.Mount)
-	return server, nil
+	return server, root, nil
 }
 
 // readFarAhead makes reading on less a matter of round trips. The default of the kernel works too.
@@ -153,6 +154,8 @@ func (m mounted) start(cmd *exec.Cmd) error {
 	m.on(func() { err = cmd.Start() })
 	return err
 }
+
+func (m mounted) withdraw(lease string) { m.reader.withdraw(lease, m.root.forget) }
 
 // close aborts the connection to the kernel (MNT_FORCE), so that whatever waits for it is answered, and takes the mount
 // from whoever still uses it.

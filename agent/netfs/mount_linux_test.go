@@ -93,7 +93,9 @@ func TestAProgramReadsWhatTheOrderNamesByAnAccountThatItNeverGets(t *testing.T) 
 		"stat -c '%s %A %U' files.example/apps/p/sub/deep/one": "3 -r-xr-xr-x root",
 		"cat files.example/apps/elsewhere":                     "cat: files.example/apps/elsewhere: Permission denied!",
 		"cat files.example/private/elsewhere":                  "cat: files.example/private/elsewhere: Permission denied!",
-		"cat other.example/x/y":                                "cat: other.example/x/y: Permission denied!",
+		"cat other.example/x/y":                                "cat: other.example/x/y: No such file or directory!",
+		"touch w":                                              "touch: cannot touch 'w': Read-only file system!",
+		"touch https:/w":                                       "touch: cannot touch 'https:/w': Read-only file system!",
 		"cat files.example/apps/p/missing":                     "cat: files.example/apps/p/missing: No such file or directory!",
 		"touch files.example/apps/p/setup.sh":                  "touch: cannot touch 'files.example/apps/p/setup.sh': Read-only file system!",
 		"rm files.example/apps/p/setup.sh":                     "rm: cannot remove 'files.example/apps/p/setup.sh': Read-only file system!",
@@ -105,7 +107,7 @@ func TestAProgramReadsWhatTheOrderNamesByAnAccountThatItNeverGets(t *testing.T) 
 	want := map[string]bool{
 		"smb://files.example/apps/p": true, "smb://files.example:1445/apps": true, "https://www.example/pub/c.deb": true,
 		"credential_denied smb://files.example/apps/elsewhere": true, "credential_denied smb://files.example/private": true,
-		"credential_denied smb://other.example/x": true, "source_not_found smb://files.example/apps/p/missing": true,
+		"credential_denied smb://other.example": true, "credential_denied smb://w": true, "credential_denied https://w": true, "source_not_found smb://files.example/apps/p/missing": true,
 	}
 	got := map[string]bool{}
 	for _, r := range g.reasons() {

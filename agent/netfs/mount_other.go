@@ -16,4 +16,6 @@ func mount(Options) (mounted, error) { return mounted{}, Possible() }
 
 func (mounted) start(cmd *exec.Cmd) error { return cmd.Start() }
 
+func (mounted) withdraw(string) {}
+
 func (mounted) close() error { return nil }

@@ -15,11 +15,15 @@
 //
 // # Under failure
 //
-// A program sees EACCES for what the order does not name, what the account may not read, and where there is no
-// account; ENOENT for what is not there; EHOSTUNREACH for a host that does not answer in time; EIO for what is not what was
+// A program sees EACCES for what the order does not name on a host that it names, what the account may not read, and where
+// there is no account; ENOENT for what is not there, and for hosts that the order does not name; EHOSTUNREACH for a host that does not answer in time; EIO for what is not what was
 // pinned, has changed while it was read, or when the agent was not heard. Each is told, with who tried and what was
 // answered: once for each resource and reason, but for denials, which are told of the first few files of a resource. A
 // wrong secret is shown to a host once. Callers that [Options].Inside does not know get EACCES.
+//
+// A lease that is withdrawn ([FS.Withdraw]) is over at once: what is open by it, and what the kernel keeps of that, is read
+// no more, and sessions are ended. The next use, also of an open file, asks for the account anew: it goes on if there is one
+// and the file is the same, and fails as any other access if not.
 //
 // Closing, the mount goes at once, whoever still uses it: open files answer ENOTCONN, and secrets are overwritten. A killed
 // process leaves no mount, since nobody else ever had it, and its programs the same answer.

@@ -2,9 +2,6 @@ package netfs
 
 import (
 	"context"
-	"errors"
-	"io"
-	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -15,6 +12,7 @@ import (
 	"chandler/agent/lending"
 	"chandler/agent/source"
 	"chandler/events"
+	"chandler/events/resource"
 )
 
 const (
@@ -87,6 +85,11 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs
 	standing := n.r.order.standing(at)
 	info := source.Info{Folder: true}
 	switch standing {
+	case above:
+		if !n.r.order.meets(at) { // nothing: a file that is created there is refused as on any read-only file system
+			n.r.teller.tell(at.scheme+"://"+at.host, "", lending.Loan{}, n.r.foreign())
+			return nil, syscall.ENOENT
+		}
 	case foreign:
 		refused := n.r.foreign()
 		n.r.teller.tell(at.resource().String(), "", lending.Loan{}, refused)
@@ -186,7 +189,7 @@ func (n *node) Readdir(ctx context.Context) (fs.DirStream, syscall.Errno) {
 	}
 	if !n.named {
 		var all []fuse.DirEntry
-		for _, name := range n.r.order.children(n.at) {
+		for _, name := range n.r.children(n.at) {
 			all = append(all, fuse.DirEntry{Name: name, Mode: syscall.S_IFDIR})
 		}
 		return fs.NewListDirStream(all), fs.OK
@@ -223,19 +226,11 @@ func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, s
 		return nil, 0, syscall.EISDIR
 	}
 	at := n.at.resource()
-	h := &handle{r: n.r}
-	if s := n.r.pin(at); s != nil {
-		var err error
-		if h.kept, h.info, err = n.r.fill(s, at); err != nil {
-			return nil, 0, errno(err)
-		}
-	} else {
-		var err error
-		if h.file, err = n.r.acquire(at); err != nil {
-			return nil, 0, errno(err)
-		}
-		h.info = h.file.info
+	o, err := n.r.openFile(at)
+	if err != nil {
+		return nil, 0, errno(err)
 	}
+	h := &handle{r: n.r, at: at, info: o.info, opened: o}
 	n.learn(h.info)
 	if h.info.Size < 0 {
 		return h, fuse.FOPEN_DIRECT_IO, fs.OK
@@ -250,12 +245,44 @@ func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, s
 	return h, 0, fs.OK
 }
 
-// handle is an open file: one of a source, or the checked copy of a pinned one.
+// handle is an open file.
 type handle struct {
 	r    *reader
+	at   resource.Resource
 	info source.Info
-	file *file
-	kept *os.File
+
+	mu     sync.Mutex
+	opened opened
+}
+
+// current is what to read from: it is opened anew where the lease that it was opened by was withdrawn.
+func (h *handle) current() (opened, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.opened.grant.isOver() {
+		return h.opened, nil
+	}
+	again, err := h.r.openFile(h.at)
+	if err != nil {
+		return opened{}, err
+	}
+	if again.info.Size != h.info.Size || !again.info.Modified.Equal(h.info.Modified) {
+		err := &source.Error{Reason: events.ContentChanged, Answer: "it is another file than the one that was opened"}
+		if again.file == nil {
+			return opened{}, err
+		}
+		defer h.r.release(again.file)
+		return opened{}, h.r.failed(again.file, err)
+	}
+	h.letGo()
+	h.opened = again
+	return again, nil
+}
+
+func (h *handle) letGo() {
+	if h.opened.file != nil {
+		h.r.release(h.opened.file)
+	}
 }
 
 // Read is not asked for who calls: whoever has the descriptor has it from the program.
@@ -263,15 +290,13 @@ func (h *handle) Read(_ context.Context, dest []byte, offset int64) (fuse.ReadRe
 	if h.r.ctx.Err() != nil {
 		return nil, syscall.ENOTCONN
 	}
-	var n int
-	var err error
-	if h.kept != nil {
-		if n, err = h.kept.ReadAt(dest, offset); errors.Is(err, io.EOF) {
-			err = nil
+	n, err := anew(func() (int, error) {
+		o, err := h.current()
+		if err != nil {
+			return 0, err
 		}
-	} else {
-		n, err = h.r.readAt(h.file, dest, offset)
-	}
+		return h.r.readOpened(o, dest, offset)
+	})
 	if err != nil {
 		return nil, errno(err)
 	}
@@ -280,8 +305,18 @@ func (h *handle) Read(_ context.Context, dest []byte, offset int64) (fuse.ReadRe
 
 // Release lets go of the file.
 func (h *handle) Release(context.Context) syscall.Errno {
-	if h.file != nil {
-		h.r.release(h.file)
-	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.letGo()
 	return fs.OK
+}
+
+// forget takes from the kernel what it keeps of files of a resource, also where a program has them mapped.
+func (n *node) forget(covering string) {
+	if n.named && n.r.order.covering(n.at.resource()) == covering {
+		n.NotifyContent(0, 0)
+	}
+	for _, child := range n.Children() {
+		child.Operations().(*node).forget(covering)
+	}
 }

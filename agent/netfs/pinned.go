@@ -28,6 +28,7 @@ type spool struct {
 	turn   sync.Mutex // of who reads it
 	file   *os.File   // without a name; nil: not read yet
 	info   source.Info
+	grant  *grant        // by which whoever opens it may read it
 	wrong  *source.Error // it was not what was pinned
 }
 
@@ -50,39 +51,49 @@ func (r *reader) pin(at resource.Resource) *spool {
 	return nil
 }
 
+// opened is the copy, for whoever may read by the grant.
+func (s *spool) opened() opened { return opened{info: s.info, grant: s.grant, kept: s.file} }
+
 // fill gives the whole, checked file. It is read once; what was wrong stays so until the program has ended.
-func (r *reader) fill(s *spool, at resource.Resource) (*os.File, source.Info, error) {
+func (r *reader) fill(s *spool, at resource.Resource) (opened, error) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	switch {
 	case r.ctx.Err() != nil:
-		return nil, source.Info{}, errClosed
-	case s.file != nil:
-		return s.file, s.info, nil
+		return opened{}, errClosed
+	case s.file != nil && !s.grant.isOver():
+		return s.opened(), nil
 	case s.wrong != nil:
-		return nil, source.Info{}, s.wrong
+		return opened{}, s.wrong
 	}
 	f, err := r.acquire(at)
 	if err != nil {
-		return nil, source.Info{}, err
+		return opened{}, err
 	}
 	defer r.release(f)
+	if s.file != nil { // which cannot be another; that it may be read still was asked
+		s.grant = f.grant
+		return s.opened(), nil
+	}
 	kept, err := nameless(r.Dir)
 	if err != nil {
-		return nil, source.Info{}, r.failed(f, &source.Error{Reason: events.OtherReason, Answer: fmt.Sprintf("no room for a copy: %v", err), Err: err})
+		return opened{}, r.failed(f, &source.Error{Reason: events.OtherReason, Answer: fmt.Sprintf("no room for a copy: %v", err), Err: err})
 	}
 	size, err := r.copyChecked(kept, f, s.digest)
 	if err != nil {
 		kept.Close()
+		if f.grant.isOver() {
+			return opened{}, errWithdrawn
+		}
 		failed := failure(err)
 		if failed.Reason == events.ContentChanged {
 			s.wrong = failed
 		}
-		return nil, source.Info{}, r.failed(f, failed)
+		return opened{}, r.failed(f, failed)
 	}
-	s.file, s.info = kept, f.info
+	s.file, s.info, s.grant = kept, f.info, f.grant
 	s.info.Size = size
-	return s.file, s.info, nil
+	return s.opened(), nil
 }
 
 func (r *reader) copyChecked(to *os.File, from *file, digest string) (int64, error) {

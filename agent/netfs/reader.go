@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -33,6 +34,7 @@ type reader struct {
 	files map[string]*file
 	idle  []*file // the longest idle first
 	pins  map[string]*spool
+	gone  map[string]bool // resources of the order that were not there when they were last looked for
 }
 
 // file is an opened object.
@@ -43,14 +45,16 @@ type file struct {
 	info     source.Info
 	err      error
 	who      lending.Loan // without the secret
+	grant    *grant       // nil: not lent
+	closed   sync.Once
 	covering string
 	users    int // under the reader's lock
 	lapse    *time.Timer
 }
 
 func newReader(o Options) *reader {
-	r := &reader{Options: o, order: newOrder(o.Resources), files: map[string]*file{}, pins: map[string]*spool{}}
-	r.logins = logins{ask: o.Login, now: o.Clock, held: map[string]*held{}, proofs: map[shown]*proof{}}
+	r := &reader{Options: o, order: newOrder(o.Resources), files: map[string]*file{}, pins: map[string]*spool{}, gone: map[string]bool{}}
+	r.logins = logins{ask: o.Login, now: o.Clock, held: map[string]*held{}, proofs: map[shown]*proof{}, grants: map[string]*grant{}}
 	r.teller = teller{told: o.Told, identity: o.Identity, now: o.Clock}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
@@ -125,7 +129,9 @@ func (r *reader) retire(f *file) {
 		return
 	}
 	r.idle = slices.Delete(r.idle, i, i+1)
-	delete(r.files, f.address)
+	if r.files[f.address] == f {
+		delete(r.files, f.address)
+	}
 	f.lapse.Stop()
 	r.mu.Unlock()
 	f.close()
@@ -141,9 +147,13 @@ func (r *reader) drop(f *file) {
 }
 
 func (f *file) close() {
-	if f.object != nil {
-		f.object.Close()
+	if f.object == nil {
+		return
 	}
+	f.closed.Do(func() {
+		f.grant.remove(f)
+		f.object.Close()
+	})
 }
 
 // open opens by the account of the resource, and tells what came of it.
@@ -151,7 +161,7 @@ func (r *reader) open(f *file, at resource.Resource) error {
 	ctx, cancel := context.WithTimeout(r.ctx, r.Patience)
 	defer cancel()
 	f.covering = r.order.covering(at)
-	err := r.openAs(ctx, f, at)
+	_, err := anew(func() (struct{}, error) { return struct{}{}, r.openAs(ctx, f, at) })
 	failed := failure(err)
 	if r.ctx.Err() != nil {
 		return errClosed
@@ -172,7 +182,7 @@ func (r *reader) openAs(ctx context.Context, f *file, at resource.Resource) erro
 	case driver == nil:
 		return &source.Error{Reason: events.SourceUnsupported, Answer: "this agent does not read " + at.Scheme + "://"}
 	}
-	loan, refused := r.logins.login(ctx, f.covering)
+	loan, granted, refused := r.logins.login(ctx, f.covering)
 	defer loan.Clear()
 	f.who = loan
 	f.who.Secret = nil
@@ -180,13 +190,27 @@ func (r *reader) openAs(ctx context.Context, f *file, at resource.Resource) erro
 		return refused
 	}
 	try := func() (err error) {
+		if granted.isOver() {
+			return errWithdrawn
+		}
 		f.object, err = driver.Open(ctx, f.address, loan.Login())
 		return err
 	}
+	var err error
 	if loan.Login().Nobody() {
-		return try()
+		err = try()
+	} else {
+		err = r.logins.show(shown{loan.Account, loan.User, loan.Version, at.Host}, try)
 	}
-	return r.logins.show(shown{loan.Account, loan.User, loan.Version, at.Host}, try)
+	if err != nil {
+		return err
+	}
+	if f.grant = granted; !granted.add(f) {
+		f.object.Close()
+		f.object = nil
+		return errWithdrawn
+	}
+	return nil
 }
 
 // foreign is the refusal of what the order does not name.
@@ -196,6 +220,9 @@ func (r *reader) foreign() *source.Error {
 
 // readAt reads from an opened file. Less than was to be there is a file that changed.
 func (r *reader) readAt(f *file, p []byte, offset int64) (int, error) {
+	if f.grant.isOver() {
+		return 0, errWithdrawn
+	}
 	if f.info.Size >= 0 {
 		p = p[:max(0, min(int64(len(p)), f.info.Size-offset))]
 	}
@@ -216,6 +243,10 @@ func (r *reader) readAt(f *file, p []byte, offset int64) (int, error) {
 
 // list lists a folder.
 func (r *reader) list(at resource.Resource) ([]source.Info, error) {
+	return anew(func() ([]source.Info, error) { return r.listOnce(at) })
+}
+
+func (r *reader) listOnce(at resource.Resource) ([]source.Info, error) {
 	f, err := r.acquire(at)
 	if err != nil {
 		return nil, err
@@ -235,8 +266,11 @@ func (r *reader) failed(f *file, err error) error {
 	if r.ctx.Err() != nil {
 		return errClosed
 	}
-	failed := failure(err)
 	r.drop(f)
+	if f.grant.isOver() {
+		return errWithdrawn
+	}
+	failed := failure(err)
 	r.teller.tell(f.address, f.covering, f.who, failed)
 	return failed
 }
@@ -256,10 +290,33 @@ func (r *reader) close() {
 
 // stat describes what lies at a place.
 func (r *reader) stat(p place) (source.Info, error) {
-	f, err := r.acquire(p.resource())
+	at := p.resource()
+	f, err := r.acquire(at)
+	r.noteGone(at, err)
 	if err != nil {
 		return source.Info{}, err
 	}
 	defer r.release(f)
 	return f.info, nil
+}
+
+// noteGone notes whether a resource of the order was there, so that what was not is not listed.
+func (r *reader) noteGone(at resource.Resource, err error) {
+	e := failure(err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case e == nil:
+		delete(r.gone, at.String())
+	case e.Reason == events.SourceNotFound && r.order.names(at):
+		r.gone[at.String()] = true
+	}
+}
+
+// children are the names in a place above resources that are not known to be missing.
+func (r *reader) children(p place) []string {
+	r.mu.Lock()
+	gone := maps.Clone(r.gone)
+	r.mu.Unlock()
+	return r.order.children(p, func(at resource.Resource) bool { return gone[at.String()] })
 }

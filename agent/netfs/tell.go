@@ -31,6 +31,8 @@ type teller struct {
 type outcome struct {
 	covering string
 	reason   events.Reason
+	account  string
+	version  int
 }
 
 // tell says how an address was read, or why not; covering is the resource it belongs to, "" if the order names none. An
@@ -57,10 +59,11 @@ func (t *teller) tell(address, covering string, who lending.Loan, failed *source
 	if t.seen == nil {
 		t.seen = map[outcome]map[string]bool{}
 	}
-	seen := t.seen[outcome{covering, a.Reason}]
+	same := outcome{covering, a.Reason, a.Account, a.Version}
+	seen := t.seen[same]
 	if seen == nil {
 		seen = map[string]bool{}
-		t.seen[outcome{covering, a.Reason}] = seen
+		t.seen[same] = seen
 	}
 	if !seen[a.Resource] && len(seen) < limit {
 		seen[a.Resource] = true

@@ -82,6 +82,20 @@ func (s *supervisor) startProgram() error {
 	return nil
 }
 
+// endLeases ends those that were withdrawn.
+func (s *supervisor) endLeases() {
+	if s.net == nil {
+		return
+	}
+	leases, err := s.withdrawn.next()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "read which leases were withdrawn: %v\n", err)
+	}
+	for _, lease := range leases {
+		s.net.Withdraw(lease)
+	}
+}
+
 // closeNet ends the mount; whoever of the program's processes is left gets errors from it.
 func (s *supervisor) closeNet() {
 	if s.net == nil {

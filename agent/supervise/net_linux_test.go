@@ -94,7 +94,7 @@ func (r *references) lend(t *testing.T) (stop func()) {
 			if r.refuse != nil {
 				return lending.Loan{}, r.refuse
 			}
-			return lending.Loan{Identity: "network-access-account", Account: "corp-reader", User: supervisetest.User, Version: 2, Secret: []byte(supervisetest.Secret)}, nil
+			return lending.Loan{Identity: "network-access-account", Account: "corp-reader", User: supervisetest.User, Version: 2, Lease: "lease-1", Secret: []byte(supervisetest.Secret)}, nil
 		},
 	})
 	if err != nil {

@@ -10,6 +10,7 @@
 //	started        written and synced before the program is executed
 //	process.json   the program's process id and start time
 //	kill           asks the supervisor to kill the program; it also prevents a start that has not happened yet
+//	withdrawn      leases that are over, a line each, by which the supervisor reads no more
 //	output         the captured output: its first and its last part
 //	accesses.jsonl what came of reading the program's references, a line each, as it happens
 //	outcome.json   written atomically: what happened

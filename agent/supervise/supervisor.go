@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	killPoll    = 200 * time.Millisecond // how often the file "kill" is looked for
+	killPoll    = 200 * time.Millisecond // how often the files "kill" and "withdrawn" are looked for
 	outputGrace = 500 * time.Millisecond // for what is still in the pipe when the program has ended
 	killGrace   = 30 * time.Second       // for a killed program to be gone
 )
@@ -31,7 +31,7 @@ func Main(dir string, sources Sources) error {
 	if err != nil {
 		return err
 	}
-	s := &supervisor{dir: dir, sources: sources}
+	s := &supervisor{dir: dir, sources: sources, withdrawn: withdrawals{dir: dir}}
 	if err := s.run(); err != nil {
 		return err
 	}
@@ -44,15 +44,16 @@ func Main(dir string, sources Sources) error {
 
 // supervisor is the state of Main.
 type supervisor struct {
-	dir     string
-	sources Sources
-	plan    plan
-	tree    *tree
-	net     *netfs.FS // nil: the program has no references
-	cmd     *exec.Cmd
-	exited  chan struct{} // closed when cmd.ProcessState is there
-	output  *recorder
-	drawn   chan struct{} // closed when every holder of the output pipe has gone
+	dir       string
+	sources   Sources
+	plan      plan
+	tree      *tree
+	net       *netfs.FS // nil: the program has no references
+	withdrawn withdrawals
+	cmd       *exec.Cmd
+	exited    chan struct{} // closed when cmd.ProcessState is there
+	output    *recorder
+	drawn     chan struct{} // closed when every holder of the output pipe has gone
 }
 
 // run returns nil once an outcome is on the disk.
@@ -165,6 +166,7 @@ func (s *supervisor) watch(outcome *Outcome) {
 				s.kill(outcome)
 			}
 		case <-tick.C:
+			s.endLeases()
 			if s.killRequested() && !s.ended() {
 				s.kill(outcome)
 				done = true
