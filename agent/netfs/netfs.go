@@ -15,8 +15,8 @@
 //
 // # Under failure
 //
-// A program sees EACCES for what the order does not name on a host that it names, what the account may not read, and where
-// there is no account; ENOENT for what is not there, and for hosts that the order does not name; EHOSTUNREACH for a host that does not answer in time; EIO for what is not what was
+// A program sees EACCES for what the order does not name, what the account may not read, and where there is no account;
+// ENOENT for what is not there; EHOSTUNREACH for a host that does not answer in time; EIO for what is not what was
 // pinned, has changed while it was read, or when the agent was not heard. Each is told, with who tried and what was
 // answered: once for each resource and reason, but for denials, which are told of the first few files of a resource. A
 // wrong secret is shown to a host once. Callers that [Options].Inside does not know get EACCES.

@@ -86,9 +86,10 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs
 	info := source.Info{Folder: true}
 	switch standing {
 	case above:
-		if !n.r.order.meets(at) { // nothing: a file that is created there is refused as on any read-only file system
-			n.r.teller.tell(at.scheme+"://"+at.host, "", lending.Loan{}, n.r.foreign())
-			return nil, syscall.ENOENT
+		if !n.r.order.meets(at) {
+			refused := n.r.foreign()
+			n.r.teller.tell(at.scheme+"://"+at.host, "", lending.Loan{}, refused)
+			return nil, errno(refused)
 		}
 	case foreign:
 		refused := n.r.foreign()
