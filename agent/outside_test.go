@@ -322,3 +322,37 @@ func TestAnAccountIsTriedOnceForAnAdministratorAndLogsOnAnew(t *testing.T) {
 		})
 	}
 }
+
+func TestALeaseThatIsWithdrawnIsOverForItsJobAndTold(t *testing.T) {
+	m, files := newMachine(t), &shelf{text: setup}
+	m.External = map[string]source.Source{"smb": files}
+	asked := 0
+	m.askLease = func(context.Context, lease.Query) (*lease.Lease, error) {
+		if asked++; asked > 1 {
+			return nil, &lease.Denied{Reason: events.CredentialDenied, Why: "an administrator revoked it"}
+		}
+		return &lease.Lease{ID: "l1", Account: "corp", User: "reader", Version: 1, Secret: []byte("s"), Expires: m.Clock().Add(time.Hour)}, nil
+	}
+	job := m.decided(referring(events.Reference{URL: "smb://files/licences/a"}))
+	defer job.leaveOutside()
+	m.tasks[job.job.Offer.Job] = job
+	if err := job.checkReferences(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	withdraw := func(agent, id string) {
+		m.withdrawLease(events.Event[events.LeaseWithdrawal]{Data: events.LeaseWithdrawal{Agent: agent, Lease: id, Why: "by kari"}})
+	}
+	withdraw("another", "l1")
+	withdraw(m.id, "l2")
+	if err := job.checkReferences(t.Context()); err != nil || asked != 1 {
+		t.Fatalf("asked %d times, %v", asked, err)
+	}
+	withdraw(m.id, "l1")
+	if err := job.checkReferences(t.Context()); asEnding(err).reason != events.CredentialDenied || asked != 2 {
+		t.Errorf("asked %d times, %v", asked, err)
+	}
+	text, err := os.ReadFile(filepath.Join(m.StateDir, "logs", "execmgr.log"))
+	if err != nil || strings.Count(string(text), `Lease of \\files\licences\a withdrawn: by kari`) != 1 {
+		t.Errorf("the log says %s, %v", text, err)
+	}
+}
