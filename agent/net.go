@@ -99,6 +99,9 @@ func (a *Agent) lendingSocket() string { return filepath.Join(a.StateDir, "lendi
 
 // lendToSupervisors answers them until ctx is done. Where that is impossible programs get no logins, and say so.
 func (a *Agent) lendToSupervisors(ctx context.Context) error {
+	if runtime.GOOS != "linux" { // where supervisors have nothing to ask for
+		return nil
+	}
 	server, err := lending.Listen(lending.Options{Path: a.lendingSocket(), Log: a.log, Supervisor: a.supervisorOf, Lend: a.lendForRun})
 	if err != nil {
 		a.log.WarnContext(ctx, "programs cannot be offered references", "error", err)
