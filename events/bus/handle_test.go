@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -370,9 +371,17 @@ func TestAProcessThatEndsGivesBackWhatItHasNotHandled(t *testing.T) {
 func TestReplicasShareAConsumer(t *testing.T) {
 	b := eventstest.Bus(t, eventstest.Broker(t), events.ServiceSource("scheduling"))
 	both := make(chan int, 1000)
+	joined := [2]chan struct{}{make(chan struct{}), make(chan struct{})}
 	for replica := range 2 {
+		var once sync.Once
 		start(t, func(ctx context.Context) error {
-			return b.Handle(ctx, bus.Consumer{Stream: events.StreamEvents, Name: "test", Batch: 4, Workers: 2}, bus.On(events.CollectionChanged, func(context.Context, events.Event[events.Collection], bus.Meta) error {
+			return b.Handle(ctx, bus.Consumer{Stream: events.StreamEvents, Name: "test", Batch: 4, Workers: 2}, bus.On(events.CollectionChanged, func(ctx context.Context, _ events.Event[events.Collection], _ bus.Meta) error {
+				once.Do(func() { close(joined[replica]) })
+				select {
+				case <-joined[1-replica]: // one may be there much later than the other, and would find nothing left
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
 				both <- replica
 				return nil
 			}))
