@@ -27,6 +27,7 @@ type cache struct {
 	held     map[string]int                 // by how many owners
 	owners   map[string]map[string]struct{} // what each holds
 	turns    map[string]*turn
+	latest   time.Time // the last moment
 }
 
 // kept is a file of the cache.
@@ -96,6 +97,17 @@ func (c *cache) blobPath(sha256 string) string {
 
 func (c *cache) partialPath(sha256 string) string { return filepath.Join(c.dir, "partial", sha256) }
 
+// moment is now, and later than the one before: clocks of some systems stand still for longer than a blob takes. The
+// caller holds mu.
+func (c *cache) moment() time.Time {
+	now := time.Now()
+	if least := c.latest.Add(time.Microsecond); now.Before(least) {
+		now = least
+	}
+	c.latest = now
+	return now
+}
+
 // has says whether a blob is there, in the right size, and marks it used.
 func (c *cache) has(sha256 string, size int64) bool {
 	c.mu.Lock()
@@ -109,7 +121,7 @@ func (c *cache) has(sha256 string, size int64) bool {
 		c.remove(sha256)
 		return false
 	}
-	k.used = time.Now()
+	k.used = c.moment()
 	c.blobs[sha256] = k
 	// Only the order of eviction after a restart depends on it.
 	_ = os.Chtimes(c.blobPath(sha256), k.used, k.used)
@@ -289,7 +301,7 @@ func (c *cache) admit(p *partial) error {
 	}
 	p.file = nil
 	delete(c.partials, p.sha256)
-	c.blobs[p.sha256] = kept{size: p.size, used: time.Now()}
+	c.blobs[p.sha256] = kept{size: p.size, used: c.moment()}
 	return nil
 }
 
@@ -306,7 +318,7 @@ func (c *cache) pause(p *partial) {
 	}
 	p.file = nil
 	c.resize(p.at - p.size)
-	c.partials[p.sha256] = kept{size: p.at, used: time.Now()}
+	c.partials[p.sha256] = kept{size: p.at, used: c.moment()}
 }
 
 // discard removes a partial file.
