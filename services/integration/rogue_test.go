@@ -252,7 +252,10 @@ func TestARogueEnrolmentServiceCannotHandOutItsOwnRoot(t *testing.T) {
 		jwt, err := access.Mint(access.Agent, f.broker.Keys.Roles[access.Agent], f.broker.Account(access.Agents), access.User{Name: agent, Key: s.Key, Expires: time.Now().Add(time.Hour)})
 		return events.EnrolAnswer{Nonce: s.Nonce, Agent: agent, JWT: jwt, Expires: time.Now().Add(time.Hour), Bundles: [][]byte{bundle}}, err
 	}))
-	err = a.Enrol(t.Context(), token, events.Facts{ID: a.ID(), Hostname: "ws1"})
+	eventually(t, "the rogue answers", func() bool {
+		err = a.Enrol(t.Context(), token, events.Facts{ID: a.ID(), Hostname: "ws1"})
+		return !errors.Is(err, bus.ErrUnavailable)
+	})
 	if err == nil || a.Enrolled() {
 		t.Fatalf("it enrolled: %v", err)
 	}
