@@ -100,7 +100,7 @@ const (
 	LogonTime       Code = 1328 // outside of the account's hours
 	PasswordExpired Code = 1330
 	AccountDisabled Code = 1331
-	LogonRefused    Code = 1326 // unknown user name or bad password
+	LogonRefused    Code = 1326 // unknown user name or wrong password
 	MustChange      Code = 1907
 	AccountLocked   Code = 1909
 	AccountExpired  Code = 1793

@@ -28,7 +28,7 @@ func meanings(code source.Code) meaning {
 	case source.AccessDenied, 65, 1314, 1385: // and of the network, and rights that are missing
 		return meaning{events.NetworkAccessDenied, "access denied"}
 	case source.LogonRefused, 86:
-		return meaning{events.CredentialRejected, "unknown user name or bad password"}
+		return meaning{events.CredentialRejected, "unknown user name or wrong password"}
 	case source.LogonTime, source.PasswordExpired, source.AccountDisabled, source.MustChange, source.AccountLocked, source.AccountExpired, source.NoSuchUser, 1327, 1329:
 		return meaning{events.CredentialRejected, ""} // the system says which
 	case notSupported:
