@@ -20,6 +20,7 @@ import (
 	"chandler/agent/journal"
 	"chandler/agent/logon"
 	"chandler/events"
+	"chandler/events/calendar"
 	"chandler/events/order"
 )
 
@@ -203,7 +204,7 @@ func TestAProgramRunsOnceForEveryUserWhoLogsOn(t *testing.T) {
 		m := newMachine(t)
 		office := m.seat()
 		task := m.offer(program(func(p *events.Program) { p.Run, p.EveryUser = events.RunUser, true }), func(g *given) {
-			g.order.Expires = new(m.Clock().Add(2 * time.Hour))
+			g.order.Expires = new(calendar.At(m.Clock().Add(2 * time.Hour)))
 		})
 		if state, reason := m.until(task, "decide"); state != "" {
 			t.Fatalf("it is %s (%s)", state, reason)

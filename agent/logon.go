@@ -17,7 +17,7 @@ import (
 // leaves with the session of the user that the program runs as, or is shown to.
 // At the last moment it looks at what is, rather than at what was told.
 func (t *task) logonHindrance(ctx context.Context, last bool) (what events.WaitingFor, why string, err error) {
-	need, at := t.program.LogonNeeded(), t.order.Assignments[0]
+	need, at := t.program.LogonNeeded(), t.assignment()
 	t.session = nil
 	if need == events.LogonAny && !at.Logon && !at.Logoff && !t.program.Interactive {
 		return "", "", nil
@@ -61,7 +61,7 @@ func (t *task) logonHindrance(ctx context.Context, last bool) (what events.Waiti
 
 // atLogon leaves the sessions that count for the assignment: at logon, those that were opened since the job was.
 func (t *task) atLogon(sessions []logon.Session) []logon.Session {
-	if !t.order.Assignments[0].Logon {
+	if !t.assignment().Logon {
 		return sessions
 	}
 	return slices.DeleteFunc(slices.Clone(sessions), func(s logon.Session) bool { return s.Since.Before(t.job.Opened) })
@@ -70,7 +70,7 @@ func (t *task) atLogon(sessions []logon.Session) []logon.Session {
 // noteUsers notes for a job that is assigned to a logoff that somebody is logged on now: whoever logs off while the
 // content is fetched does count.
 func (t *task) noteUsers(ctx context.Context) error {
-	if !t.order.Assignments[0].Logoff {
+	if !t.assignment().Logoff {
 		return nil
 	}
 	sessions, err := t.a.Logon.Sessions()
@@ -93,7 +93,7 @@ func (t *task) logoffHindrance(sessions []logon.Session) (events.WaitingFor, str
 	switch {
 	case len(sessions) > 0:
 		return events.WaitLogoff, "runs only when no user is logged on; logged on now: " + list(logon.Users(sessions)), nil
-	case t.order.Assignments[0].Logoff && !t.job.SawUser:
+	case t.assignment().Logoff && !t.job.SawUser:
 		return events.WaitLogoff, "runs when next the last user logs off", nil
 	}
 	return "", "", nil

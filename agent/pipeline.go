@@ -13,6 +13,7 @@ import (
 	"chandler/events"
 	"chandler/events/order"
 	"chandler/events/sign"
+	"chandler/events/timing"
 )
 
 // stage is one step of a job. nil lets the job pass to the next; an *ending ends the attempt; any other
@@ -203,11 +204,7 @@ func (t *task) awaitReoffer(ctx context.Context) error {
 		t.order = order.Order{NotAfter: t.a.Clock().Add(order.DefaultValidity)}
 	}
 	last := t.job.Last
-	over := t.order.NotAfter
-	if t.order.Expires != nil && t.order.Expires.Before(over) {
-		over = *t.order.Expires
-	}
-	timer := time.NewTimer(max(0, over.Sub(t.a.Clock())))
+	timer := time.NewTimer(max(0, timing.Ends(t.order, t.machine()).Sub(t.a.Clock())))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

@@ -105,7 +105,7 @@ func (t *task) verifyOrder(ctx context.Context, answer events.OrderAnswer) error
 		switch {
 		case digest != o.Order:
 			return end(events.Rejected, events.OrderAltered, "the offer names order %.12s, what came is %.12s", o.Order, digest)
-		case verified.Deployment != o.Deployment || verified.Revision != o.Revision || verified.Assignments[0].Occurrence() != o.Occurrence:
+		case verified.Deployment != o.Deployment || verified.Revision != o.Revision || verified.Occurrence() != o.Occurrence:
 			return end(events.Rejected, events.OrderAltered, "the offer is of deployment %s revision %d, the order of %s revision %d", o.Deployment, o.Revision, verified.Deployment, verified.Revision)
 		}
 		t.order = verified

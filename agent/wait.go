@@ -18,7 +18,7 @@ import (
 // deadline.
 func (t *task) prepare(ctx context.Context) error {
 	for {
-		d := timing.Decide(t.order, t.order.Assignments[0], t.a.Clock())
+		d := t.timing()
 		if d.Verdict == timing.TooLate {
 			return t.tooLate()
 		}
@@ -49,7 +49,7 @@ func (t *task) bringContent(ctx context.Context) error {
 		if err := t.waitChange(ctx, soon(ctx)); err != nil {
 			return err
 		}
-		if timing.Decide(t.order, t.order.Assignments[0], t.a.Clock()).Verdict == timing.TooLate {
+		if t.timing().Verdict == timing.TooLate {
 			return t.tooLate()
 		}
 	}
@@ -139,7 +139,7 @@ func (t *task) readOutside(ctx context.Context) (again bool, err error) {
 // hindered says whether anything forbids the start; it waits until that may have changed, if told to. The error
 // ends the attempt.
 func (t *task) hindered(ctx context.Context, wait bool) (bool, error) {
-	d := timing.Decide(t.order, t.order.Assignments[0], t.a.Clock())
+	d := t.timing()
 	freeze, changed := t.a.frozen(t.facts)
 	hold := func(what events.WaitingFor, changed <-chan struct{}, format string, args ...any) (bool, error) {
 		if !wait {
@@ -232,9 +232,7 @@ func (t *task) waitUntil(ctx context.Context, until time.Time, what events.Waiti
 // that was set meanwhile is noticed.
 func (t *task) waitChange(ctx context.Context, changed <-chan struct{}) error {
 	limit := time.Minute
-	if at := t.order.Expires; at != nil {
-		limit = min(limit, max(time.Second, at.Sub(t.a.Clock())))
-	}
+	limit = min(limit, max(time.Second, timing.Ends(t.order, t.machine()).Sub(t.a.Clock())))
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {

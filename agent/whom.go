@@ -85,7 +85,7 @@ func (t *task) forEveryUser(ctx context.Context) error {
 		if err := t.superseded(); err != nil {
 			return err
 		}
-		d := timing.Decide(t.order, t.order.Assignments[0], t.a.Clock())
+		d := t.timing()
 		users, err := t.openForUsers(ctx, d.Verdict == timing.Start)
 		switch {
 		case err != nil:

@@ -115,6 +115,7 @@ var parameters = map[string]string{
 	"collection": "name of the collection",
 	"deployment": "name of the deployment",
 	"freeze":     "id of the freeze",
+	"signal":     "key of the type and the subject of what was signalled (SignalKey)",
 	"package":    "name of the package, dots and plus signs as underscores",
 	"fleet":      "name of the fleet",
 	"service":    "name of the service that the event is about",

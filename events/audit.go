@@ -71,6 +71,17 @@ func (r StopRequest) About() string {
 	return r.Deployment
 }
 
+// About is the deployment.
+func (r PlanRequest) About() string { return r.Deployment }
+
+// About is the type and what it is about.
+func (s Signal) About() string { return s.Type + " " + s.Subject }
+
+// About is the limits.
+func (l Limits) About() string {
+	return fmt.Sprintf("in flight %d, per site %d, retries a minute %d", l.MaxInFlight, l.MaxInFlightPerSite, l.RetriesPerMinute)
+}
+
 // About is the scope and its name.
 func (f Freeze) About() string { return strings.TrimSuffix(f.Scope+" "+f.Name, " ") }
 

@@ -16,6 +16,7 @@ var (
 	ExecutionProgress = call[Named, Progress]("execution", "progress", ByViewer, "the counts of one deployment")
 	ExecutionRetry    = call[Named, RetryAnswer]("execution", "retry", ByDeployer, "offer a deployment's failed jobs once more")
 	ExecutionRetell   = call[Nothing, RetellAnswer]("execution", "retell", ByAdministrator, "make every agent tell again what it keeps of its jobs")
+	ExecutionOutcomes = call[OutcomeQuery, OutcomeAnswer]("execution", "outcomes", ByViewer, "how a package's program ended of late, and how long it took")
 	ExecutionHistory  = call[HistoryQuery, HistoryAnswer]("execution", "history", ByViewer, "ended jobs of one agent")
 )
 
@@ -138,4 +139,20 @@ type HistoryQuery struct {
 // HistoryAnswer lists ended jobs.
 type HistoryAnswer struct {
 	Jobs []JobEnd `json:"jobs"`
+}
+
+// OutcomeQuery asks how programs ended.
+type OutcomeQuery struct {
+	Package string `json:"package,omitempty"` // of every version; empty: any
+	Program string `json:"program,omitempty"`
+}
+
+// OutcomeAnswer counts the newest ended jobs, at most 100,000 looked at.
+type OutcomeAnswer struct {
+	Jobs      int64            `json:"jobs"`
+	Succeeded int64            `json:"succeeded"`
+	Failed    int64            `json:"failed"`
+	Reasons   map[Reason]int64 `json:"reasons,omitempty"` // of those that failed
+	// Seconds are the quantiles 0, 1/20 … 1 of the run time of those whose program ran; 21 numbers, or none.
+	Seconds []float64 `json:"seconds,omitempty"`
 }

@@ -1,6 +1,10 @@
 package events
 
-import "time"
+import (
+	"time"
+
+	"chandler/events/calendar"
+)
 
 // Requests to scheduling.
 var (
@@ -10,14 +14,21 @@ var (
 	CollectionPreview = call[Collection, CollectionView]("scheduling", "collection_preview", ByViewer, "who would be a member; nothing is kept")
 	CollectionRemove  = call[Named, Nothing]("scheduling", "collection_remove", ByDeployer, "remove a collection that no live deployment names")
 
-	DeploymentCreate = call[DeploymentRequest, DeploymentView]("scheduling", "deployment_create", ByDeployer, "accept a signed order")
-	DeploymentList   = call[Nothing, DeploymentViews]("scheduling", "deployment_list", ByViewer, "every deployment")
-	DeploymentShow   = call[Named, DeploymentView]("scheduling", "deployment_show", ByViewer, "one deployment")
-	DeploymentSign   = call[SignRequest, DeploymentView]("scheduling", "deployment_sign", ByDeployer, "add signatures to a draft; complete, it becomes the deployment")
-	DeploymentDraft  = call[Named, DraftView]("scheduling", "deployment_draft", ByViewer, "a draft as it is to be signed")
-	DeploymentPause  = call[Named, DeploymentView]("scheduling", "deployment_pause", ByDeployer, "release no further agents")
-	DeploymentResume = call[Named, DeploymentView]("scheduling", "deployment_resume", ByDeployer, "go on releasing")
-	DeploymentRemove = call[Named, Nothing]("scheduling", "deployment_remove", ByDeployer, "forget a deployment that is stopped, expired or done")
+	DeploymentCreate   = call[DeploymentRequest, DeploymentView]("scheduling", "deployment_create", ByDeployer, "accept a signed order")
+	DeploymentList     = call[Nothing, DeploymentViews]("scheduling", "deployment_list", ByViewer, "every deployment")
+	DeploymentShow     = call[Named, DeploymentView]("scheduling", "deployment_show", ByViewer, "one deployment")
+	DeploymentSign     = call[SignRequest, DeploymentView]("scheduling", "deployment_sign", ByDeployer, "add signatures to a draft; complete, it becomes the deployment")
+	DeploymentDraft    = call[Named, DraftView]("scheduling", "deployment_draft", ByViewer, "a draft as it is to be signed")
+	DeploymentPause    = call[Named, DeploymentView]("scheduling", "deployment_pause", ByDeployer, "release no further agents")
+	DeploymentResume   = call[Named, DeploymentView]("scheduling", "deployment_resume", ByDeployer, "go on releasing")
+	DeploymentApprove  = call[Named, DeploymentView]("scheduling", "deployment_approve", ByDeployer, "say that the next phase may open")
+	DeploymentSkip     = call[Named, DeploymentView]("scheduling", "deployment_skip", ByDeployer, "open the next phase whatever the gate says")
+	DeploymentRollback = call[Named, DeploymentView]("scheduling", "deployment_rollback", ByDeployer, "carry out the rollback that was signed with the deployment")
+	DeploymentPlan     = call[PlanRequest, DeploymentView]("scheduling", "deployment_plan", ByDeployer, "change the phases that are not open yet, and the limits")
+	GateSignal         = call[Signal, Signal]("scheduling", "gate_signal", ByDeployer, "say that something happened which gates may wait for")
+	LimitsShow         = call[Nothing, Limits]("scheduling", "limits", ByViewer, "how many jobs of the fleet may be in flight, and be tried again")
+	LimitsSet          = call[Limits, Limits]("scheduling", "limits_set", ByDeployer, "bound how many jobs of the fleet are in flight, and are tried again")
+	DeploymentRemove   = call[Named, Nothing]("scheduling", "deployment_remove", ByDeployer, "forget a deployment that is stopped, expired or done")
 
 	AgentList = call[AgentQuery, AgentViews]("scheduling", "agent_list", ByViewer, "agents and their facts")
 	Reconcile = call[Nothing, ReconcileAnswer]("scheduling", "reconcile", ByAdministrator, "tell every live deployment and its released agents once more")
@@ -33,6 +44,8 @@ type CollectionView struct {
 	Fault  string `json:"fault,omitempty"` // the first of them
 	// Outdated names live deployments whose signed target is the collection as it was before.
 	Outdated []string `json:"outdated,omitempty"`
+	// OutdatedWindows names live deployments whose orders hold other maintenance windows of the collection.
+	OutdatedWindows []string `json:"outdated_windows,omitempty"`
 }
 
 // CollectionViews is every collection.
@@ -48,7 +61,16 @@ type DeploymentRequest struct {
 	Exclude []string `json:"exclude,omitempty"`
 	// Draft keeps an order that has too few signatures until [DeploymentSign] completes it. Without it such an
 	// order is refused.
-	Draft bool `json:"draft,omitempty"`
+	Draft bool  `json:"draft,omitempty"`
+	Plan  *Plan `json:"plan,omitempty"` // nil: everybody at once
+	// Rollback is the signed order that takes this one back, kept until somebody, or a bad gate, asks for it.
+	Rollback []byte `json:"rollback,omitempty"` // DSSE envelope, JSON
+}
+
+// PlanRequest changes how a live deployment goes on.
+type PlanRequest struct {
+	Deployment string `json:"deployment"`
+	Plan       Plan   `json:"plan"`
 }
 
 // SignRequest adds the signatures of an envelope with the draft's very payload to the draft.
@@ -74,22 +96,42 @@ const (
 	LifePaused  Life = "paused"
 	LifeStopped Life = "stopped"
 	LifeExpired Life = "expired"
+	LifeHalted  Life = "halted" // by a gate
 )
 
 // DeploymentView is a deployment as scheduling sees it.
 type DeploymentView struct {
 	DeploymentNotice
-	Life       Life       `json:"life"`
-	Expression string     `json:"expression,omitempty"`
-	Available  *time.Time `json:"available,omitempty"`
-	Deadline   *time.Time `json:"deadline,omitempty"`
-	Expires    *time.Time `json:"expires,omitempty"`
-	NotAfter   time.Time  `json:"not_after"`         // end of the order's validity
-	Signers    []string   `json:"signers,omitempty"` // names of the keys that signed, where scheduling knows the trust bundle
-	Needed     int        `json:"needed,omitempty"`  // of a draft: signatures of different keys
-	Released   int        `json:"released"`          // agents handed to execution
-	Members    int        `json:"members"`           // agents in the target now
-	Progress   *Progress  `json:"progress,omitempty"`
+	Life       Life             `json:"life"`
+	Expression string           `json:"expression,omitempty"`
+	Zone       calendar.Zone    `json:"zone,omitempty"` // of wall-clock times
+	Available  *calendar.Moment `json:"available,omitempty"`
+	Deadline   *calendar.Moment `json:"deadline,omitempty"`
+	Expires    *calendar.Moment `json:"expires,omitempty"`
+	NotAfter   time.Time        `json:"not_after"`         // end of the order's validity
+	Signers    []string         `json:"signers,omitempty"` // names of the keys that signed, where scheduling knows the trust bundle
+	Needed     int              `json:"needed,omitempty"`  // of a draft: signatures of different keys
+	Released   int              `json:"released"`          // agents handed to execution
+	Members    int              `json:"members"`           // agents in the target now
+	Progress   *Progress        `json:"progress,omitempty"`
+	Plan       *Plan            `json:"plan,omitempty"`
+	Phases     []PhaseView      `json:"phases,omitempty"`
+	Rollback   string           `json:"rollback,omitempty"` // the deployment that takes this one back, or would: signed with it
+	RolledBack bool             `json:"rolled_back,omitempty"`
+}
+
+// PhaseView is where a phase of a rollout stands.
+type PhaseView struct {
+	Name     string     `json:"name"`
+	Opened   time.Time  `json:"opened,omitzero"`
+	Size     int        `json:"size,omitempty"`     // agents in it, when it opened
+	Released int        `json:"released,omitempty"` // handed to execution, with those who joined
+	Joined   int        `json:"joined,omitempty"`
+	Counts   WaveCounts `json:"counts"`
+	Met      time.Time  `json:"met,omitzero"`       // since when the success gate is
+	Approved string     `json:"approved,omitempty"` // by whom
+	Skipped  string     `json:"skipped,omitempty"`
+	Says     string     `json:"says,omitempty"` // what it waits for
 }
 
 // DeploymentViews is every deployment.
@@ -117,6 +159,9 @@ type AgentView struct {
 	Facts    Facts     `json:"facts"`
 	LastSeen time.Time `json:"last_seen"` // last heartbeat or report
 	Reported time.Time `json:"reported"`
+	// Presence has a bit for each hour of the week, from Monday 00:00 UTC, in which the machine was heard of late, as 42
+	// hexadecimal digits, the first hour highest; empty: nothing is known.
+	Presence string    `json:"presence,omitempty"`
 	Twins    time.Time `json:"twins,omitzero"` // two running agents with this identity were heard last
 }
 
@@ -143,5 +188,6 @@ type WhyDecision struct {
 	Member     bool   `json:"member"`
 	Released   bool   `json:"released"`
 	Life       Life   `json:"life"`
-	Says       string `json:"says"` // which clause, which fact
+	Phase      string `json:"phase,omitempty"` // that it is in, or will be
+	Says       string `json:"says"`            // which clause, which fact
 }

@@ -22,10 +22,11 @@ const BeaconInterval = 60 * time.Second
 
 // Freeze forbids the start of programs in its scope until it is lifted.
 type Freeze struct {
-	ID         string      `json:"id"`    // "fleet", "collection-<name>" or "site-<name>"
-	Scope      string      `json:"scope"` // fleet, collection or site
+	ID         string      `json:"id"`    // "fleet", "collection-<name>", "site-<name>" or "deployment-<name>"
+	Scope      string      `json:"scope"` // fleet, collection, site, or deployment: one whose rollout is halted
 	Name       string      `json:"name,omitempty"`
 	Collection *Collection `json:"collection,omitempty"` // its definition when the freeze was set: agents evaluate it themselves
+	Revision   uint64      `json:"revision,omitempty"`   // of a deployment: this one and all before it
 	By         string      `json:"by"`
 	Why        string      `json:"why,omitempty"`
 	At         time.Time   `json:"at"`
@@ -35,7 +36,7 @@ type Freeze struct {
 // before it acts: a timer only wakes.
 type TimerNote struct {
 	Service string    `json:"service"`
-	Purpose string    `json:"purpose"` // start, expire, retry, silent
+	Purpose string    `json:"purpose"` // start, expire, bake, retry
 	Name    string    `json:"name"`    // the deployment
 	Key     string    `json:"key,omitempty"`
 	Due     time.Time `json:"due"`

@@ -1,17 +1,23 @@
 package events
 
-import "time"
+import (
+	"time"
+
+	"chandler/events/calendar"
+)
 
 // Collection is a set of agents: those whose facts satisfy the expression, and those included by id,
 // less those excluded by id (exclusion wins). An empty expression matches nobody.
 type Collection struct {
-	Name       string    `json:"name"`
-	Expression string    `json:"expression,omitempty"` // CEL over the facts, see package target
-	Include    []string  `json:"include,omitempty"`    // agent ids, sorted
-	Exclude    []string  `json:"exclude,omitempty"`    // agent ids, sorted
-	Comment    string    `json:"comment,omitempty"`
-	Changed    time.Time `json:"changed"`
-	By         string    `json:"by,omitempty"`
+	Name       string   `json:"name"`
+	Expression string   `json:"expression,omitempty"` // CEL over the facts, see package target
+	Include    []string `json:"include,omitempty"`    // agent ids, sorted
+	Exclude    []string `json:"exclude,omitempty"`    // agent ids, sorted
+	// Windows are maintenance windows: the machines of the collection start programs in them alone.
+	Windows []calendar.Window `json:"windows,omitempty"`
+	Comment string            `json:"comment,omitempty"`
+	Changed time.Time         `json:"changed"`
+	By      string            `json:"by,omitempty"`
 }
 
 // DeploymentNotice names a deployment in the events about its life.
@@ -35,6 +41,7 @@ type DeploymentOrder struct {
 	// Include and Exclude are the lists whose digests the order binds, sorted; together at most [MaxListed] ids.
 	Include []string `json:"include,omitempty"`
 	Exclude []string `json:"exclude,omitempty"`
+	Plan    *Plan    `json:"plan,omitempty"` // not signed; nil: everybody at once
 }
 
 // MaxListed bounds the agents that one collection or order includes and excludes by id, together. An agent
@@ -53,7 +60,11 @@ type Release struct {
 	Wave       string   `json:"wave"`  // names the release: the batch's id is derived from deployment, wave and batch
 	Batch      int      `json:"batch"` // counts from 0
 	Agents     []string `json:"agents"`
-	Attempt    int      `json:"attempt,omitempty"` // 0 and 1: the first; higher when an administrator retries
+	// Sites of the agents, in their order; absent where none has one.
+	Sites   []string `json:"sites,omitempty"`
+	Phase   int      `json:"phase,omitempty"`   // index of the phase they belong to
+	Joined  bool     `json:"joined,omitempty"`  // they came after the phase had opened, and count in no gate
+	Attempt int      `json:"attempt,omitempty"` // 0 and 1: the first; higher when an administrator retries
 }
 
 // Progress counts a deployment's jobs.
@@ -64,7 +75,11 @@ type Progress struct {
 	Reasons    map[Reason]int64 `json:"reasons,omitempty"` // of jobs rejected, retrying or failed
 	Silent     int64            `json:"silent"`            // offered and never heard of
 	Total      int64            `json:"total"`
-	At         time.Time        `json:"at"`
+	// Waves counts the agents of each phase that was released to, Sites those of each site, "" included. Jobs of single
+	// users are not among them.
+	Waves []WaveCounts          `json:"waves,omitempty"`
+	Sites map[string]SiteCounts `json:"sites,omitempty"`
+	At    time.Time             `json:"at"`
 }
 
 var exampleNotice = DeploymentNotice{Deployment: "hello-everywhere", Revision: 1, Order: exampleDigest, Package: "hello", Version: "2.10-3",

@@ -101,16 +101,18 @@ type CancelRequest struct {
 
 // JobStatus is one transition of one job. All state events have this shape.
 type JobStatus struct {
-	Job         string     `json:"job"`
-	Deployment  string     `json:"deployment"`
-	Revision    uint64     `json:"revision"`
-	Order       string     `json:"order"`
-	Agent       string     `json:"agent"`
-	Host        string     `json:"host,omitempty"`
-	Site        string     `json:"site,omitempty"`
-	Package     string     `json:"package,omitempty"`
-	Version     string     `json:"version,omitempty"`
-	Program     string     `json:"program,omitempty"`
+	Job        string `json:"job"`
+	Deployment string `json:"deployment"`
+	Revision   uint64 `json:"revision"`
+	Order      string `json:"order"`
+	Agent      string `json:"agent"`
+	Host       string `json:"host,omitempty"`
+	Site       string `json:"site,omitempty"`
+	Package    string `json:"package,omitempty"`
+	Version    string `json:"version,omitempty"`
+	Program    string `json:"program,omitempty"`
+	// Step is the program that runs first which this is about: package@version/program.
+	Step        string     `json:"step,omitempty"`
 	Occurrence  int64      `json:"occurrence,omitempty"`
 	User        string     `json:"user,omitempty"`
 	Attempt     int        `json:"attempt"`

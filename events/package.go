@@ -6,6 +6,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -22,10 +25,13 @@ type Manifest struct {
 	Comment   string `json:"comment,omitempty"`
 	// Source is the folder of an external source that the files are read from, instead of from distribution points: an
 	// address as package resource writes it, to which a file's path is added.
-	Source    string             `json:"source,omitempty"`
-	Files     []File             `json:"files,omitempty"` // sorted by path; pinned, wherever they are read from
-	Programs  map[string]Program `json:"programs"`
-	Published time.Time          `json:"published"`
+	Source   string             `json:"source,omitempty"`
+	Files    []File             `json:"files,omitempty"` // sorted by path; pinned, wherever they are read from
+	Programs map[string]Program `json:"programs"`
+	// Supersedes are the packages that this one takes the place of.
+	Supersedes []Supersede `json:"supersedes,omitempty"`
+	Category   string      `json:"category,omitempty"` // for people who choose from what is available
+	Published  time.Time   `json:"published"`
 }
 
 // File is one file of a package, by its slash-separated path below the package's directory.
@@ -83,11 +89,81 @@ type Program struct {
 	Detect              []Detect       `json:"detect,omitempty" yaml:"detect,omitempty"`
 	ReturnCodes         map[int]string `json:"return-codes,omitempty" yaml:"return-codes,omitempty"` // success, failure, soft-reboot, hard-reboot, retry
 	After               string         `json:"after,omitempty" yaml:"after,omitempty"`
-	Undoes              string         `json:"undoes,omitempty" yaml:"undoes,omitempty"`
-	MSIScope            string         `json:"msi-scope,omitempty" yaml:"msi-scope,omitempty"` // of an .msi: machine (default of administrative programs) or as-authored
+	Undoes              string         `json:"undoes,omitempty" yaml:"undoes,omitempty"`   // program of this package that it takes back: an uninstall
+	Repairs             string         `json:"repairs,omitempty" yaml:"repairs,omitempty"` // program of this package that it puts right: it runs only where that one succeeded, or is detected
+	// RunFirst are programs that must have succeeded on the machine before this one starts, in their order: package@version/program,
+	// or the name of a program of this package.
+	RunFirst       []string   `json:"run-first,omitempty" yaml:"run-first,omitempty"`
+	AlwaysRunFirst bool       `json:"always-run-first,omitempty" yaml:"always-run-first,omitempty"` // also where they succeeded before
+	DiskSpace      Bytes      `json:"disk-space,omitempty" yaml:"disk-space,omitempty"`             // that must be free on the system's disk before the start, beside the content
+	Platforms      []Platform `json:"platforms,omitempty" yaml:"platforms,omitempty"`               // none: every one
+	Window         string     `json:"window,omitempty" yaml:"window,omitempty"`                     // of an interactive program on Windows: normal, minimized, maximized or hidden
+	MSIScope       string     `json:"msi-scope,omitempty" yaml:"msi-scope,omitempty"`               // of an .msi: machine (default of administrative programs) or as-authored
 	// Product is the product code of the .msi that the program installs, read at publish.
 	Product string `json:"product,omitempty" yaml:"-"`
 	Comment string `json:"comment,omitempty" yaml:"comment,omitempty"`
+}
+
+// Supersede is a package that another one takes the place of: its programs do not run any more where the other succeeded.
+type Supersede struct {
+	Package string `json:"package" yaml:"package"`
+	Version string `json:"version,omitempty" yaml:"version,omitempty"` // "2.9", "< 3.0"; empty: every other version, and every version of another package
+	// Uninstall removes it first: package@version/program. Empty: it is replaced, as by most upgrades.
+	Uninstall string `json:"uninstall,omitempty" yaml:"uninstall,omitempty"`
+}
+
+// Platform is a kind of machine. Versions are of the operating system, both inclusive.
+type Platform struct {
+	OS         string `json:"os" yaml:"os"`
+	Arch       string `json:"arch,omitempty" yaml:"arch,omitempty"`
+	Name       string `json:"name,omitempty" yaml:"name,omitempty"` // as the fact os_name says it: debian, "Microsoft Windows 11"; its beginning is enough
+	MinVersion string `json:"min-version,omitempty" yaml:"min-version,omitempty"`
+	MaxVersion string `json:"max-version,omitempty" yaml:"max-version,omitempty"`
+}
+
+// Words of Program.Window.
+const (
+	WindowNormal    = "normal"
+	WindowMinimized = "minimized"
+	WindowMaximized = "maximized"
+	WindowHidden    = "hidden"
+)
+
+// Bytes is a size, written "500MB" or "2GiB" in files and on the wire.
+type Bytes int64
+
+var byteUnits = []struct {
+	name string
+	size int64
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"B", 1}}
+
+// String is the one spelling.
+func (b Bytes) String() string {
+	for _, u := range byteUnits {
+		if int64(b) >= u.size && int64(b)%u.size == 0 {
+			return strconv.FormatInt(int64(b)/u.size, 10) + u.name
+		}
+	}
+	return "0B"
+}
+
+// MarshalText writes the largest unit that divides it.
+func (b Bytes) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
+
+// UnmarshalText reads a whole number and a unit: B, KB, MB, GB (thousands), KiB, MiB or GiB.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	s := string(text)
+	for _, u := range byteUnits {
+		if number, ok := strings.CutSuffix(s, u.name); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
+			if err != nil || n < 0 || n > math.MaxInt64/u.size {
+				break
+			}
+			*b = Bytes(n * u.size)
+			return nil
+		}
+	}
+	return fmt.Errorf("size %q: write it as 500MB or 2GiB", s)
 }
 
 // Reference is a file or folder on an external source that a program reads while it runs. Nothing else outside is open to

@@ -42,6 +42,12 @@ const (
 	AlreadyInstalled    Reason = "already_installed"
 	DeploymentStopped   Reason = "deployment_stopped"
 	ContextUnsupported  Reason = "context_unsupported"
+	Superseded          Reason = "superseded"
+	NothingToRollBack   Reason = "nothing_to_roll_back"
+	WindowNeverFits     Reason = "maintenance_window_never_fits"
+	DiskSpaceMissing    Reason = "disk_space_missing"
+	DependencyFailed    Reason = "dependency_failed"
+	OccurrenceUnknown   Reason = "occurrence_unknown"
 	// fetch
 	ContentMismatch    Reason = "content_mismatch"
 	ContentUnavailable Reason = "content_unavailable"
@@ -118,6 +124,12 @@ var reasons = map[Reason]ReasonInfo{
 	AlreadyRan:          {Permanent, "the program ran here before and rerun says not to run it again"},
 	AlreadyInstalled:    {Permanent, "detection found the product before the run; nothing was to be done"},
 	DeploymentStopped:   {Permanent, "the deployment was stopped by an administrator"},
+	Superseded:          {Permanent, "the machine has a newer version, which supersedes this one: roll that one back first, if this one is meant"},
+	NothingToRollBack:   {Permanent, "the program that is to be taken back never ran on the machine: nothing was to be done"},
+	WindowNeverFits:     {Permanent, "no maintenance window of the machine is ever as long as the program's max-run-time: widen the window (`chandler collection windows`), lower max-run-time, or deploy with ignore-windows"},
+	DiskSpaceMissing:    {Transient, "the machine has less free disk space than the program asks for: free some; it is tried again"},
+	DependencyFailed:    {Permanent, "a program that must run first failed: the explanation says which, and why"},
+	OccurrenceUnknown:   {Permanent, "the agent never opened this occurrence: its journal was lost, or somebody else named it; it opens the next one by itself"},
 	ContextUnsupported:  {Permanent, "this agent cannot run programs in the context asked for"},
 
 	ContentMismatch:    {Transient, "bytes did not match the signed manifest: check the distribution point (its store, proxies on the way)"},

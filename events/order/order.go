@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"chandler/events"
+	"chandler/events/calendar"
 	"chandler/events/manifest"
 	"chandler/events/resource"
 	"chandler/events/target"
@@ -56,24 +57,52 @@ type Order struct {
 	Collection string   `json:"collection"`
 	Expression string   `json:"expression,omitempty"`
 	// IncludeDigest and ExcludeDigest bind the lists of agents (see [ListDigest]); empty: no list.
-	IncludeDigest string       `json:"include,omitempty"`
-	ExcludeDigest string       `json:"exclude,omitempty"`
-	Available     *time.Time   `json:"available,omitempty"`
-	Assignments   []Assignment `json:"assignments"`
-	Expires       *time.Time   `json:"expires,omitempty"`
-	Rerun         Rerun        `json:"rerun"`
-	Issued        time.Time    `json:"issued"`
-	NotAfter      time.Time    `json:"not_after"`
+	IncludeDigest string `json:"include,omitempty"`
+	ExcludeDigest string `json:"exclude,omitempty"`
+
+	// Zone is that of the wall-clock times below and of cron.
+	Zone      calendar.Zone    `json:"zone,omitempty"`
+	Available *calendar.Moment `json:"available,omitempty"`
+	// Assignments are when the program runs, at most [MaxAssignments]; none: when somebody at the machine asks for it.
+	Assignments []Assignment     `json:"assignments"`
+	Expires     *calendar.Moment `json:"expires,omitempty"`
+	// Jitter delays each start by up to so much, by a different part of it on each machine and occurrence.
+	Jitter events.Duration `json:"jitter,omitempty"`
+	// Grace is what a machine that was away at its time gets before it starts the program: somebody there may choose the moment.
+	Grace events.Duration `json:"grace,omitempty"`
+	Rerun Rerun           `json:"rerun"`
+
+	// Windows are the maintenance windows of collections; those of every collection that the machine is in count
+	// together. A machine in none of them starts at any time.
+	Windows []Windows `json:"windows,omitempty"`
+	// IgnoreWindows lets the program start outside of them, RestartOutside the machine restart outside of them.
+	IgnoreWindows  bool `json:"ignore_windows,omitempty"`
+	RestartOutside bool `json:"restart_outside,omitempty"`
+
+	// First are the programs that run before this one, in their order.
+	First []Step `json:"first,omitempty"`
+	// Rolls makes this the order that takes another one back; nil: it is none.
+	Rolls *Rolls `json:"rolls,omitempty"`
+
+	Issued   time.Time `json:"issued"`
+	NotAfter time.Time `json:"not_after"`
 }
+
+// MaxAssignments of one order, as the original's (domain-facts §1.3); MaxSteps that run first.
+const (
+	MaxAssignments = 15
+	MaxSteps       = 32
+)
 
 // Assignment is when the program is to run. Exactly one of its fields is set.
 type Assignment struct {
 	ASAP bool `json:"asap,omitempty"`
 	// Logon and Logoff: when next a user logs on, or the last one logs off. The latter is for programs with
 	// logon: none (domain-facts §1.3).
-	Logon  bool       `json:"logon,omitempty"`
-	Logoff bool       `json:"logoff,omitempty"`
-	At     *time.Time `json:"at,omitempty"` // a deadline: content is fetched before it
+	Logon  bool             `json:"logon,omitempty"`
+	Logoff bool             `json:"logoff,omitempty"`
+	At     *calendar.Moment `json:"at,omitempty"`   // a deadline: content is fetched before it
+	Cron   string           `json:"cron,omitempty"` // five fields, in the order's zone
 }
 
 // String says it in words, a time in RFC 3339.
@@ -84,13 +113,15 @@ func (a Assignment) String() string {
 	case a.Logoff:
 		return "when the last user has logged off"
 	case a.At != nil:
-		return "at " + a.At.Format(time.RFC3339)
+		return "at " + a.At.String()
+	case a.Cron != "":
+		return "by cron " + a.Cron
 	}
 	return "as soon as possible"
 }
 
 func (a Assignment) kinds() (n int) {
-	for _, set := range []bool{a.ASAP, a.At != nil, a.Logon, a.Logoff} {
+	for _, set := range []bool{a.ASAP, a.At != nil, a.Logon, a.Logoff, a.Cron != ""} {
 		if set {
 			n++
 		}
@@ -98,13 +129,88 @@ func (a Assignment) kinds() (n int) {
 	return n
 }
 
-// Occurrence numbers the assignment in job ids: its Unix time, 0 where it names none.
+// Occurrence numbers an assignment at a time in job ids: as the Unix time of its wall clock read as UTC, so that it is
+// the same in every zone; 0 where it names none.
 func (a Assignment) Occurrence() int64 {
 	if a.At == nil {
 		return 0
 	}
-	return a.At.Unix()
+	return a.At.In(time.UTC).Unix()
 }
+
+// Windows are the maintenance windows of one collection, with its definition when the order was signed.
+type Windows struct {
+	Collection string            `json:"collection"`
+	Expression string            `json:"expression,omitempty"`
+	Include    []string          `json:"include,omitempty"` // sorted agent ids
+	Exclude    []string          `json:"exclude,omitempty"`
+	Windows    []calendar.Window `json:"windows"`
+}
+
+// Why a [Step] is there.
+const (
+	StepFirst     = "run-first" // the program, or one of its steps, depends on it
+	StepUninstall = "uninstall" // it removes what the package supersedes
+)
+
+// Step is a program that runs before the order's own, bound as that one is.
+type Step struct {
+	Why                 string         `json:"why"`
+	Package             string         `json:"package"`
+	Version             string         `json:"version"`
+	Manifest            string         `json:"manifest"`
+	Program             string         `json:"program"`
+	Run                 events.RunMode `json:"run"`
+	InstallationAccount string         `json:"installation_account,omitempty"`
+	Resources           []string       `json:"resources,omitempty"`
+	// Always: also where it succeeded before.
+	Always bool `json:"always,omitempty"`
+}
+
+// Rolls names the order whose program is taken back. Only a machine on which a job of that deployment, of that revision,
+// ran obeys.
+type Rolls struct {
+	Deployment string `json:"deployment"`
+	Revision   uint64 `json:"revision"`
+	Package    string `json:"package"`
+	Version    string `json:"version"`
+	Program    string `json:"program"`
+}
+
+// Standing says that the order is one out of which the machine opens occurrences by itself: it has a recurring
+// assignment, several, or none. Its own job, with occurrence 0, runs nothing.
+func (o Order) Standing() bool { return len(o.Assignments) != 1 || o.Assignments[0].Cron != "" }
+
+// Occurrence is that of the job which is offered for the order.
+func (o Order) Occurrence() int64 {
+	if o.Standing() {
+		return 0
+	}
+	return o.Assignments[0].Occurrence()
+}
+
+// Over is when nothing of the order starts any more on any machine.
+func (o Order) Over() time.Time {
+	last := o.NotAfter.Add(ClockTolerance)
+	if o.Expires != nil && o.Expires.In(o.Zone.Location(lastZone)).Before(last) {
+		return o.Expires.In(o.Zone.Location(lastZone))
+	}
+	return last
+}
+
+// Begins is when the order is available to the first machine; zero: at once.
+func (o Order) Begins() time.Time {
+	if o.Available == nil {
+		return time.Time{}
+	}
+	return o.Available.In(o.Zone.Location(firstZone))
+}
+
+// The first and the last zone in which a wall-clock time comes.
+var (
+	firstZone = time.FixedZone("first", 14*3600)
+	lastZone  = time.FixedZone("last", -12*3600)
+)
 
 // Rerun says what to do on a machine where the program ran before (domain-facts §1.3).
 type Rerun string
@@ -118,7 +224,7 @@ const (
 )
 
 // Deadline is the time of the first assignment that names one.
-func (o Order) Deadline() *time.Time {
+func (o Order) Deadline() *calendar.Moment {
 	for _, a := range o.Assignments {
 		if a.At != nil {
 			return a.At
@@ -142,6 +248,9 @@ func (o Order) Validate() error {
 		}
 	}
 	if err := validResources(o.Resources); err != nil {
+		return err
+	}
+	if err := errors.Join(o.validateSteps(), o.validateWindows(), o.validateRolls()); err != nil {
 		return err
 	}
 	for _, d := range []string{o.IncludeDigest, o.ExcludeDigest} {
@@ -168,20 +277,60 @@ func (o Order) validateTimes() error {
 		return fmt.Errorf("run is %q: it must be user or administrative", o.Run)
 	case !slices.Contains([]Rerun{RerunNever, RerunAlways, RerunIfFailed, RerunIfSucceeded}, o.Rerun):
 		return fmt.Errorf("rerun is %q: it must be never, always, if-failed or if-succeeded", o.Rerun)
-	case len(o.Assignments) != 1:
-		return fmt.Errorf("%d assignments: exactly one is supported", len(o.Assignments))
-	case o.Assignments[0].kinds() != 1:
-		return errors.New("an assignment is as soon as possible, at a time, at logon or at logoff: exactly one of them")
 	case o.Issued.IsZero() || !o.NotAfter.After(o.Issued):
 		return errors.New("validity must end after it begins")
-	case o.Expires != nil && !o.Expires.After(o.Issued):
+	case o.Expires != nil && !o.Over().After(o.Issued):
 		return errors.New("expires lies before the order was issued")
-	case o.Expires != nil && o.Available != nil && !o.Expires.After(*o.Available):
+	case o.Expires != nil && !o.before(o.Available):
 		return errors.New("expires lies before available")
-	case o.Expires != nil && o.Deadline() != nil && !o.Expires.After(*o.Deadline()):
-		return errors.New("expires lies before the deadline")
+	case o.Jitter < 0 || o.Grace < 0 || time.Duration(o.Jitter) > MaxDelay || time.Duration(o.Grace) > MaxDelay:
+		return fmt.Errorf("jitter and grace must be at most %s", MaxDelay)
+	}
+	return o.validateAssignments()
+}
+
+// MaxDelay bounds jitter and grace.
+const MaxDelay = 60 * 24 * time.Hour
+
+func (o Order) validateAssignments() error {
+	if err := o.Zone.Validate(); err != nil {
+		return err
+	}
+	if len(o.Assignments) > MaxAssignments {
+		return fmt.Errorf("%d assignments: at most %d", len(o.Assignments), MaxAssignments)
+	}
+	for i, a := range o.Assignments {
+		switch {
+		case a.kinds() != 1:
+			return fmt.Errorf("assignment %d: an assignment is as soon as possible, at a time, by cron, at logon or at logoff: exactly one of them", i+1)
+		case o.Expires != nil && !o.before(a.At):
+			return errors.New("expires lies before the deadline")
+		case slices.ContainsFunc(o.Assignments[:i], a.same):
+			return fmt.Errorf("assignment %d, %s, is there twice", i+1, a)
+		}
+		if a.Cron != "" {
+			if _, err := calendar.ParseCron(a.Cron); err != nil {
+				return fmt.Errorf("assignment %d: %w", i+1, err)
+			}
+		}
 	}
 	return nil
+}
+
+func (a Assignment) same(b Assignment) bool {
+	return a.ASAP == b.ASAP && a.Logon == b.Logon && a.Logoff == b.Logoff && a.Cron == b.Cron && (a.At == nil) == (b.At == nil) && (a.At == nil || *a.At == *b.At)
+}
+
+// before says whether a moment comes before the order expires, on every machine; nil does.
+func (o Order) before(m *calendar.Moment) bool {
+	if m == nil {
+		return true
+	}
+	own := time.UTC // one zone for both: each machine has one
+	if m.Floating() != o.Expires.Floating() {
+		own = lastZone
+	}
+	return o.Expires.In(o.Zone.Location(own)).After(m.In(o.Zone.Location(own)))
 }
 
 func validResources(resources []string) error {
@@ -213,6 +362,8 @@ func (o Order) Agrees(m events.Manifest) error {
 		return refuse(events.ManifestMismatch, "the order says run: %s, the manifest run: %s", o.Run, p.Run)
 	case p.InstallationAccount != o.InstallationAccount:
 		return refuse(events.ManifestMismatch, "the order names installation account %q, the manifest %q", o.InstallationAccount, p.InstallationAccount)
+	case p.EveryUser && o.Standing():
+		return refuse(events.ContextUnsupported, "program %s runs once for every user, which takes exactly one assignment that does not recur", o.Program)
 	case p.LogonNeeded() != events.LogonNone && slices.ContainsFunc(o.Assignments, func(a Assignment) bool { return a.Logoff }):
 		return refuse(events.ContextUnsupported, "program %s is to start when the last user has logged off: that is for programs with logon: none, this one has logon: %s", o.Program, p.LogonNeeded())
 	case p.LogonNeeded() == events.LogonNone && slices.ContainsFunc(o.Assignments, func(a Assignment) bool { return a.Logon }):

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"chandler/events"
+	"chandler/events/calendar"
 	"chandler/events/sign"
 	"chandler/events/trust"
 )
@@ -147,25 +148,42 @@ func TestTheTargetListsAreBound(t *testing.T) {
 }
 
 func TestContradictoryOrdersAreNotSigned(t *testing.T) {
-	at := func(h int) *time.Time { return new(issued.Add(time.Duration(h) * time.Hour)) }
+	at := func(h int) *calendar.Moment { return new(calendar.At(issued.Add(time.Duration(h) * time.Hour))) }
 	for name, edit := range map[string]func(*Order){
-		"expiry before availability":       func(o *Order) { o.Available, o.Expires = at(5), at(4) },
-		"expiry before the deadline":       func(o *Order) { o.Assignments = []Assignment{{At: at(5)}}; o.Expires = at(4) },
-		"an assignment of both kinds":      func(o *Order) { o.Assignments = []Assignment{{ASAP: true, At: at(1)}} },
-		"as soon as possible and at logon": func(o *Order) { o.Assignments = []Assignment{{ASAP: true, Logon: true}} },
-		"at logon and at logoff":           func(o *Order) { o.Assignments = []Assignment{{Logon: true, Logoff: true}} },
-		"at logoff and at a time":          func(o *Order) { o.Assignments = []Assignment{{Logoff: true, At: at(1)}} },
-		"an assignment of no kind":         func(o *Order) { o.Assignments = []Assignment{{}} },
-		"two assignments":                  func(o *Order) { o.Assignments = []Assignment{{ASAP: true}, {Logon: true}} },
-		"an account that is no name":       func(o *Order) { o.InstallationAccount = "corp.*" },
-		"no assignment":                    func(o *Order) { o.Assignments = nil },
-		"a target that reaches nobody":     func(o *Order) { o.Expression = "" },
-		"an expression that is no CEL":     func(o *Order) { o.Expression = "agent." },
-		"no run mode":                      func(o *Order) { o.Run = "" },
-		"a deployment named with a dot":    func(o *Order) { o.Deployment = "a.b" },
-		"a revision of zero":               func(o *Order) { o.Revision = 0 },
-		"an expression that is too large":  func(o *Order) { o.Expression = "agent.os == \"" + strings.Repeat("x", MaxSize) + "\"" },
-		"a validity that ends at once":     func(o *Order) { o.NotAfter = o.Issued },
+		"expiry before availability":        func(o *Order) { o.Available, o.Expires = at(5), at(4) },
+		"expiry before the deadline":        func(o *Order) { o.Assignments = []Assignment{{At: at(5)}}; o.Expires = at(4) },
+		"an assignment of both kinds":       func(o *Order) { o.Assignments = []Assignment{{ASAP: true, At: at(1)}} },
+		"as soon as possible and at logon":  func(o *Order) { o.Assignments = []Assignment{{ASAP: true, Logon: true}} },
+		"at logon and at logoff":            func(o *Order) { o.Assignments = []Assignment{{Logon: true, Logoff: true}} },
+		"at logoff and at a time":           func(o *Order) { o.Assignments = []Assignment{{Logoff: true, At: at(1)}} },
+		"an assignment of no kind":          func(o *Order) { o.Assignments = []Assignment{{}} },
+		"an assignment that is there twice": func(o *Order) { o.Assignments = []Assignment{{ASAP: true}, {Logon: true}, {ASAP: true}} },
+		"too many assignments": func(o *Order) {
+			for h := range MaxAssignments + 1 {
+				o.Assignments = append(o.Assignments, Assignment{At: at(h)})
+			}
+		},
+		"a cron that never fires": func(o *Order) { o.Assignments = []Assignment{{Cron: "0 0 31 2 *"}} },
+		"a zone that is none":     func(o *Order) { o.Zone = "Europe/Nowhere" },
+		"a step that is the program itself": func(o *Order) {
+			o.First = []Step{{Why: StepFirst, Package: o.Package, Version: o.Version, Manifest: o.Manifest, Program: o.Program, Run: o.Run}}
+		},
+		"a step for no reason": func(o *Order) {
+			o.First = []Step{{Package: o.Package, Version: o.Version, Manifest: o.Manifest, Program: "prepare", Run: o.Run}}
+		},
+		"windows without a window": func(o *Order) { o.Windows = []Windows{{Collection: "c", Expression: "true"}} },
+		"a rollback of itself": func(o *Order) {
+			o.Rolls = &Rolls{Deployment: o.Deployment, Revision: 1, Package: o.Package, Version: o.Version, Program: o.Program}
+		},
+		"a grace of months":               func(o *Order) { o.Grace = events.Duration(2 * MaxDelay) },
+		"an account that is no name":      func(o *Order) { o.InstallationAccount = "corp.*" },
+		"a target that reaches nobody":    func(o *Order) { o.Expression = "" },
+		"an expression that is no CEL":    func(o *Order) { o.Expression = "agent." },
+		"no run mode":                     func(o *Order) { o.Run = "" },
+		"a deployment named with a dot":   func(o *Order) { o.Deployment = "a.b" },
+		"a revision of zero":              func(o *Order) { o.Revision = 0 },
+		"an expression that is too large": func(o *Order) { o.Expression = "agent.os == \"" + strings.Repeat("x", MaxSize) + "\"" },
+		"a validity that ends at once":    func(o *Order) { o.NotAfter = o.Issued },
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := sample()
@@ -180,7 +198,7 @@ func TestContradictoryOrdersAreNotSigned(t *testing.T) {
 func TestOrdersForLogonAndLogoffAreReadBackWithTheirAccount(t *testing.T) {
 	k := key(t, 1)
 	bundle := trust.Bundle{Fleet: "testfleet", Threshold: 1, Keys: []sign.PublicKey{k.Public().Named("a")}}
-	for _, a := range []Assignment{{ASAP: true}, {Logon: true}, {Logoff: true}, {At: new(issued.Add(time.Hour))}} {
+	for _, a := range []Assignment{{ASAP: true}, {Logon: true}, {Logoff: true}, {At: new(calendar.At(issued.Add(time.Hour)))}} {
 		t.Run(a.String(), func(t *testing.T) {
 			want := sample()
 			want.Format, want.Assignments, want.InstallationAccount = Format, []Assignment{a}, "corp-installer"

@@ -7,11 +7,19 @@ package timing
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"strconv"
 	"time"
 
 	"chandler/events"
+	"chandler/events/calendar"
 	"chandler/events/order"
 )
+
+// Machine is what the decisions need to know of the machine.
+type Machine struct {
+	ID   string         // agent id
+	Zone *time.Location // its own; nil: UTC
+}
 
 // Verdict says what to do with a job now.
 type Verdict int
@@ -30,20 +38,82 @@ type Decision struct {
 	Until   time.Time
 }
 
-// Decide says what to do with the occurrence of an order at now. A machine that was away at its deadline
-// starts when it is back, unless the deployment has expired by then.
-func Decide(o order.Order, a order.Assignment, now time.Time) Decision {
-	switch {
-	case o.Expires != nil && !now.Before(*o.Expires):
-		return Decision{Verdict: TooLate}
-	case now.After(o.NotAfter.Add(order.ClockTolerance)):
-		return Decision{Verdict: TooLate}
-	case o.Available != nil && now.Before(*o.Available):
-		return Decision{NotYet, *o.Available}
-	case a.At != nil && now.Before(*a.At):
-		return Decision{Prepare, *a.At}
+// Decide says what to do with the occurrence of an order at now. heard is when the machine first could act on it: when
+// it was told of the order, or was there again after having been away. A machine that was away at its time starts when
+// it is back and its grace is over, unless the deployment has expired by then.
+func Decide(o order.Order, a order.Assignment, occurrence int64, m Machine, heard, now time.Time) Decision {
+	d := Standing(o, m, now)
+	if d.Verdict != Start {
+		return d
+	}
+	if at := StartOf(o, a, occurrence, m, heard); now.Before(at) {
+		return Decision{Prepare, at}
 	}
 	return Decision{Verdict: Start}
+}
+
+// Standing says whether an order is available and has not expired: NotYet, Start or TooLate.
+func Standing(o order.Order, m Machine, now time.Time) Decision {
+	switch {
+	case !now.Before(Ends(o, m)):
+		return Decision{Verdict: TooLate}
+	case o.Available != nil && now.Before(o.Available.In(o.Zone.Location(m.Zone))):
+		return Decision{NotYet, o.Available.In(o.Zone.Location(m.Zone))}
+	}
+	return Decision{Verdict: Start}
+}
+
+// Ends is when nothing of the order starts any more on this machine.
+func Ends(o order.Order, m Machine) time.Time {
+	end := o.NotAfter.Add(order.ClockTolerance)
+	if o.Expires != nil {
+		if at := o.Expires.In(o.Zone.Location(m.Zone)); at.Before(end) {
+			return at
+		}
+	}
+	return end
+}
+
+// late is by how much a machine may miss its time and still count as having been there.
+const late = 5 * time.Minute
+
+// StartOf is the instant from which an occurrence may start: its time and the machine's part of the jitter; after the
+// grace, where the machine was away at its time. An assignment that names no time starts, jitter apart, at once.
+func StartOf(o order.Order, a order.Assignment, occurrence int64, m Machine, heard time.Time) time.Time {
+	base := heard
+	if a.At != nil || a.Cron != "" {
+		base = instant(occurrence, o.Zone.Location(m.Zone))
+		if a.At != nil {
+			base = a.At.In(o.Zone.Location(m.Zone))
+		}
+		if heard.After(base.Add(late)) {
+			if o.Grace > 0 {
+				return heard.Add(time.Duration(o.Grace))
+			}
+			base = heard
+		}
+	}
+	return base.Add(time.Duration(float64(o.Jitter) * part(o.Deployment, m.ID, occurrence)))
+}
+
+// instant is that of an occurrence's number (see [order.Assignment.Occurrence]) in a zone.
+func instant(occurrence int64, loc *time.Location) time.Time {
+	wall, err := calendar.ParseMoment(time.Unix(occurrence, 0).UTC().Format("2006-01-02T15:04:05"))
+	if err != nil {
+		return time.Unix(occurrence, 0) // a year that nobody writes
+	}
+	return wall.In(loc)
+}
+
+// number is the occurrence of an instant in a zone: the Unix time of its wall clock read as UTC.
+func number(at time.Time, loc *time.Location) int64 {
+	_, offset := at.In(loc).Zone()
+	return at.Unix() + int64(offset)
+}
+
+// part is this machine's share of the jitter of an occurrence, in [0, 1).
+func part(deployment, agent string, occurrence int64) float64 {
+	return Place(deployment+"\x00"+strconv.FormatInt(occurrence, 10), agent)
 }
 
 // Last is how a program ended on this machine the last time, whichever deployment ran it.

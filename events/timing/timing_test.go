@@ -7,6 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"chandler/events/calendar"
 	"chandler/events/order"
 )
 
@@ -14,26 +15,28 @@ var t0 = time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC)
 
 func hour(h int) time.Time { return t0.Add(time.Duration(h) * time.Hour) }
 
+func moment(h int) *calendar.Moment { return new(calendar.At(hour(h))) }
+
 func TestWhenAJobStarts(t *testing.T) {
-	asap, atFour := order.Assignment{ASAP: true}, order.Assignment{At: new(hour(4))}
+	asap, atFour := order.Assignment{ASAP: true}, order.Assignment{At: moment(4)}
 	for name, c := range map[string]struct {
-		available, expires *time.Time
+		available, expires *calendar.Moment
 		assignment         order.Assignment
 		now                time.Time
 		want               Decision
 	}{
 		"as soon as possible is now":                     {nil, nil, asap, hour(0), Decision{Verdict: Start}},
-		"before it is available nothing happens":         {new(hour(2)), nil, asap, hour(1), Decision{NotYet, hour(2)}},
-		"the moment it is available it starts":           {new(hour(2)), nil, asap, hour(2), Decision{Verdict: Start}},
+		"before it is available nothing happens":         {moment(2), nil, asap, hour(1), Decision{NotYet, hour(2)}},
+		"the moment it is available it starts":           {moment(2), nil, asap, hour(2), Decision{Verdict: Start}},
 		"before its deadline content is fetched":         {nil, nil, atFour, hour(3), Decision{Prepare, hour(4)}},
 		"at its deadline it starts":                      {nil, nil, atFour, hour(4), Decision{Verdict: Start}},
-		"a machine that missed the deadline starts late": {nil, new(hour(9)), atFour, hour(8), Decision{Verdict: Start}},
-		"a machine that missed the expiry does not":      {nil, new(hour(9)), atFour, hour(9), Decision{Verdict: TooLate}},
+		"a machine that missed the deadline starts late": {nil, moment(9), atFour, hour(8), Decision{Verdict: Start}},
+		"a machine that missed the expiry does not":      {nil, moment(9), atFour, hour(9), Decision{Verdict: TooLate}},
 		"an order past its validity does not start":      {nil, nil, asap, hour(101), Decision{Verdict: TooLate}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := order.Order{Available: c.available, Expires: c.expires, NotAfter: hour(100)}
-			if got := Decide(o, c.assignment, c.now); got != c.want {
+			if got := Decide(o, c.assignment, c.assignment.Occurrence(), Machine{ID: "agent0001"}, hour(0), c.now); got != c.want {
 				t.Fatalf("got %+v, want %+v", got, c.want)
 			}
 		})

@@ -3,7 +3,6 @@ package credentials
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"time"
 
@@ -35,11 +34,10 @@ func (s *Service) orderOf(ctx context.Context, st events.LeaseStatement, envelop
 	if err != nil {
 		return order.Order{}, err
 	}
-	occurs := func(a order.Assignment) bool { return a.Occurrence() == st.Occurrence }
 	switch {
 	case digest != st.Order:
 		return order.Order{}, deny("the request speaks of order %.12s and encloses %.12s", st.Order, digest)
-	case st.Job != events.JobID(o.Deployment, o.Revision, st.Agent, st.Occurrence, st.User) || !slices.ContainsFunc(o.Assignments, occurs):
+	case st.Job != events.JobID(o.Deployment, o.Revision, st.Agent, st.Occurrence, st.User) || !o.Standing() && st.Occurrence != o.Occurrence():
 		return order.Order{}, deny("job %s is not one of deployment %s revision %d on agent %s", st.Job, o.Deployment, o.Revision, st.Agent)
 	}
 	return o, nil

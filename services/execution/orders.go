@@ -29,15 +29,10 @@ type storedOrder struct {
 }
 
 // over says when the order's time ends: nothing starts after it.
-func (k *known) over() time.Time {
-	if e := k.order.Expires; e != nil && e.Before(k.order.NotAfter) {
-		return *e
-	}
-	return k.order.NotAfter
-}
+func (k *known) over() time.Time { return k.order.Over() }
 
-// occurrence is the only one that an order has (its one assignment).
-func (k *known) occurrence() int64 { return k.order.Assignments[0].Occurrence() }
+// occurrence is that of the job which is offered.
+func (k *known) occurrence() int64 { return k.order.Occurrence() }
 
 // orders is the bucket of orders in memory, kept by a watch. It is safe for concurrent use.
 type orders struct {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"chandler/events"
+	"chandler/events/calendar"
 	"chandler/events/eventstest"
 	"chandler/events/order"
 )
@@ -31,7 +32,7 @@ func TestAServiceDiesBetweenReceivingAndAcknowledging(t *testing.T) {
 	t.Parallel()
 	soon := func(o *order.Order) {
 		at := time.Now().Add(2 * time.Second)
-		o.Available = &at
+		o.Available = new(calendar.At(at))
 	}
 	for name, c := range map[string]unacknowledged{
 		"execution folds the end of a job": {service: "execution", stream: events.StreamStatus, consumer: "execution-", event: events.JobSucceeded.Declaration},

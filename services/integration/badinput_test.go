@@ -18,6 +18,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/bus"
+	"chandler/events/calendar"
 	"chandler/events/order"
 	"chandler/services/content/publish"
 )
@@ -78,7 +79,7 @@ func TestADeploymentThatCannotBeIsRefusedWithTheReason(t *testing.T) {
 		"whose order is over":              {signed(func(o *order.Order) { o.Issued, o.NotAfter = hour(-48), hour(-1) }), bus.CodeBadRequest, "was valid until"},
 		"that has expired": {signed(func(o *order.Order) {
 			at := hour(-1)
-			o.Issued, o.Expires = hour(-2), &at
+			o.Issued, o.Expires = hour(-2), new(calendar.At(at))
 		}), bus.CodeBadRequest, "expired at"},
 		"that was signed tomorrow":             {signed(func(o *order.Order) { o.Issued = hour(20) }), bus.CodeBadRequest, "still to come"},
 		"that expires before it was signed":    {forged(func(o map[string]any) { o["expires"] = hour(-100) }), bus.CodeBadRequest, "expires lies before"},

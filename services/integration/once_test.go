@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"chandler/events"
+	"chandler/events/calendar"
 	"chandler/events/order"
 )
 
@@ -48,7 +49,7 @@ func TestAStopEndsJobsThatWaitForTheirNextAttemptOrTheirTime(t *testing.T) {
 	f.everyone(1)
 	later := time.Now().Add(time.Hour)
 	f.deploy("retrying", p)
-	f.deploy("scheduled", p, func(o *order.Order) { o.Assignments = []order.Assignment{{At: &later}} })
+	f.deploy("scheduled", p, func(o *order.Order) { o.Assignments = []order.Assignment{{At: new(calendar.At(later))}} })
 	f.want("retrying", m, events.Retrying)
 	f.want("scheduled", m, events.Waiting)
 	for _, d := range []string{"retrying", "scheduled"} {
@@ -90,7 +91,7 @@ func TestAFreezeThatComesWhileContentIsLaidOutStillHolds(t *testing.T) {
 	p := f.publish("1.0", make([]byte, 64<<20), "")
 	f.everyone(1)
 	deadline := time.Now().Add(8 * time.Second)
-	f.deploy("laid-out", p, func(o *order.Order) { o.Assignments = []order.Assignment{{At: &deadline}} })
+	f.deploy("laid-out", p, func(o *order.Order) { o.Assignments = []order.Assignment{{At: new(calendar.At(deadline))}} })
 	eventually(t, "content is laid out", func() bool {
 		found, _ := filepath.Glob(filepath.Join(m.file.StateDir, "runs", "*", "content"))
 		return len(found) == 1

@@ -15,6 +15,7 @@ import (
 	"chandler/events"
 	"chandler/events/access"
 	"chandler/events/bus"
+	"chandler/events/calendar"
 	"chandler/events/eventstest"
 	"chandler/events/order"
 	"chandler/events/sign"
@@ -215,7 +216,7 @@ func TestARogueBrokerThatSwapsContent(t *testing.T) {
 	t.Cleanup(evil.Close)
 	f.deploy("swapped", p, func(o *order.Order) { // the content is asked for once the real service is gone
 		soon := time.Now().Add(3 * time.Second).UTC().Truncate(time.Second)
-		o.Available = &soon
+		o.Available = new(calendar.At(soon))
 	})
 	f.takeOver(t, "content", bus.Answer(events.ContentLocate, func(_ context.Context, _ string, q events.LocateRequest) (events.LocateAnswer, error) {
 		answer := events.LocateAnswer{Blobs: map[string][]string{}}

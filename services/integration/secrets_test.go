@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -110,26 +112,33 @@ func allowCores(t *testing.T) {
 // wantNoCores makes sure that no core is written of the server, the agent or a supervisor that crashes.
 func (s outsideStory) wantNoCores(t *testing.T) {
 	t.Helper()
-	limits := map[string]string{"server": "/proc/" + strconv.Itoa(s.up.Process.Pid) + "/limits"}
-	var pids []string
-	eventually(t, "there is an agent and a supervisor", func() bool {
-		pids = strings.Fields(s.m.Exec("pidof", "chandler-agent"))
+	said := map[string]string{}
+	eventually(t, "the limits of the server, an agent and a supervisor can be read", func() bool {
+		pids := strings.Fields(s.m.Exec("pidof", "chandler-agent"))
+		files := map[string]string{"server": "/proc/" + strconv.Itoa(s.up.Process.Pid) + "/limits"}
+		for i, pid := range pids {
+			files["agent or supervisor "+strconv.Itoa(i)] = filepath.Join(s.m.Files(), "proc", pid, "limits")
+		}
+		clear(said)
+		for who, file := range files {
+			data, err := os.ReadFile(file)
+			if errors.Is(err, fs.ErrNotExist) {
+				return false // the supervisor of an earlier program has just ended
+			}
+			must(t, err)
+			said[who] = string(data)
+		}
 		return len(pids) > 1
 	})
-	for i, pid := range pids {
-		limits["agent or supervisor "+strconv.Itoa(i)] = filepath.Join(s.m.Files(), "proc", pid, "limits")
-	}
-	for who, file := range limits {
-		data, err := os.ReadFile(file)
-		must(t, err)
+	for who, limits := range said {
 		found := false
-		for line := range strings.Lines(string(data)) {
+		for line := range strings.Lines(limits) {
 			if rest, ok := strings.CutPrefix(line, "Max core file size"); ok {
 				found = strings.Fields(rest)[0] == "0"
 			}
 		}
 		if !found {
-			t.Errorf("a core may be written of the %s:\n%s", who, data)
+			t.Errorf("a core may be written of the %s:\n%s", who, limits)
 		}
 	}
 }

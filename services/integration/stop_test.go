@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"chandler/events"
+	"chandler/events/calendar"
 	"chandler/events/order"
 )
 
@@ -144,7 +145,7 @@ func TestAnExpiredDeploymentStartsNothing(t *testing.T) {
 	f.everyone(1)
 	expires := time.Now().Add(3 * time.Second)
 	mustAsk(f, events.ExecutionFreeze, events.Freeze{Scope: "fleet"})
-	f.deploy("short", p, func(o *order.Order) { o.Expires = &expires })
+	f.deploy("short", p, func(o *order.Order) { o.Expires = new(calendar.At(expires)) })
 	f.want("short", m, events.Waiting)
 	eventually(t, "the deployment has expired", func() bool {
 		return mustAsk(f, events.DeploymentShow, events.Named{Name: "short"}).Life == events.LifeExpired

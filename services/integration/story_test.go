@@ -13,6 +13,7 @@ import (
 
 	"chandler/agent/cmlog"
 	"chandler/events"
+	"chandler/events/calendar"
 	"chandler/events/eventstest"
 	"chandler/events/order"
 )
@@ -324,7 +325,7 @@ func TestADeadlineIsWaitedForWithTheContentAlreadyThere(t *testing.T) {
 	p := f.publish("1.0", payload, "")
 	f.everyone(1)
 	deadline := time.Now().Add(4 * time.Second)
-	f.deploy("later", p, func(o *order.Order) { o.Assignments = []order.Assignment{{At: &deadline}} })
+	f.deploy("later", p, func(o *order.Order) { o.Assignments = []order.Assignment{{At: new(calendar.At(deadline))}} })
 	row := f.want("later", m, events.Waiting)
 	if row.WaitingFor != events.WaitAssignment || len(m.ran()) != 0 {
 		t.Fatalf("waits for %s, ran %v", row.WaitingFor, m.ran())

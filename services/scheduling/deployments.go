@@ -42,13 +42,7 @@ func openDeployment(r deploymentRecord) (*deployment, error) {
 
 // end is when nothing of the order starts any more: it expires, or its validity is over on every clock
 // that agents tolerate.
-func end(o order.Order) time.Time {
-	last := o.NotAfter.Add(order.ClockTolerance)
-	if o.Expires != nil && o.Expires.Before(last) {
-		return *o.Expires
-	}
-	return last
-}
+func end(o order.Order) time.Time { return o.Over() }
 
 // life follows from the order, the clock, and what administrators decided. What ends it comes first.
 func (d *deployment) life(now time.Time) events.Life {
@@ -59,7 +53,7 @@ func (d *deployment) life(now time.Time) events.Life {
 		return events.LifeExpired
 	case d.record.Paused:
 		return events.LifePaused
-	case d.order.Available != nil && now.Before(*d.order.Available):
+	case now.Before(d.order.Begins()):
 		return events.LifePending
 	}
 	return events.LifeActive

@@ -12,6 +12,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/bus"
+	"chandler/events/calendar"
 	"chandler/events/order"
 )
 
@@ -53,7 +54,7 @@ func TestOrdersThatAreRefused(t *testing.T) {
 		"lists that are too long":    {include: ids[:events.MaxListed/2], exclude: ids[:events.MaxListed/2+1], want: bus.ErrBadRequest, says: "at most 15000"},
 		"a revision that is used":    {change: func(o *order.Order) { o.Deployment, o.Revision = "taken", 3 }, want: bus.ErrConflict, says: "sign revision 4"},
 		"a revision that goes back":  {change: func(o *order.Order) { o.Deployment, o.Revision = "taken", 2 }, want: bus.ErrConflict, says: "sign revision 4"},
-		"already expired":            {change: func(o *order.Order) { o.Issued = past.Add(-time.Hour); o.Expires = &past }, want: bus.ErrBadRequest, says: "expired at"},
+		"already expired":            {change: func(o *order.Order) { o.Issued = past.Add(-time.Hour); o.Expires = new(calendar.At(past)) }, want: bus.ErrBadRequest, says: "expired at"},
 		"no longer valid":            {change: func(o *order.Order) { o.Issued = past.Add(-time.Hour); o.NotAfter = past }, want: bus.ErrBadRequest, says: "was valid until"},
 		"issued in the future":       {change: func(o *order.Order) { o.Issued = time.Now().Add(time.Hour) }, want: bus.ErrBadRequest, says: "compare the clocks"},
 		"another fleet's":            {change: func(o *order.Order) { o.Fleet = "other" }, want: bus.ErrBadRequest, says: "for fleet other"},

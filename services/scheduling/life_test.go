@@ -7,6 +7,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/bus"
+	"chandler/events/calendar"
 	"chandler/events/eventstest"
 	"chandler/events/order"
 )
@@ -20,17 +21,17 @@ func TestLifeFollowsFromOrderClockAndDecisions(t *testing.T) {
 		want   events.Life
 	}{
 		"available at once":                 {want: events.LifeActive},
-		"available later":                   {order: order.Order{Available: &later}, want: events.LifePending},
-		"available exactly now":             {order: order.Order{Available: &now}, want: events.LifeActive},
+		"available later":                   {order: order.Order{Available: new(calendar.At(later))}, want: events.LifePending},
+		"available exactly now":             {order: order.Order{Available: new(calendar.At(now))}, want: events.LifeActive},
 		"paused":                            {record: deploymentRecord{Paused: true}, want: events.LifePaused},
-		"paused before it is available":     {record: deploymentRecord{Paused: true}, order: order.Order{Available: &later}, want: events.LifePaused},
-		"expires later":                     {order: order.Order{Expires: &later}, want: events.LifeActive},
-		"expires exactly now":               {order: order.Order{Expires: &now}, want: events.LifeExpired},
-		"expired while paused":              {record: deploymentRecord{Paused: true}, order: order.Order{Expires: &before}, want: events.LifeExpired},
-		"its end was told by another clock": {record: deploymentRecord{Lapsed: true}, order: order.Order{Expires: &later}, want: events.LifeExpired},
+		"paused before it is available":     {record: deploymentRecord{Paused: true}, order: order.Order{Available: new(calendar.At(later))}, want: events.LifePaused},
+		"expires later":                     {order: order.Order{Expires: new(calendar.At(later))}, want: events.LifeActive},
+		"expires exactly now":               {order: order.Order{Expires: new(calendar.At(now))}, want: events.LifeExpired},
+		"expired while paused":              {record: deploymentRecord{Paused: true}, order: order.Order{Expires: new(calendar.At(before))}, want: events.LifeExpired},
+		"its end was told by another clock": {record: deploymentRecord{Lapsed: true}, order: order.Order{Expires: new(calendar.At(later))}, want: events.LifeExpired},
 		"validity is over":                  {order: order.Order{NotAfter: now.Add(-order.ClockTolerance)}, want: events.LifeExpired},
 		"validity is over, but not on clocks that agents tolerate": {order: order.Order{NotAfter: now.Add(-time.Minute)}, want: events.LifeActive},
-		"stopped beats everything":                                 {record: deploymentRecord{Stopped: true, Paused: true, Lapsed: true}, order: order.Order{Expires: &before}, want: events.LifeStopped},
+		"stopped beats everything":                                 {record: deploymentRecord{Stopped: true, Paused: true, Lapsed: true}, order: order.Order{Expires: new(calendar.At(before))}, want: events.LifeStopped},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.order.NotAfter.IsZero() {
@@ -44,8 +45,8 @@ func TestLifeFollowsFromOrderClockAndDecisions(t *testing.T) {
 	}
 }
 
-func in(d time.Duration) func() *time.Time {
-	return func() *time.Time { at := time.Now().Add(d); return &at }
+func in(d time.Duration) func() *calendar.Moment {
+	return func() *calendar.Moment { return new(calendar.At(time.Now().Add(d))) }
 }
 
 func TestTheBrokersTimersStartAndEndADeployment(t *testing.T) {
@@ -63,11 +64,11 @@ func TestTheBrokersTimersStartAndEndADeployment(t *testing.T) {
 		t.Errorf("why: %+v", w)
 	}
 	e := eventstest.ExpectExactly(t, s.admin, events.DeploymentReleased, nil, 1)[0]
-	if e.Time.Before(*v.Available) {
+	if e.Time.Before(v.Available.In(time.UTC)) {
 		t.Errorf("released at %s, available at %s", e.Time, v.Available)
 	}
 	lapsed := eventstest.ExpectExactly(t, s.admin, events.DeploymentLapsed, nil, 1)[0]
-	if lapsed.Data.Revision != 1 || !lapsed.Data.At.Equal(v.Expires.UTC()) {
+	if lapsed.Data.Revision != 1 || !lapsed.Data.At.Equal(v.Expires.In(time.UTC)) {
 		t.Errorf("told: %+v", lapsed.Data)
 	}
 	if v := must(s, events.DeploymentShow, events.Named{Name: "hello"}); v.Life != events.LifeExpired {

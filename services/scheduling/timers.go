@@ -25,8 +25,8 @@ const dueLife = 24 * time.Hour
 // the same purpose that an older revision set is replaced.
 func (s *Service) setTimers(ctx context.Context, d *deployment) error {
 	now := s.now()
-	if d.order.Available != nil && now.Before(*d.order.Available) {
-		if err := s.setTimer(ctx, d.record, timerStart, *d.order.Available); err != nil {
+	if begins := d.order.Begins(); now.Before(begins) {
+		if err := s.setTimer(ctx, d.record, timerStart, begins); err != nil {
 			return err
 		}
 	}

@@ -58,7 +58,7 @@ func (s *Service) deploymentShow(ctx context.Context, _ string, req events.Named
 func (d *deployment) signedView() events.DeploymentView {
 	return events.DeploymentView{
 		DeploymentNotice: d.record.DeploymentNotice, Expression: d.order.Expression,
-		Available: d.order.Available, Deadline: d.order.Deadline(), Expires: d.order.Expires, NotAfter: d.order.NotAfter,
+		Zone: d.order.Zone, Available: d.order.Available, Deadline: d.order.Deadline(), Expires: d.order.Expires, NotAfter: d.order.NotAfter,
 	}
 }
 

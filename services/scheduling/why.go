@@ -80,7 +80,7 @@ func standing(d *deployment, w events.WhyDecision, now time.Time) string {
 	}
 	switch w.Life {
 	case events.LifePending:
-		return fmt.Sprintf("the deployment becomes available at %s, in %s", d.order.Available.Format(time.RFC3339), d.order.Available.Sub(now).Round(time.Second))
+		return fmt.Sprintf("the deployment becomes available at %s, in %s", d.order.Available, d.order.Begins().Sub(now).Round(time.Second))
 	case events.LifePaused:
 		return join("the deployment is paused "+d.record.Because, handed, "not handed to execution while that lasts")
 	case events.LifeStopped:

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"chandler/events/calendar"
 )
 
 // cell is what people see otherwise than programs do: "3h ago", "9,214", the beginning of an id. Tables
@@ -23,6 +25,13 @@ func (a *app) optionalCell(t *time.Time) cell {
 		return cell{}
 	}
 	return a.timeCell(*t)
+}
+
+func (a *app) momentCell(m *calendar.Moment, zone calendar.Zone) cell {
+	if m == nil {
+		return cell{}
+	}
+	return cell{a.moment(m, zone), m.String()}
 }
 
 func timeData(t time.Time) string {

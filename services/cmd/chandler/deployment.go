@@ -45,8 +45,8 @@ func (a *app) deploymentColumns() listing[events.DeploymentView] {
 			{"FAILED", false, state(events.Failed)},
 			{"SIGNERS", true, func(r v) any { return r.Signers }},
 			{"REVISION", true, func(r v) any { return r.Revision }},
-			{"DEADLINE", true, func(r v) any { return a.optionalCell(r.Deadline) }},
-			{"EXPIRES", true, func(r v) any { return a.optionalCell(r.Expires) }},
+			{"DEADLINE", true, func(r v) any { return a.momentCell(r.Deadline, r.Zone) }},
+			{"EXPIRES", true, func(r v) any { return a.momentCell(r.Expires, r.Zone) }},
 			{"BY", true, func(r v) any { return r.By }},
 			{"CREATED", false, func(r v) any { return a.agoCell(r.At) }},
 		},
@@ -83,7 +83,7 @@ func (a *app) writeDeployment(cmd *cobra.Command, view events.DeploymentView) er
 	fields := []field{
 		{"Name", view.Deployment}, {"Program", programText(view.DeploymentNotice)}, {"Collection", view.Collection}, {"Target", view.Expression},
 		{"Life", view.Life}, {"Why", view.Why}, {"Signed by", signersText(view)}, {"Revision", view.Revision}, {"Order", view.Order},
-		{"Available", a.optionalTime(view.Available)}, {"Deadline", a.optionalTime(view.Deadline)}, {"Expires", a.optionalTime(view.Expires)},
+		{"Available", a.moment(view.Available, view.Zone)}, {"Deadline", a.moment(view.Deadline, view.Zone)}, {"Expires", a.moment(view.Expires, view.Zone)},
 		{"Order valid until", a.longTime(view.NotAfter)}, {"Created", a.longTime(view.At)}, {"By", view.By},
 		{"Members", count(view.Members)}, {"Released", count(view.Released)},
 	}

@@ -15,6 +15,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/bus"
+	"chandler/events/calendar"
 	"chandler/events/manifest"
 	"chandler/events/order"
 	"chandler/events/trust"
@@ -188,10 +189,10 @@ func (a *app) times(f createFlags) (order.Order, error) {
 		return o, errors.New("--valid 0: an order without validity would reach nobody")
 	}
 	o.NotAfter = o.Issued.Add(valid)
-	var deadline *time.Time
+	var deadline *calendar.Moment
 	for _, t := range []struct {
 		flag, text string
-		into       **time.Time
+		into       **calendar.Moment
 	}{{"available", f.available, &o.Available}, {"deadline", f.deadline, &deadline}, {"expires", f.expires, &o.Expires}} {
 		if t.text == "" {
 			continue
@@ -206,7 +207,8 @@ func (a *app) times(f createFlags) (order.Order, error) {
 		if !when.Before(o.NotAfter) {
 			return o, fmt.Errorf("--%s lies after %s, when the signature ends to be valid: give a longer --valid", t.flag, a.longTime(o.NotAfter))
 		}
-		*t.into = &when
+		moment := calendar.At(when)
+		*t.into = &moment
 	}
 	assignment, err := assignmentOf(f.at, deadline)
 	if err != nil {
@@ -215,9 +217,9 @@ func (a *app) times(f createFlags) (order.Order, error) {
 	o.Assignments = []order.Assignment{assignment}
 	for _, before := range []struct {
 		flag string
-		time *time.Time
+		time *calendar.Moment
 	}{{"available", o.Available}, {"deadline", deadline}} {
-		if o.Expires != nil && before.time != nil && !o.Expires.After(*before.time) {
+		if o.Expires != nil && before.time != nil && !o.Over().After(before.time.Latest()) {
 			return o, fmt.Errorf("--expires lies before --%s: nothing would ever start", before.flag)
 		}
 	}
@@ -232,7 +234,7 @@ const (
 )
 
 // assignmentOf is the one assignment that --at and --deadline ask for; neither: as soon as possible.
-func assignmentOf(at string, deadline *time.Time) (order.Assignment, error) {
+func assignmentOf(at string, deadline *calendar.Moment) (order.Assignment, error) {
 	at = cmp.Or(at, atASAP)
 	if deadline != nil && at != atASAP {
 		return order.Assignment{}, fmt.Errorf("--at %s and --deadline: a deployment starts at one of them", at)
@@ -253,7 +255,7 @@ func assignmentOf(at string, deadline *time.Time) (order.Assignment, error) {
 // starts is when an order's program starts, in words.
 func (a *app) starts(o order.Order) string {
 	if at := o.Deadline(); at != nil {
-		return a.longTime(*at)
+		return a.moment(at, o.Zone)
 	}
 	return o.Assignments[0].String()
 }
@@ -350,7 +352,7 @@ func (a *app) writeOrder(cmd *cobra.Command, o order.Order) error {
 	return writeDetail(cmd.OutOrStdout(), a.output, o, o.Deployment, []field{
 		{"Deployment", o.Deployment}, {"Revision", o.Revision}, {"Fleet", o.Fleet}, {"Program", fmt.Sprintf("%s@%s/%s", o.Package, o.Version, o.Program)},
 		{"Manifest", o.Manifest}, {"Run", o.Run}, {"Installation account", o.InstallationAccount}, {"May be helped to read", resourceList(o.Resources)}, {"Collection", o.Collection}, {"Target", o.Expression}, {"Included agents", o.IncludeDigest},
-		{"Excluded agents", o.ExcludeDigest}, {"Available", a.optionalTime(o.Available)}, {"Starts", a.starts(o)}, {"Expires", a.optionalTime(o.Expires)},
+		{"Excluded agents", o.ExcludeDigest}, {"Available", a.moment(o.Available, o.Zone)}, {"Starts", a.starts(o)}, {"Expires", a.moment(o.Expires, o.Zone)},
 		{"Rerun", o.Rerun}, {"Valid until", a.longTime(o.NotAfter)},
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"chandler/events"
+	"chandler/events/calendar"
 	"chandler/events/manifest"
 	"chandler/events/order"
 )
@@ -84,7 +85,7 @@ func TestADeploymentIsSignedAsAgentsWillReadIt(t *testing.T) {
 	want := order.Order{
 		Format: order.Format, Fleet: s.trust.Fleet, Deployment: "hello-everywhere", Revision: 1, Package: "hello", Version: "2.10-3", Manifest: f.packages[0].Digest,
 		Program: "install", Run: events.RunAdministrative, Collection: "office", Expression: `agent.os == "linux"`, ExcludeDigest: order.ListDigest([]string{"agent0002"}),
-		Assignments: []order.Assignment{{At: new(testNow.Add(24 * time.Hour))}}, Expires: new(time.Date(2026, 12, 24, 11, 0, 0, 0, time.UTC)),
+		Assignments: []order.Assignment{{At: new(calendar.At(testNow.Add(24 * time.Hour)))}}, Expires: new(calendar.At(time.Date(2026, 12, 24, 11, 0, 0, 0, time.UTC))),
 		Rerun: order.RerunNever, Issued: testNow, NotAfter: testNow.Add(order.DefaultValidity),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -189,7 +190,7 @@ func TestAnOrderSaysWhenAndByWhomAProgramRuns(t *testing.T) {
 		"at no time in particular":     {func(*events.Program) {}, []string{"--at", ""}, order.Assignment{ASAP: true}, []string{"as soon as possible"}},
 		"at logon, as the user":        {func(p *events.Program) { p.Run = events.RunUser }, []string{"--at", "logon"}, order.Assignment{Logon: true}, []string{"when a user logs on"}},
 		"at logoff, by an account":     {none, []string{"--at", "logoff"}, order.Assignment{Logoff: true}, []string{"when the last user has logged off", "corp-installer"}},
-		"at a deadline, by an account": {none, []string{"--deadline", "+24h"}, order.Assignment{At: new(testNow.Add(24 * time.Hour))}, []string{"corp-installer"}},
+		"at a deadline, by an account": {none, []string{"--deadline", "+24h"}, order.Assignment{At: new(calendar.At(testNow.Add(24 * time.Hour)))}, []string{"corp-installer"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := helloFleet(t)

@@ -132,7 +132,7 @@ func (a *app) describe(ctx context.Context, w io.Writer, c *client, s signer, o 
 		{"Conditions", strings.Join(conditions(program), "; ")}, {"May be helped to read", resourceList(o.Resources)},
 		{"On", plural(meant, "machine now", "machines now")}, {"Target", cellOr(o.Expression, "the included agents only")},
 		{"Included besides", listText(include)}, {"Excluded", listText(exclude)}, {"Collection", o.Collection},
-		{"Available", a.optionalTime(o.Available)}, {"Starts", a.starts(o)}, {"Expires", a.optionalTime(o.Expires)}, {"Rerun", o.Rerun}, {"Valid until", a.longTime(o.NotAfter)},
+		{"Available", a.moment(o.Available, o.Zone)}, {"Starts", a.starts(o)}, {"Expires", a.moment(o.Expires, o.Zone)}, {"Rerun", o.Rerun}, {"Valid until", a.longTime(o.NotAfter)},
 	})
 }
 

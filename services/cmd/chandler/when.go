@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
+
+	"chandler/events/calendar"
 )
 
 // localForms are the ways to write a local time; a zone must follow.
@@ -92,11 +95,17 @@ func (a *app) longTime(t time.Time) string {
 	return t.In(a.zone).Format("2006-01-02 15:04:05 MST")
 }
 
-func (a *app) optionalTime(t *time.Time) string {
-	if t == nil {
+// moment shows a moment: an instant as every other time, a wall-clock time with the zone whose clocks show it.
+func (a *app) moment(m *calendar.Moment, zone calendar.Zone) string {
+	switch {
+	case m == nil:
 		return ""
+	case !m.Floating():
+		return a.longTime(m.In(time.UTC))
+	case zone == calendar.ZoneAgent:
+		return m.String() + " each machine's own time"
 	}
-	return a.longTime(*t)
+	return m.String() + " " + cmp.Or(string(zone), "UTC")
 }
 
 // ago says how long ago something was, in its largest unit.
