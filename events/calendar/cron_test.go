@@ -2,6 +2,7 @@ package calendar
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -206,14 +207,23 @@ func drawAround(t *rapid.T, zones []*time.Location, of map[string][]change) (*ti
 	return loc, time.Unix(at, 0)
 }
 
-func everyZone(t testing.TB) (zones []*time.Location, of map[string][]change) {
-	of = map[string][]change{}
-	for _, name := range zoneNamesOf(t) {
-		loc := zoneOf(t, name)
-		zones = append(zones, loc)
-		of[name] = changes(loc, 2000, 2040)
-	}
-	return zones, of
+// everyZone reads all zones, and when each sets its clocks from 2000 to 2040; once, since that takes a while.
+func everyZone(t testing.TB) ([]*time.Location, map[string][]change) {
+	allZones.once.Do(func() {
+		allZones.changes = map[string][]change{}
+		for _, name := range zoneNamesOf(t) {
+			loc := zoneOf(t, name)
+			allZones.locations = append(allZones.locations, loc)
+			allZones.changes[name] = changes(loc, 2000, 2040)
+		}
+	})
+	return allZones.locations, allZones.changes
+}
+
+var allZones struct {
+	once      sync.Once
+	locations []*time.Location
+	changes   map[string][]change
 }
 
 func TestFiringsAreThoseOfAClockThatIsWatched(t *testing.T) {

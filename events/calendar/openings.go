@@ -103,21 +103,31 @@ func farLooks(rules []*rule, now time.Time) []Span {
 	var looks []Span
 	end, limit := now.Add(near), now.AddDate(horizonYears, 0, 0)
 	for _, r := range rules {
-		after := end
-		if begin := time.Unix(int64(r.from)*dayLength, 0); begin.After(end) && begin.Before(limit) {
-			after = begin.Add(near)
-			looks = append(looks, Span{begin, after})
+		// A date begins up to a day earlier or later than in UTC.
+		if begin := time.Unix(int64(r.from)*dayLength, 0); begin.After(now) && begin.Before(limit) {
+			looks = append(looks, Span{latest(end, begin.Add(-2*windowLimit)), begin.Add(near)})
 		}
 		if !r.sparse() {
 			continue
 		}
-		c := r.opening(shown(after, r.loc))
-		for ; c.ok && c.at.Before(limit); c = r.opening(c.wall) {
-			looks = append(looks, Span{c.at.Add(-windowLimit), c.at.Add(windowLimit)})
+		for c := r.opening(shown(end, r.loc)); c.ok && c.at.Before(limit); c = r.opening(c.wall) {
+			looks = append(looks, Span{latest(end, c.at.Add(-windowLimit)), c.at.Add(windowLimit)})
+		}
+	}
+	for i := range looks {
+		if looks[i].To.After(limit) {
+			looks[i].To = limit
 		}
 	}
 	slices.SortFunc(looks, func(a, b Span) int { return a.From.Compare(b.From) })
 	return coalesce(looks)
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // sparse says that r opens less often than every four weeks.

@@ -56,7 +56,10 @@ func shown(t time.Time, loc *time.Location) wall {
 	}
 }
 
-// segment gives the offset of loc at an instant, in seconds, and until when it certainly holds.
+// segment gives the offset of loc at an instant, in seconds, and until when it certainly holds, which is later.
+//
+// In years beyond a zone's table package time takes all years for 365 days long: on 31 December of a leap year it
+// gives that day's start as the bound. No zone has a rule for that day, so the offset holds until its end.
 func segment(sec int64, loc *time.Location) (offset int, end int64) {
 	t := time.Unix(sec, 0).In(loc)
 	_, offset = t.Zone()
@@ -64,7 +67,10 @@ func segment(sec int64, loc *time.Location) (offset int, end int64) {
 	if bound.IsZero() {
 		return offset, math.MaxInt64
 	}
-	return offset, bound.Unix()
+	if end = bound.Unix(); end <= sec {
+		end = (floor(sec, dayLength) + 1) * dayLength
+	}
+	return offset, end
 }
 
 // civil is the date of a day counted from 1970-01-01.

@@ -13,9 +13,9 @@ func offsetAt(loc *time.Location, sec int64) int64 {
 	return int64(offset)
 }
 
-// changes are those of a zone between two years, found without ZoneBounds: by looking every four hours and halving.
+// changes are those of a zone between two years, found without ZoneBounds: by looking every twelve hours and halving.
 func changes(loc *time.Location, from, until int) (found []change) {
-	const step = 4 * 60 * 60
+	const step = 12 * 60 * 60
 	low := time.Date(from, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
 	end := time.Date(until, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
 	before := offsetAt(loc, low)
@@ -96,6 +96,20 @@ func checkWall(t *testing.T, loc *time.Location, w wall, near []change) {
 	}
 	if at := shown(got.Add(-1), loc); at >= w {
 		t.Errorf("%s: before the instant of %s clocks had shown %s already", loc, w.text(secondsLayout), at.text(secondsLayout))
+	}
+}
+
+// TestTheLastDayOfLeapYears is about package time, which bounds that day by its own start.
+func TestTheLastDayOfLeapYears(t *testing.T) {
+	for _, name := range zoneNamesOf(t) {
+		loc := zoneOf(t, name)
+		for _, s := range []string{"2028-12-31T02:30", "2032-12-31T23:59", "2040-12-31T12:00", "2040-12-30T23:59", "2041-01-01T12:00"} {
+			w := wall(moment(t, s).sec)
+			at, ok := w.in(loc)
+			if got := at.Format(minutesLayout); !ok || got != s || shown(at, loc) != w {
+				t.Errorf("%s: %s is %s, shown %s", name, s, got, shown(at, loc).text(secondsLayout))
+			}
+		}
 	}
 }
 

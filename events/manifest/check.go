@@ -51,9 +51,12 @@ func Check(m events.Manifest) []Problem {
 	c.err("$.version", events.ValidVersion(m.Version))
 	c.text("$.publisher", "publisher", m.Publisher)
 	c.text("$.comment", "comment", m.Comment)
+	c.category(m.Category)
 	c.files(m.Files)
 	c.sources(m)
 	c.programs(m)
+	c.cycles(m)
+	c.supersedes(m)
 	return c.problems
 }
 

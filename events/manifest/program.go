@@ -60,11 +60,8 @@ func (c *checker) program(where, name string, p events.Program, m events.Manifes
 	c.text(where+".applies-if", "program "+name+": applies-if", p.AppliesIf)
 	c.text(where+".comment", "program "+name+": comment", p.Comment)
 	c.returnCodes(where, name, p.ReturnCodes)
-	if p.Undoes != "" {
-		if _, ok := m.Programs[p.Undoes]; !ok || p.Undoes == name {
-			c.add(where+".undoes", "program %s undoes %q, which is no other program of this package", name, p.Undoes)
-		}
-	}
+	c.relations(where, name, p, m)
+	c.requirements(where, name, p)
 	if len(p.Detect) > MaxList {
 		c.add(where+".detect", "program %s has %d detection rules, at most %d are allowed", name, len(p.Detect), MaxList)
 		return

@@ -20,8 +20,9 @@
 // chandler_packages one record for each package, with the manifest unless that is too large and only
 // stored as a blob like every other, one for each deployment that needs a package, and the newest trust
 // bundle. Manifests are checked by package manifest before anything is recorded, also that a publisher signed
-// them, once it is known who may: on the word of credentials, since agents alone are to be convinced. One process owns a directory: it is what makes
-// publishing and removing wait for each other.
+// them, once it is known who may: on the word of credentials, since agents alone are to be convinced. What a package depends
+// on, and removes, must be published before it (package closure), and stays as long as it does: a package that deployments or
+// others need is not removed. One process owns a directory: it is what makes publishing and removing wait for each other.
 //
 // # On failure
 //

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -92,6 +91,9 @@ func (s *Service) commit(ctx context.Context, caller string, req events.CommitRe
 	case !errors.Is(err, jetstream.ErrKeyNotFound):
 		return events.PackageInfo{}, away(err)
 	}
+	if err := s.checkDependencies(ctx, stored); err != nil {
+		return events.PackageInfo{}, err
+	}
 	rec, err := s.records.put(ctx, s.newRecord(stored, caller))
 	if err != nil {
 		return events.PackageInfo{}, away(err)
@@ -108,7 +110,7 @@ func (s *Service) commit(ctx context.Context, caller string, req events.CommitRe
 func (s *Service) newRecord(stored storedManifest, by string) record {
 	m := stored.manifest
 	rec := record{Digest: stored.digest, Package: m.Package, Version: m.Version, Published: m.Published, Bytes: m.Size(), Files: len(m.Files),
-		Programs: slices.Sorted(maps.Keys(m.Programs)), By: by, At: s.now().UTC(), Phase: publishing, Signatures: stored.signatures}
+		Programs: slices.Sorted(maps.Keys(m.Programs)), Needs: needs(m), By: by, At: s.now().UTC(), Phase: publishing, Signatures: stored.signatures}
 	if len(stored.envelope) <= inlineManifest {
 		rec.Manifest = &m
 	}
@@ -146,9 +148,7 @@ func (s *Service) again(ctx context.Context, there record, stored storedManifest
 		return events.PackageInfo{}, bus.BadRequest(err)
 	}
 	if there.Digest != stored.digest {
-		if err := s.dropUnneeded(ctx, []string{stored.digest}, record{}); err != nil {
-			s.log.WarnContext(ctx, "manifest that nobody needs could not be removed", "blob", stored.digest, "error", err)
-		}
+		s.dropManifest(ctx, stored.digest)
 	}
 	if events.DigestOf(envelope) != there.Digest {
 		return events.PackageInfo{}, bus.Conflict(fmt.Errorf("package %s %s is published already, with other content: published packages never change, give it a new version", m.Package, m.Version))
@@ -176,6 +176,13 @@ func (s *Service) again(ctx context.Context, there record, stored storedManifest
 	return events.PackageInfo{Digest: there.Digest, Manifest: m, By: there.By, Deployments: uses[packageKey(m.Package, m.Version)]}, nil
 }
 
+// dropManifest deletes a manifest that is not published: a bucket that is filled from the blobs would not know.
+func (s *Service) dropManifest(ctx context.Context, digest string) {
+	if err := s.dropUnneeded(ctx, []string{digest}, record{}); err != nil {
+		s.log.WarnContext(ctx, "manifest that nobody needs could not be removed", "blob", digest, "error", err)
+	}
+}
+
 // announce stores PackagePublished and marks the record. The time makes the event's id: that of the commit
 // for the first announcement, however often it is tried.
 func (s *Service) announce(ctx context.Context, r record, at time.Time) error {
@@ -189,7 +196,7 @@ func (s *Service) announce(ctx context.Context, r record, at time.Time) error {
 	return err
 }
 
-// remove takes a package away that no deployment needs.
+// remove takes a package away that no deployment and no other package needs.
 func (s *Service) remove(ctx context.Context, caller string, req events.Named) (events.PackageInfo, error) {
 	if req.Version == "" {
 		return events.PackageInfo{}, bus.BadRequest(fmt.Errorf("which version of %s is to be removed?", req.Name))
@@ -200,13 +207,8 @@ func (s *Service) remove(ctx context.Context, caller string, req events.Named) (
 	if err != nil {
 		return events.PackageInfo{}, err
 	}
-	uses, err := s.records.uses(ctx)
-	if err != nil {
-		return events.PackageInfo{}, away(err)
-	}
-	if by := uses[packageKey(rec.Package, rec.Version)]; len(by) > 0 {
-		slices.Sort(by)
-		return events.PackageInfo{}, bus.Conflict(fmt.Errorf("package %s %s is needed by %s: remove what needs it first (`chandler deployment rm NAME`)", rec.Package, rec.Version, strings.Join(by, ", ")))
+	if err := s.refuseNeeded(ctx, rec); err != nil {
+		return events.PackageInfo{}, err
 	}
 	m, err := s.manifestOf(rec)
 	if err != nil {

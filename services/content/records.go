@@ -34,6 +34,7 @@ type record struct {
 	Bytes     int64            `json:"bytes"`
 	Files     int              `json:"files"`
 	Programs  []string         `json:"programs"`
+	Needs     []string         `json:"needs,omitempty"` // packages that this one depends on or removes: name@version
 	By        string           `json:"by"`
 	At        time.Time        `json:"at"` // of the commit; part of the events' ids
 	Phase     phase            `json:"phase"`

@@ -100,7 +100,20 @@ func (a *app) writePackage(cmd *cobra.Command, c *client, found events.PackageIn
 }
 
 func titleFields(m events.Manifest) []field {
-	return []field{{"Package", m.Package}, {"Version", m.Version}, {"Publisher", m.Publisher}, {"Comment", m.Comment}, {"Source", resourceText(m.Source)}}
+	return []field{{"Package", m.Package}, {"Version", m.Version}, {"Publisher", m.Publisher}, {"Comment", m.Comment},
+		{"Category", m.Category}, {"Source", resourceText(m.Source)}, {"Supersedes", supersededTexts(m.Supersedes)}}
+}
+
+// supersededTexts say what a package takes the place of, and how.
+func supersededTexts(all []events.Supersede) (texts []string) {
+	for _, s := range all {
+		text := strings.TrimSpace(s.Package + " " + s.Version)
+		if s.Uninstall != "" {
+			text += " (removed first by " + s.Uninstall + ")"
+		}
+		texts = append(texts, text)
+	}
+	return texts
 }
 
 // resourceText is an address as people are shown it; "" of none.
@@ -162,12 +175,36 @@ func conditions(p events.Program) (words []string) {
 	add(p.MSIScope == events.MSIScopeMachine, "for the whole machine")
 	add(p.MSIScope == events.MSIScopeAsAuthored, "for whom its .msi was made")
 	add(p.Product != "", "product "+p.Product)
+	add(p.Undoes != "", "undoes "+p.Undoes)
+	add(p.Repairs != "", "repairs "+p.Repairs)
+	add(p.Window != "", "window "+p.Window)
+	add(len(p.RunFirst) > 0 && !p.AlwaysRunFirst, "after "+strings.Join(p.RunFirst, ", ")+" where that did not succeed yet")
+	add(p.AlwaysRunFirst, "after "+strings.Join(p.RunFirst, ", ")+" each time")
+	add(p.DiskSpace > 0, p.DiskSpace.String()+" must be free")
+	add(len(p.Platforms) > 0, "on "+strings.Join(platformTexts(p.Platforms), " or "))
 	return words
+}
+
+// platformTexts say which machines are meant.
+func platformTexts(platforms []events.Platform) (texts []string) {
+	for _, p := range platforms {
+		words := []string{cmp.Or(p.Name, p.OS)}
+		switch {
+		case p.MinVersion != "" && p.MaxVersion != "":
+			words = append(words, p.MinVersion+" to "+p.MaxVersion)
+		case p.MinVersion != "":
+			words = append(words, p.MinVersion+" or newer")
+		case p.MaxVersion != "":
+			words = append(words, "up to "+p.MaxVersion)
+		}
+		texts = append(texts, strings.Join(slices.DeleteFunc(append(words, p.Arch), func(w string) bool { return w == "" }), " "))
+	}
+	return texts
 }
 
 func packageRemove(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "rm NAME@VERSION", Short: "Remove a package that no deployment needs", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completePackages),
+		Use: "rm NAME@VERSION", Short: "Remove a package that no deployment and no other package needs", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completePackages),
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			name, version, ok := strings.Cut(args[0], "@")
 			if !ok {

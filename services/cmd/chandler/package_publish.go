@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chandler/events"
+	"chandler/events/bus"
 	"chandler/events/manifest"
 	"chandler/services/content/publish"
 )
@@ -133,7 +134,7 @@ func (a *app) plan(cmd *cobra.Command, c *client, path string, f publishFlags) (
 			return s.seal(m)
 		}
 	}
-	plan, err := a.readPackage(cmd, path, f, seal)
+	plan, err := a.readPackage(cmd, c, path, f, seal)
 	if err != nil {
 		return nil, err
 	}
@@ -212,7 +213,7 @@ func checkPublish(path string, f publishFlags) error {
 }
 
 // readPackage reads the package; where it needs to know whose rights are meant, it asks on a terminal.
-func (a *app) readPackage(cmd *cobra.Command, path string, f publishFlags, seal func(events.Manifest) ([]byte, error)) (*publish.Plan, error) {
+func (a *app) readPackage(cmd *cobra.Command, c *client, path string, f publishFlags, seal func(events.Manifest) ([]byte, error)) (*publish.Plan, error) {
 	outside, err := a.readsOutside(cmd, f.source)
 	if err != nil {
 		return nil, err
@@ -223,7 +224,7 @@ func (a *app) readPackage(cmd *cobra.Command, path string, f publishFlags, seal 
 		return nil, err
 	}
 	o := publish.Options{Run: events.RunMode(f.run), Name: f.name, Version: f.version, Now: a.now, Seal: seal, Outside: outside, Mounted: mounted,
-		Expression: func(e string) error { return checkExpression("expression", e) }}
+		Published: c.publishedPackage, Expression: func(e string) error { return checkExpression("expression", e) }}
 	plan, err := publish.Read(cmd.Context(), path, o)
 	if !errors.Is(err, publish.ErrNoRun) {
 		return plan, err
@@ -238,6 +239,15 @@ func (a *app) readPackage(cmd *cobra.Command, path string, f publishFlags, seal 
 	}
 	o.Run = events.RunMode(typed)
 	return publish.Read(cmd.Context(), path, o)
+}
+
+// publishedPackage asks for a package that another one depends on.
+func (c *client) publishedPackage(ctx context.Context, name, version string) (events.Manifest, bool, error) {
+	found, err := ask(ctx, c, events.ContentShow, events.Named{Name: name, Version: version})
+	if errors.Is(err, bus.ErrNotFound) {
+		return events.Manifest{}, false, nil
+	}
+	return found.Manifest, err == nil, err
 }
 
 // web is the client for the fleet's HTTP servers, whose certificates come from the context's authority; nil

@@ -152,7 +152,7 @@ func inferMSI(f io.ReaderAt, file events.File, run events.RunMode) (inferred, er
 		"remove": {Command: events.Command{Argv: msi.UninstallCommand(info.ProductCode)}, Run: run, AppliesIf: appliesIf, Undoes: "install",
 			ReturnCodes: map[int]string{1605: "success", 1614: "success"}}, // it is not there
 		// Without detection, which would find the product and nothing to do.
-		"repair": {Command: events.Command{Argv: msi.RepairCommand(file.Path)}, Run: run, AppliesIf: appliesIf},
+		"repair": {Command: events.Command{Argv: msi.RepairCommand(file.Path)}, Run: run, AppliesIf: appliesIf, Repairs: "install"},
 	}}
 	for _, note := range notes {
 		i.notes = append(i.notes, "program install: "+note)

@@ -166,7 +166,7 @@ func sayAdded(words []string) string { return strings.Join(words, " ") + " was a
 // completeDetection gives a program that says nothing of it detection by the product code.
 func completeDetection(p *events.Program, info msi.Info) (note string) {
 	switch {
-	case len(p.Detect) > 0 || p.Undoes != "":
+	case len(p.Detect) > 0 || p.Undoes != "" || p.Repairs != "": // a repair would find nothing to do
 		return ""
 	case p.Run == events.RunUser && msi.Lands(words(p.Command), info) != msi.ForMachine:
 		return "it has no detection: whether a product is there for one user cannot be found out by its product code"

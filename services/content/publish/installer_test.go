@@ -141,7 +141,7 @@ func TestAnMSIFileBringsItsRepairAndItsRemoval(t *testing.T) {
 	if diff := cmp.Diff([]string{"msiexec", "/i", "x.msi", "/l*v", "%CHANDLER_LOG%", "/qn", "/norestart", "REINSTALL=ALL", "REINSTALLMODE=vamus"}, repair.Command.Argv); diff != "" {
 		t.Error(diff)
 	}
-	if repair.Detect != nil || repair.Undoes != "" || repair.Run != o.Run || repair.AppliesIf == "" {
+	if repair.Detect != nil || repair.Undoes != "" || repair.Repairs != "install" || repair.Run != o.Run || repair.AppliesIf == "" {
 		t.Errorf("repair: %+v", repair)
 	}
 	if remove := programs["remove"]; remove.Undoes != "install" || remove.ReturnCodes[1605] != "success" {

@@ -1,13 +1,3 @@
-// Package publish reads a package from the administrator's disk and sends it to the content service.
-//
-// Read takes a directory with a package.yaml, or one .deb, .rpm, .msi or script file whose programs it
-// infers, and returns a Plan: the signed manifest with the digest of every file, and what is to be uploaded. Files on
-// external sources, which package.yaml names by address, are read and pinned alike, as the administrator, and not
-// uploaded. It finds every mistake that can be found without a server and names file and line. Reading changes nothing;
-// equal files, an equal time and equal keys give an equal manifest.
-//
-// Upload sends what the server lacks and publishes. It may be cut off at any point and called again: blobs
-// that arrived are not sent twice, and until the last request nothing is published.
 package publish
 
 import (
@@ -22,6 +12,7 @@ import (
 	"time"
 
 	"chandler/events"
+	"chandler/events/closure"
 	"chandler/events/manifest"
 )
 
@@ -39,6 +30,9 @@ type Options struct {
 	Name, Version string
 	// Expression checks an applies-if (CEL); nil: unchecked.
 	Expression func(expression string) error
+	// Published finds a package that is published, to check what this one depends on and removes; ok is false where there is
+	// none. nil: the content service finds out when all is uploaded.
+	Published func(ctx context.Context, name, version string) (m events.Manifest, ok bool, err error)
 	// Outside reads external sources as the administrator; nil: nobody does, and packages that need it are refused.
 	Outside Outside
 	// Mounted says where external sources are mounted on this machine, by address: what lies below one is read from the
@@ -131,11 +125,34 @@ func readDirectory(ctx context.Context, dir string, o Options) (*Plan, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
+	if err := checkDependencies(ctx, m, o.Published); err != nil {
+		return nil, fmt.Errorf("%s: %w", doc.name, err)
+	}
 	unread, err := src.checkReferences(ctx, m)
 	if err != nil {
 		return nil, err
 	}
 	return newPlan(m, dir, slices.Concat(notes, more, commandNotes(m), src.contextNotes(ctx, m), outsideNotes(m), unread), o.Seal)
+}
+
+// checkDependencies refuses a package that the content service would refuse, before anything is signed and sent. Two packages
+// that supersede each other are left to the service, which knows them all.
+func checkDependencies(ctx context.Context, m events.Manifest, published func(context.Context, string, string) (events.Manifest, bool, error)) error {
+	if published == nil {
+		return nil
+	}
+	var failed error
+	err := closure.Check(m, func(name, version string) (events.Manifest, string, bool) {
+		found, ok, err := published(ctx, name, version)
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("find package %s %s: %w", name, version, err))
+		}
+		return found, "", ok && err == nil
+	}, nil)
+	if failed != nil {
+		return failed
+	}
+	return err
 }
 
 // allFiles reads the files of the package, wherever they lie, and puts them into the manifest.

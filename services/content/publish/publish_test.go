@@ -353,6 +353,7 @@ func FuzzParseSpec(f *testing.F) {
 	f.Add([]byte(hello))
 	f.Add([]byte("a: &x [*x]\n"))
 	f.Add([]byte("programs: {a: {command: [1.0], detect: [{}]}}"))
+	f.Add([]byte("supersedes: [{package: a, version: < 1, uninstall: a@0/b}]\nprograms: {a: {run-first: [b, c@1/d], disk-space: 1MB, platforms: [{os: linux, min-version: '1'}]}}"))
 	f.Add([]byte(strings.Repeat("[", 1000)))
 	f.Add([]byte("source: '\\\\files\\a b'\nfiles: [x]\nprograms: {a: {command: [b], references: [{url: smb://F/x/, sha256: x}, {url: 'https://u@h/x'}]}}"))
 	f.Fuzz(func(t *testing.T, data []byte) {

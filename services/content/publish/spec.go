@@ -34,13 +34,17 @@ type spec struct {
 	Version   string                    `yaml:"version"`
 	Publisher string                    `yaml:"publisher"`
 	Comment   string                    `yaml:"comment"`
+	Category  string                    `yaml:"category"`
 	Source    string                    `yaml:"source"`
 	Files     []string                  `yaml:"files"`
 	Programs  map[string]events.Program `yaml:"programs"`
+	// Supersedes are the packages that this one takes the place of.
+	Supersedes []events.Supersede `yaml:"supersedes"`
 }
 
 func (s spec) manifest(at time.Time) events.Manifest {
-	return events.Manifest{API: s.API, Package: s.Package, Version: s.Version, Publisher: s.Publisher, Comment: s.Comment, Source: s.Source, Programs: s.Programs, Published: at}
+	return events.Manifest{API: s.API, Package: s.Package, Version: s.Version, Publisher: s.Publisher, Comment: s.Comment, Source: s.Source,
+		Programs: s.Programs, Supersedes: s.Supersedes, Category: s.Category, Published: at}
 }
 
 func readSpec(root *os.Root, name string) (*document, spec, error) {
@@ -111,8 +115,8 @@ func (l *lint) Visit(n ast.Node) ast.Visitor {
 	case *ast.MappingValueNode:
 		key, text := n.Key.String(), scalarText(n.Value)
 		switch {
-		case key == "version" && number(n.Value):
-			l.add(n.Value, "version: %s is a number to YAML, which may change it: write  version: %q", text, text)
+		case (key == "version" || key == "min-version" || key == "max-version") && number(n.Value):
+			l.add(n.Value, key+": %s is a number to YAML, which may change it: write  "+key+": %q", text, text)
 			return nil
 		case key == "installation-account" && empty(n.Value):
 			l.add(n.Value, "installation-account is empty: name an account, or leave the line out")
@@ -122,6 +126,12 @@ func (l *lint) Visit(n ast.Node) ast.Visitor {
 			var d events.Duration
 			if err := d.UnmarshalText([]byte(text)); err != nil {
 				l.add(n.Value, "max-run-time: %s", err)
+				return nil
+			}
+		case key == "disk-space":
+			var b events.Bytes
+			if err := b.UnmarshalText([]byte(text)); err != nil {
+				l.add(n.Value, "disk-space: %s", err)
 				return nil
 			}
 		}
