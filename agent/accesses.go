@@ -10,8 +10,9 @@ import (
 // accesses are what came of reading external sources in one attempt, in order: each resource once with each answer. The
 // first ones are kept.
 type accesses struct {
-	mu   sync.Mutex
-	list []events.Access
+	mu    sync.Mutex
+	list  []events.Access
+	begun int // how many of them were there when the program under way was started
 }
 
 func (l *accesses) add(a events.Access) {
@@ -38,13 +39,22 @@ func (l *accesses) forget() { l.restore(nil) }
 func (l *accesses) restore(list []events.Access) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.list = slices.Clone(list)
+	l.list, l.begun = slices.Clone(list), len(list)
+}
+
+// begin says that a program is about to start: what comes from now on is of its run.
+func (l *accesses) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.begun = len(l.list)
 }
 
 // refused is the first access of the running program that failed otherwise than for a file that is not there, which
 // programs look for without needing it.
 func (l *accesses) refused() (events.Access, bool) {
-	for _, a := range l.all() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range l.list[l.begun:] {
 		if a.When == events.AccessRun && a.Reason != events.NoReason && a.Reason != events.SourceNotFound {
 			return a, true
 		}

@@ -49,28 +49,21 @@ func (t *task) restart(ctx context.Context) error {
 	if t.facts.BootID == "" {
 		return t.restartImpossible("the agent could not notice that it has restarted: this boot has no id")
 	}
-	t.job.Boot, t.job.Hard = t.facts.BootID, true
-	t.result.explanation += "; the machine is restarted"
+	_, outside := t.restartOutside()
+	t.job.Boot, t.job.Hard = t.facts.BootID, outside == ""
+	t.result.explanation += "; " + orDefault(outside, "the machine is restarted")
 	t.pendRestart(ctx)
 	return t.restartMachine(ctx)
 }
 
 // restartMachine is also where a restarted agent goes on, if the machine has not restarted meanwhile.
 func (t *task) restartMachine(ctx context.Context) error {
-	t.a.slots.block(t.job.Offer.Job)
 	t.leaveSlot()
-	for {
-		idle, changed := t.a.slots.idle()
-		if idle {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-changed:
-		}
+	if err := t.awaitRestartTime(ctx); err != nil {
+		return err
 	}
-	why := fmt.Sprintf("program %s of %s %s asks for a restart", t.order.Program, t.order.Package, t.order.Version)
+	part := t.part()
+	why := fmt.Sprintf("program %s of %s %s asks for a restart", part.Program, part.Package, part.Version)
 	var failed error
 	for range restartTries {
 		t.say(info, "Restarting the machine: %s", why)
@@ -111,7 +104,11 @@ func (t *task) awaitRestart(ctx context.Context, hard bool) error {
 }
 
 func (t *task) pendRestart(ctx context.Context) {
-	t.a.restartPending(t.job.Offer, t.order.Package)
+	t.a.restartPending(t.job.Offer, t.part().Package)
+	if t.step != nil { // a stop still reaches the job
+		t.enter(ctx, events.Waiting, events.NoReason, t.awaitsRestart())
+		return
+	}
 	t.enter(ctx, events.RebootPending, events.RebootRequired, t.result)
 }
 
@@ -123,7 +120,7 @@ func (t *task) afterRestart(ctx context.Context) error {
 	}
 	t.recallWork()
 	if !t.a.restartedSince(t.job.Boot) {
-		t.a.restartPending(t.job.Offer, t.order.Package)
+		t.a.restartPending(t.job.Offer, t.part().Package)
 		if t.job.Work.Program.After == events.AfterRestart && t.a.Facts().BootID != "" {
 			return t.restartMachine(ctx)
 		}
@@ -131,8 +128,7 @@ func (t *task) afterRestart(ctx context.Context) error {
 			t.a.slots.block(t.job.Offer.Job)
 		}
 		t.leaveSlot()
-		<-ctx.Done()
-		return ctx.Err()
+		return t.parked(ctx)
 	}
 	t.job.Boot, t.job.Hard = "", false
 	t.a.restartOver(t.job.Offer.Job)
@@ -145,7 +141,7 @@ func (t *task) afterRestart(ctx context.Context) error {
 // recallWork takes what an earlier process of the agent knew of a started attempt from the journal.
 func (t *task) recallWork() {
 	w, last := t.job.Work, t.job.Last
-	t.order, t.program, t.session = w.Order, w.Program, w.Session
+	t.order, t.step, t.program, t.session = w.Order, w.Step, w.Program, w.Session
 	t.who.Network = identity.Who(w.Network)
 	t.accesses.restore(w.Accesses)
 	t.result = status{reader: w.Reader, executor: last.Executor, elevatedTo: last.ElevatedTo, exitCode: last.ExitCode, seconds: last.Seconds}

@@ -3,7 +3,9 @@
 //
 // A job goes through the stages of pipeline.go, in order: verify, decide (also as whom: whom.go), prepare (content), wait
 // (for time, users, installers, room), verify again, run (and what follows it: afterwards.go), detect. Each stage lets
-// the job pass, ends it with a state and a reason, or is interrupted.
+// the job pass, ends it with a state and a reason, or is interrupted. What the order names to run first goes through the
+// same ones from decide on, before the order's own program waits (steps.go). The job of an order that recurs, or that
+// local users start, runs nothing: it opens jobs of its own for the occurrences (standing.go).
 //
 // Under failure: every transition is journalled and synced before it is published, and a program's start
 // before the program. A killed agent goes on where it was: jobs that had not started begin again at
@@ -31,6 +33,7 @@ import (
 	"chandler/agent/execute"
 	"chandler/agent/external"
 	"chandler/agent/fetch"
+	"chandler/agent/host"
 	"chandler/agent/inbox"
 	"chandler/agent/journal"
 	"chandler/agent/lease"
@@ -76,7 +79,11 @@ type Options struct {
 	// LockHolder says in words who holds an installer's lock (dpkg, rpm, msiexec), "" if nobody does; nil: nobody.
 	LockHolder func(installer string) (string, error)
 	Restart    func(ctx context.Context, why string) error // restarts the machine; nil: it cannot
-	UserRuns   string                                      // directory for programs that run as users; default: chandler-runs beside StateDir
+	// Zone is the machine's own now, for wall-clock times; nil: the system's, which may change while the agent runs.
+	Zone func() *time.Location
+	// LocalSocket is where local users ask (see package local); "": nowhere.
+	LocalSocket string
+	UserRuns    string // directory for programs that run as users; default: chandler-runs beside StateDir
 
 	CacheSize    int64         // bytes of content kept; default 5 GiB, as the original's
 	Bandwidth    int64         // bytes/s of all downloads together; 0: no limit
@@ -84,8 +91,9 @@ type Options struct {
 	RetryAfter   time.Duration // instead of the pause that a failure's class prescribes; 0: that
 	CheckEvery   time.Duration // see inbox.Options
 	BeaconEvery  time.Duration
-	ReconnectMax time.Duration // longest pause between attempts to reach the broker; default 90 s
-	KeepJobs     time.Duration // how long ended jobs are remembered; default 400 days
+	ReconnectMax time.Duration                    // longest pause between attempts to reach the broker; default 90 s
+	FreeBytes    func(path string) (int64, error) // how much may be written to the file system of a path; default host.FreeBytes
+	KeepJobs     time.Duration                    // how long ended jobs are remembered; default 400 days
 
 	Registerer prometheus.Registerer
 	Log        *slog.Logger
@@ -112,6 +120,12 @@ func (o *Options) setDefaults() {
 	}
 	if o.LockHolder == nil {
 		o.LockHolder = func(string) (string, error) { return "", nil }
+	}
+	if o.FreeBytes == nil {
+		o.FreeBytes = host.FreeBytes
+	}
+	if o.Zone == nil {
+		o.Zone = newSystemZone().location
 	}
 	if o.Restart == nil {
 		o.Restart = func(context.Context, string) error { return errors.New("this agent does not restart machines") }
@@ -166,7 +180,8 @@ type Agent struct {
 	detector *detect.Detector
 	jobLogs  *jobLogs
 
-	logins external.Logins
+	logins   external.Logins
+	presence presence
 
 	offering sync.Mutex // held while an offer is taken in
 
@@ -322,7 +337,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.log.InfoContext(ctx, "agent runs", "hostname", a.facts.Hostname, "version", Version, "privileged", a.facts.Privileged)
 
-	parts := []func(context.Context) error{a.inbox.Run, a.reporter.Run, a.tellFacts, a.heartbeat, a.sweep, a.keepStatus, a.restoreLeftRights, a.Logon.Run, a.hearWithdrawals, a.hearTests, a.lendToSupervisors}
+	parts := []func(context.Context) error{a.inbox.Run, a.reporter.Run, a.tellFacts, a.heartbeat, a.sweep, a.keepStatus, a.restoreLeftRights, a.Logon.Run, a.hearWithdrawals, a.hearTests, a.lendToSupervisors, a.listenLocally, a.bePresent}
 	if a.Enrolment != nil {
 		a.Enrolment.OnChange(a.identityChanged)
 		parts = append(parts, func(ctx context.Context) error { return a.Enrolment.Run(ctx, a.bus) })

@@ -46,6 +46,9 @@ func (a *Agent) locate(ctx context.Context, digests []string) (map[string][]stri
 // fetchContent brings all files of the package into the cache, held there until the job ends, and counts
 // the bytes that came over the network.
 func (t *task) fetchContent(ctx context.Context) error {
+	if err := t.room(t.manifest.Size()); err != nil {
+		return err
+	}
 	outside, err := t.contentOutside()
 	if err != nil {
 		return err

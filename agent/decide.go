@@ -24,6 +24,27 @@ func (t *task) decide(ctx context.Context) error {
 	if err := t.applies(); err != nil {
 		return err
 	}
+	if t.umbrella() {
+		return nil // it runs nothing: the occurrences that it opens decide for themselves
+	}
+	if err := t.repairable(ctx); err != nil {
+		return err
+	}
+	if err := t.rollable(ctx); err != nil {
+		return err
+	}
+	return t.stillToRun(ctx)
+}
+
+// stillToRun finds out whether the program has still to run, by detection and by how it ended here before. That is
+// looked at once more right before the start: another job may have run it meanwhile.
+func (t *task) stillToRun(ctx context.Context) error {
+	if t.step != nil {
+		return t.stepToRun(ctx)
+	}
+	if by, err := t.replaced(); err != nil || by != "" {
+		return endUnless(err, events.WillNotRerun, events.Superseded, "the machine has %s, which supersedes %s %s", by, t.order.Package, t.order.Version)
+	}
 	if t.program.EveryUser {
 		// What the machine has says nothing of a user; and the job that opens those of the users runs nothing.
 		if t.forUsers() || t.job.Offer.Attempt > 1 {
@@ -31,17 +52,12 @@ func (t *task) decide(ctx context.Context) error {
 		}
 		return t.runsAgain(detect.Result{State: detect.Unknown})
 	}
-	rules, wanted := t.detection()
-	found := detect.Result{State: detect.Unknown}
-	if len(rules) > 0 {
-		found = t.a.detector.Detect(ctx, rules)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		t.say(info, "Detection before the run: %s", found.Explanation)
-		if found.State == wanted {
-			return &ending{events.Succeeded, events.AlreadyInstalled, status{explanation: "nothing was to be done: " + found.Explanation}}
-		}
+	done, found, err := t.foundDone(ctx)
+	if err != nil {
+		return err
+	}
+	if done {
+		return &ending{events.Succeeded, events.AlreadyInstalled, status{explanation: "nothing was to be done: " + found.Explanation}}
 	}
 	if t.job.Offer.Attempt > 1 {
 		return nil // an attempt that failed, or an administrator's retry
@@ -52,6 +68,9 @@ func (t *task) decide(ctx context.Context) error {
 // runsAgain holds the rerun behaviour against how the program ended here before. Where detection is sure
 // that what it did is not there any more, an earlier success counts as a failure.
 func (t *task) runsAgain(found detect.Result) error {
+	if t.order.Rolls != nil {
+		return nil // what it takes back ran since
+	}
 	name := t.programName()
 	state, err := t.a.journal.LastRun(name)
 	if err != nil {
@@ -71,7 +90,8 @@ func (t *task) runsAgain(found detect.Result) error {
 // readManifest fetches the manifest that the order binds by its digest, makes sure that publishers signed it,
 // and takes the program from it. It is kept in the cache until the job ends.
 func (t *task) readManifest(ctx context.Context) error {
-	envelope, err := t.a.fetcher.FetchBytes(ctx, t.job.Offer.Job, t.order.Manifest, manifest.MaxEnvelope)
+	part := t.part()
+	envelope, err := t.a.fetcher.FetchBytes(ctx, t.job.Offer.Job, part.Manifest, manifest.MaxEnvelope)
 	if err != nil {
 		return err
 	}
@@ -84,22 +104,25 @@ func (t *task) readManifest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if events.DigestOf(envelope) != t.order.Manifest {
+	if events.DigestOf(envelope) != part.Manifest {
 		return end(events.Rejected, events.ManifestMismatch, "the manifest is not the one that the order names")
 	}
-	program, ok := t.manifest.Programs[t.order.Program]
-	switch {
-	case !ok || t.manifest.Package != t.order.Package || t.manifest.Version != t.order.Version:
-		return end(events.Rejected, events.ManifestMismatch, "the manifest is of %s %s and has no program %s", t.manifest.Package, t.manifest.Version, t.order.Program)
+	program, ok := t.manifest.Programs[part.Program]
+	if !ok || t.manifest.Package != part.Package || t.manifest.Version != part.Version {
+		return end(events.Rejected, events.ManifestMismatch, "the manifest is of %s %s and has no program %s", t.manifest.Package, t.manifest.Version, part.Program)
 	}
 	if loose := manifest.Unpinned(program); pinned && len(loose) > 0 {
-		return end(events.Rejected, events.ReferenceUnpinned, "program %s refers to %s without saying what it must be", t.order.Program, resource.Shown(loose[0]))
+		return end(events.Rejected, events.ReferenceUnpinned, "program %s refers to %s without saying what it must be", part.Program, resource.Shown(loose[0]))
 	}
 	t.program = program
 	return nil
 }
 
+// applies holds what the program asks of machines against the facts of this one.
 func (t *task) applies() error {
+	if err := t.platform(); err != nil {
+		return err
+	}
 	if t.program.AppliesIf == "" {
 		return nil
 	}
@@ -117,11 +140,35 @@ func (t *task) applies() error {
 	return nil
 }
 
+// foundDone says whether detection finds the program's work done, and what it finds. What is to be repaired is there,
+// and to be repaired all the same; and rules that an older version satisfies may be satisfied by the newer one, whose
+// place it is to take again.
+func (t *task) foundDone(ctx context.Context) (bool, detect.Result, error) {
+	rules, wanted := t.detection()
+	rollsBack := t.step == nil && t.order.Rolls != nil && wanted == detect.Installed
+	if len(rules) == 0 || t.program.Repairs != "" || rollsBack {
+		return false, detect.Result{State: detect.Unknown}, nil
+	}
+	found := t.a.detector.Detect(ctx, rules)
+	if ctx.Err() != nil {
+		return false, found, ctx.Err()
+	}
+	t.say(info, "Detection before the run: %s", found.Explanation)
+	if found.State != wanted {
+		return false, found, nil
+	}
+	return true, found, t.a.journal.Found(t.programName(), t.program, t.manifest.Supersedes)
+}
+
 // detection is the program's rules and what they give when it has done its work: for a program that
-// undoes another, the other's rules and "not installed".
+// undoes another, the other's rules and "not installed", for one that repairs another the other's.
 func (t *task) detection() ([]events.Detect, detect.State) {
-	if t.program.Undoes != "" && len(t.program.Detect) == 0 {
+	switch {
+	case len(t.program.Detect) > 0:
+	case t.program.Undoes != "":
 		return t.manifest.Programs[t.program.Undoes].Detect, detect.NotInstalled
+	case t.program.Repairs != "":
+		return t.manifest.Programs[t.program.Repairs].Detect, detect.Installed
 	}
 	return t.program.Detect, detect.Installed
 }

@@ -35,7 +35,7 @@ func (t *task) judge(ctx context.Context, r execute.Result) error {
 	if r.Note != "" {
 		t.result.explanation += "; " + r.Note
 	}
-	t.say(info, "Program %s ended with exit code %d: %s", t.order.Program, o.ExitCode, r.Meaning)
+	t.say(info, "Program %s ended with exit code %d: %s", t.part().Program, o.ExitCode, r.Meaning)
 	switch r.Meaning {
 	case execute.Success, execute.SoftReboot, execute.HardReboot:
 		t.sayRefused()

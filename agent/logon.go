@@ -44,7 +44,7 @@ func (t *task) logonHindrance(ctx context.Context, last bool) (what events.Waiti
 	if t.job.Offer.User == "" { // else the job was opened for a logon
 		sessions = t.atLogon(sessions)
 	}
-	session, ok := logon.Choose(sessions, t.job.Offer.User)
+	session, ok := logon.Choose(sessions, orDefault(t.job.Offer.User, t.asker()))
 	switch {
 	case ok:
 		t.session = &session
@@ -53,6 +53,8 @@ func (t *task) logonHindrance(ctx context.Context, last bool) (what events.Waiti
 		return "", "", nil
 	case t.job.Offer.User != "":
 		return events.WaitLogon, "runs when user " + t.job.Offer.User + " is logged on", nil
+	case t.asker() != "":
+		return events.WaitLogon, "runs when user " + t.asker() + ", who asked for it, is logged on", nil
 	case at.Logon:
 		return events.WaitLogon, "runs when next a user logs on", nil
 	}

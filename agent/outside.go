@@ -44,12 +44,12 @@ func (t *task) outside() (*external.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := external.Options{Who: t.who.Network, User: t.reacher().user, Resources: t.order.Resources, Sources: sources, Logins: &t.a.logins, Clock: t.a.Clock, Told: t.accessed}
+	o := external.Options{Who: t.who.Network, User: t.reacher().user, Resources: t.part().Resources, Sources: sources, Logins: &t.a.logins, Clock: t.a.Clock, Told: t.accessed}
 	switch t.who.Network {
 	case identity.NetworkAccess:
 		o.Lend = t.toRead(lease.Wanted{Kind: events.NetworkAccess})
 	case identity.Installation:
-		o.Lend = t.toRead(lease.Wanted{Account: t.order.InstallationAccount})
+		o.Lend = t.toRead(lease.Wanted{Account: t.part().InstallationAccount})
 	}
 	t.reach, t.reachOf, t.reachDone = external.New(o), t.reacher(), done
 	t.a.lends(t.job.Offer.Job, t.runDir(), t.reach)

@@ -31,6 +31,8 @@ func stages() []stage {
 		{"verify", (*task).verify, false},
 		{"decide", (*task).decide, false},
 		{"prepare", (*task).prepare, false},
+		{"prepare what runs first", (*task).prepareFirst, false},
+		{"run first", (*task).runFirst, true},
 		{"wait", (*task).wait, false},
 		{"verify again", (*task).verifyAgain, false},
 		{"run", (*task).run, true},
@@ -68,6 +70,7 @@ func end(state events.State, reason events.Reason, format string, args ...any) e
 // carryOut takes a job through its attempts. It returns when the job has ended or the agent stops; then
 // the journal says where to go on.
 func (t *task) carryOut(ctx context.Context) {
+	defer t.leaveSlot()
 	for {
 		t.facts = t.a.Facts()
 		t.setStarted(false)
@@ -77,6 +80,7 @@ func (t *task) carryOut(ctx context.Context) {
 			return
 		}
 		if errors.Is(err, errNextAttempt) {
+			t.leaveSlot()
 			continue
 		}
 		e := asEnding(err)
@@ -87,7 +91,9 @@ func (t *task) carryOut(ctx context.Context) {
 		if c := t.withdrawn(); c != nil {
 			e = withdrawnEnding(c)
 		}
-		if again := t.finish(ctx, e); !again {
+		again := t.finish(ctx, e)
+		t.leaveSlot() // with the end in the history, by which another job of the same program decides
+		if !again {
 			return
 		}
 	}
@@ -97,17 +103,25 @@ func (t *task) carryOut(ctx context.Context) {
 func (t *task) attempt(ctx context.Context) error {
 	before, stop := t.untilWithdrawn(ctx)
 	defer stop()
-	defer t.leaveSlot()
 	defer t.leaveOutside()
+	t.step, t.have, t.fetched = nil, nil, false
 	switch {
 	case t.job.Boot != "":
-		return t.afterRestart(ctx)
+		return t.goOn(ctx, t.afterRestart(ctx))
 	case t.job.Last.State == events.Retrying && t.job.Last.Attempt == t.job.Offer.Attempt:
 		return t.awaitReoffer(before)
 	case t.job.Started == t.job.Offer.Attempt:
-		return t.attach(ctx)
+		return t.goOn(ctx, t.attach(ctx))
 	}
-	for _, s := range stages() {
+	if err := t.through(ctx, before, stages()); err != nil {
+		return err
+	}
+	return succeeded
+}
+
+// through takes the job through stages; before ends when it is withdrawn.
+func (t *task) through(ctx, before context.Context, all []stage) error {
+	for _, s := range all {
 		within := before
 		if s.reachable {
 			within = ctx
@@ -116,7 +130,7 @@ func (t *task) attempt(ctx context.Context) error {
 			return err
 		}
 	}
-	return succeeded
+	return nil
 }
 
 // succeeded ends a job whose program ran and whose stages had nothing to object.
@@ -173,11 +187,15 @@ func (t *task) finish(ctx context.Context, e *ending) (again bool) {
 	started := t.job.Started == t.job.Offer.Attempt
 	if e.state == events.Failed && (!started || e.reason == events.InstallerBusy) {
 		retry := e.reason.Info().Class.Retry()
-		if pause, ok := retry.Pause(t.job.Offer.Attempt); ok {
+		if pause, ok := retry.PauseFor(t.job.Offer.Attempt, t.job.Offer.Job); ok {
 			at := t.a.Clock().Add(orDefault(t.a.RetryAfter, pause)).UTC()
 			e = &ending{events.Retrying, e.reason, e.detail}
 			e.detail.retryAt = &at
 		}
+	}
+	e = t.ofStep(e)
+	if e.state.Terminal() {
+		t.job.Passed = 0
 	}
 	t.enter(ctx, e.state, e.reason, e.detail)
 	if ctx.Err() != nil {
@@ -226,7 +244,7 @@ func (t *task) enter(ctx context.Context, state events.State, reason events.Reas
 	o := t.job.Offer
 	t.job.Last = events.JobStatus{
 		Job: o.Job, Deployment: o.Deployment, Revision: o.Revision, Order: o.Order, Agent: t.a.id, Host: t.facts.Hostname, Site: t.facts.Site,
-		Package: t.order.Package, Version: t.order.Version, Program: t.order.Program, Occurrence: o.Occurrence, User: o.User, Attempt: o.Attempt,
+		Package: t.order.Package, Version: t.order.Version, Program: t.order.Program, Step: t.stepName(), Occurrence: o.Occurrence, User: o.User, Attempt: o.Attempt,
 		Transition: t.job.Last.Transition + 1, State: state, Reason: reason, WaitingFor: d.waitingFor, Explanation: brief(d.explanation),
 		Identity: d.identity, Resource: brief(d.resource), Answer: brief(d.answer), Reader: d.reader, Executor: d.executor, ElevatedTo: d.elevatedTo, ExitCode: d.exitCode,
 		Bytes: t.bytes, Seconds: d.seconds, RetryAt: d.retryAt, At: t.a.Clock().UTC(),
@@ -234,19 +252,26 @@ func (t *task) enter(ctx context.Context, state events.State, reason events.Reas
 	if state.Terminal() || state == events.Retrying || state == events.RebootPending {
 		t.job.Last.Accesses = t.accesses.all()
 	}
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
-		err := t.a.journal.Advance(t.job)
-		if err == nil {
-			break
-		}
-		t.a.metrics.journalFailures.Inc()
-		t.a.log.ErrorContext(ctx, "journal not written, job stands still", "job", o.Job, "error", err)
-		if !sleep(ctx, pause) {
-			return
-		}
+	if t.journalled(ctx, func() error { return t.a.journal.Advance(t.job) }) != nil {
+		return
 	}
 	t.a.changed.Store(true)
 	t.a.reporter.Wake()
+}
+
+// journalled writes into the journal, however long it takes; the error is ctx's.
+func (t *task) journalled(ctx context.Context, write func() error) error {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
+		err := write()
+		if err == nil {
+			return nil
+		}
+		t.a.metrics.journalFailures.Inc()
+		t.a.log.ErrorContext(ctx, "journal not written, job stands still", "job", t.job.Offer.Job, "error", err)
+		if !sleep(ctx, pause) {
+			return ctx.Err()
+		}
+	}
 }
 
 // brief bounds what a status says: command lines and the words of others have any length.

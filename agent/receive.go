@@ -30,7 +30,7 @@ func (a *Agent) Offer(_ context.Context, o events.JobOffer, trace string, known 
 	a.offering.Lock()
 	defer a.offering.Unlock()
 	a.mu.Lock()
-	live, busy := a.tasks[o.Job], len(a.tasks) >= maxTasks
+	live := a.tasks[o.Job]
 	a.mu.Unlock()
 	job, there, err := a.journal.Job(o.Job)
 	switch {
@@ -39,16 +39,35 @@ func (a *Agent) Offer(_ context.Context, o events.JobOffer, trace string, known 
 	case live != nil:
 		return a.offerAgain(live, offered{o, trace}, job, known)
 	case there && !(job.Ended() && o.Attempt > job.Offer.Attempt):
+		if known != nil && known.Transition > job.Last.Transition {
+			return nil // it is listed for agents whose journal was lost
+		}
 		// It ended here; execution would not offer it had it heard so.
 		return a.retell(o.Job)
-	case busy:
-		return &inbox.Refused{Err: errBusy}
 	}
 	if there {
 		// An administrator's retry of a job that had ended: it is under way again.
 		job.Offer, job.Last.State = o, events.Retrying
 	} else {
 		job = journal.Job{Offer: o, Trace: trace, Opened: a.Clock()}
+	}
+	return a.beginIfRoom(job)
+}
+
+// take takes in a job that this agent opens by itself. It fails with errBusy where there is no room.
+func (a *Agent) take(job journal.Job) error {
+	a.offering.Lock()
+	defer a.offering.Unlock()
+	return a.beginIfRoom(job)
+}
+
+// beginIfRoom journals a job and begins it. The caller holds offering and knows that the job is not under way.
+func (a *Agent) beginIfRoom(job journal.Job) error {
+	a.mu.Lock()
+	busy := len(a.tasks) >= maxTasks
+	a.mu.Unlock()
+	if busy {
+		return &inbox.Refused{Err: errBusy}
 	}
 	if err := a.journal.Keep(job); err != nil {
 		return err
@@ -125,7 +144,7 @@ func (a *Agent) Cancel(_ context.Context, c events.CancelRequest) error {
 // Freeze takes over what is frozen now.
 func (a *Agent) Freeze(_ context.Context, f []events.Freeze) error {
 	a.mu.Lock()
-	same := slices.EqualFunc(a.freezes, f, func(x, y events.Freeze) bool { return x.ID == y.ID && x.At.Equal(y.At) })
+	same := slices.EqualFunc(a.freezes, f, func(x, y events.Freeze) bool { return x.ID == y.ID && x.Revision == y.Revision && x.At.Equal(y.At) })
 	a.mu.Unlock()
 	if same {
 		return nil

@@ -26,7 +26,7 @@ func (t *task) run(ctx context.Context) error {
 		return withdrawnEnding(c)
 	}
 	rules, wanted := t.detection()
-	t.job.Work = &journal.Work{Order: t.order, Program: t.program, Rules: rules, Gone: wanted == detect.NotInstalled, Reader: t.reader(), Network: string(t.who.Network), Slots: t.slots, Accesses: t.accesses.all()}
+	t.job.Work = &journal.Work{Order: t.order, Step: t.step, Supersedes: t.manifest.Supersedes, Program: t.program, Rules: rules, Gone: wanted == detect.NotInstalled, Reader: t.reader(), Network: string(t.who.Network), Slots: t.slots, Accesses: t.accesses.all()}
 	if t.who.Executor == identity.User {
 		t.job.Work.Session = t.session
 	}
@@ -34,11 +34,13 @@ func (t *task) run(ctx context.Context) error {
 	if t.who.Note != "" {
 		t.say(warning, "%s", t.who.Note)
 	}
-	t.say(info, "Executing program %s of %s %s as %s, content read by %s: %s", t.order.Program, t.order.Package, t.order.Version, t.who.Executor, t.who.Reader, t.program.Command)
-	t.enter(ctx, events.Running, events.NoReason, status{reader: t.reader(), explanation: t.who.Note})
+	part := t.part()
+	t.say(info, "Executing program %s of %s %s as %s, content read by %s: %s", part.Program, part.Package, part.Version, t.who.Executor, t.who.Reader, t.program.Command)
+	t.enter(ctx, events.Running, events.NoReason, status{reader: t.reader(), explanation: t.startWords()})
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	t.accesses.begin()
 	if err := t.offerReferences(); err != nil {
 		return err
 	}
@@ -70,7 +72,7 @@ func impossibleEnding(i *execute.Impossible) *ending {
 }
 
 func (t *task) request(dir, content string) execute.Request {
-	codes := map[int]execute.Meaning{}
+	part, codes := t.part(), map[int]execute.Meaning{}
 	for code, meaning := range t.program.ReturnCodes {
 		codes[code] = execute.Meaning(meaning)
 	}
@@ -80,8 +82,8 @@ func (t *task) request(dir, content string) execute.Request {
 	}
 	return execute.Request{
 		Job: t.job.Offer.Job, Attempt: t.job.Offer.Attempt, As: t.who.Executor.Runner(), Dir: dir,
-		Deployment: t.deployment, Program: t.order.Package + " " + t.order.Version + " " + t.order.Program,
-		Session: t.session, Interactive: t.program.Interactive, Account: t.program.InstallationAccount, Lease: t.lease,
+		Deployment: t.deployment, Program: part.Package + " " + part.Version + " " + part.Program,
+		Session: t.session, Interactive: t.program.Interactive, Window: t.program.Window, Account: t.program.InstallationAccount, Lease: t.lease,
 		Domain: t.who.Executor == identity.DomainToken,
 		Net:    t.net(), NetLogin: t.netLogin(),
 		Created:    func(n events.AccountNote) error { return t.a.noteAccount(events.AgentAccountCreated, n) },

@@ -73,7 +73,7 @@ func (t *task) sayWho(x *execute.Execution) {
 	if to := x.ElevatedTo(); to != "" {
 		who += ", elevated to " + to
 	}
-	t.say(info, "Program %s@%s/%s runs as %s; its content was read by %s", t.order.Package, t.order.Version, t.order.Program, who, orDefault(t.job.Work.Reader, "nobody, as it has none"))
+	t.say(info, "Program %s runs as %s; its content was read by %s", stepName(t.part()), who, orDefault(t.job.Work.Reader, "nobody, as it has none"))
 	if note := x.Note(); note != "" {
 		t.say(warning, "%s", note)
 	}
@@ -102,7 +102,7 @@ func (t *task) sayInstallerLog(path string) (explanation string) {
 // pass enters a state on the way, unless the job is in it already (after a restart of the agent).
 func (t *task) pass(ctx context.Context, state events.State, d status) {
 	last := t.job.Last
-	if last.State == state && last.Attempt == t.job.Offer.Attempt && last.WaitingFor == d.waitingFor && last.Explanation == d.explanation {
+	if last.State == state && last.Attempt == t.job.Offer.Attempt && last.WaitingFor == d.waitingFor && last.Explanation == d.explanation && last.Step == t.stepName() {
 		return
 	}
 	if state == events.Accepted && last.Attempt == t.job.Offer.Attempt && last.Transition > 0 {

@@ -21,8 +21,11 @@ func newSlots(n int) *slots {
 	return &slots{size: n, free: n, taken: map[string]int{}, restarts: map[string]bool{}, changed: make(chan struct{})}
 }
 
-// accountGroup is the prefix of groups that are accounts.
-const accountGroup = "account:"
+// Prefixes of groups that are accounts, and programs.
+const (
+	accountGroup = "account:"
+	programGroup = "program:"
+)
 
 // take a slot that counts for these groups. Where there is none, the channel is closed when one may be.
 func (s *slots) take(groups ...string) (ok bool, changed <-chan struct{}) {
@@ -52,6 +55,8 @@ func (s *slots) hindrance(groups []string) string {
 	for _, g := range groups {
 		switch {
 		case s.taken[g] == 0:
+		case strings.HasPrefix(g, programGroup):
+			return "the same program runs here for another job"
 		case strings.HasPrefix(g, accountGroup):
 			return "another program runs here by the same account"
 		default:

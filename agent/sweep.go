@@ -43,7 +43,11 @@ func (t *task) runDir() string {
 	if t.who.Executor == identity.User && privileged() {
 		root = t.a.runRoots()[1]
 	}
-	return filepath.Join(root, fmt.Sprintf("%s-%d", t.job.Offer.Job, t.job.Offer.Attempt))
+	name := fmt.Sprintf("%s-%d", t.job.Offer.Job, t.job.Offer.Attempt)
+	if t.step != nil {
+		name += fmt.Sprintf("-%d", t.job.Passed+1)
+	}
+	return filepath.Join(root, name)
 }
 
 // openRuns makes the directory around a run's: the one for users' runs may be passed through, not listed. One that

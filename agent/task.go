@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"chandler/agent/external"
 	"chandler/agent/identity"
 	"chandler/agent/journal"
+	"chandler/agent/local"
 	"chandler/agent/logon"
 	"chandler/agent/report"
 	"chandler/events"
@@ -31,10 +33,13 @@ type task struct {
 
 	deployment string // never changes, unlike job.Offer
 	revision   uint64
+	opened     int64 // the occurrence
 
 	order    order.Order
-	manifest events.Manifest
+	step     *order.Step     // under way; nil: the order's own program is
+	manifest events.Manifest // of what is under way, as all that follows from it
 	program  events.Program
+	have     map[string]string // manifests whose content is in the cache, with who read it as fetchedBy says
 	bytes    int64
 	accesses accesses // to external sources, of this attempt
 
@@ -47,6 +52,10 @@ type task struct {
 	stopped  chan struct{}         // closed when cancel is set
 	kill     chan struct{}         // closed when a running program is to be ended
 	reoffers chan offered          // the next attempt
+	asks     chan ask              // of local users to start the program now
+
+	startable  atomic.Pointer[local.Item] // what local users are shown; nil: nothing that they could start
+	fetchAgain time.Time                  // when an umbrella tries once more to fetch the content
 
 	reach     *external.Reader // of external sources; nil: none was needed yet
 	reachOf   reacher          // as whom it reads
@@ -61,8 +70,8 @@ type offered struct {
 }
 
 func (a *Agent) newTask(job journal.Job) *task {
-	return &task{a: a, job: job, deployment: job.Offer.Deployment, revision: job.Offer.Revision, stopped: make(chan struct{}), kill: make(chan struct{}),
-		reoffers: make(chan offered, 1)}
+	return &task{a: a, job: job, deployment: job.Offer.Deployment, revision: job.Offer.Revision, opened: job.Offer.Occurrence, stopped: make(chan struct{}), kill: make(chan struct{}),
+		reoffers: make(chan offered, 1), asks: make(chan ask)}
 }
 
 func (t *task) ref() report.JobRef {
@@ -93,7 +102,7 @@ func (a *Agent) recall() (tasks []*task, err error) {
 		switch {
 		case j.Work == nil || j.Started != j.Offer.Attempt:
 		case j.Boot != "" && !a.restartedSince(j.Boot):
-			a.restartPending(j.Offer, j.Work.Order.Package)
+			a.restartPending(j.Offer, j.Work.Part().Package)
 			if j.Hard {
 				a.slots.block(j.Offer.Job)
 			}

@@ -41,7 +41,7 @@ func (t *task) verify(ctx context.Context) error {
 	if err := t.a.journal.KeepOrder(o.Order, answer); err != nil {
 		return err
 	}
-	t.pass(ctx, events.Accepted, status{})
+	t.pass(ctx, events.Accepted, status{explanation: t.askedWords()})
 	t.say(info, "Order of deployment %s revision %d verified: program %s of %s %s", o.Deployment, o.Revision, t.order.Program, t.order.Package, t.order.Version)
 	return nil
 }
@@ -105,10 +105,13 @@ func (t *task) verifyOrder(ctx context.Context, answer events.OrderAnswer) error
 		switch {
 		case digest != o.Order:
 			return end(events.Rejected, events.OrderAltered, "the offer names order %.12s, what came is %.12s", o.Order, digest)
-		case verified.Deployment != o.Deployment || verified.Revision != o.Revision || verified.Occurrence() != o.Occurrence:
+		case verified.Deployment != o.Deployment || verified.Revision != o.Revision || !t.isOccurrence(verified):
 			return end(events.Rejected, events.OrderAltered, "the offer is of deployment %s revision %d, the order of %s revision %d", o.Deployment, o.Revision, verified.Deployment, verified.Revision)
 		}
 		t.order = verified
+		if err := t.openedHere(ctx); err != nil {
+			return err
+		}
 		return t.a.journal.RaiseClock(verified.Issued)
 	}
 }
@@ -174,7 +177,10 @@ func (t *task) verifyAgain(ctx context.Context) error {
 	if err := t.readManifest(ctx); err != nil {
 		return err
 	}
-	return t.asWhom()
+	if err := t.asWhom(); err != nil {
+		return err
+	}
+	return t.room(0) // the content is laid out already
 }
 
 // patience is how often a question to a service is asked while the broker is there.

@@ -140,7 +140,7 @@ func (m *machine) offer(change ...func(*given)) *task {
 	if err := m.journal.KeepOrder(digest, events.OrderAnswer{Envelope: envelope}); err != nil {
 		m.t.Fatal(err)
 	}
-	t := m.newTask(journal.Job{Offer: events.JobOffer{Job: events.JobID("hello", 1, m.id, 0, ""), Deployment: "hello", Revision: 1, Order: digest, Attempt: 1}})
+	t := m.newTask(journal.Job{Offer: events.JobOffer{Job: events.JobID("hello", 1, m.id, g.order.Occurrence(), ""), Occurrence: g.order.Occurrence(), Deployment: "hello", Revision: 1, Order: digest, Attempt: 1}})
 	t.facts = m.Facts()
 	return t
 }

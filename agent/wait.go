@@ -15,8 +15,11 @@ import (
 )
 
 // prepare fetches the content as soon as the deployment is available, which may be long before its
-// deadline.
+// deadline. A program for which no maintenance window will ever be long enough ends before that.
 func (t *task) prepare(ctx context.Context) error {
+	if t.umbrella() {
+		return nil // it fetches beside opening what is due
+	}
 	for {
 		d := t.timing()
 		if d.Verdict == timing.TooLate {
@@ -25,14 +28,20 @@ func (t *task) prepare(ctx context.Context) error {
 		if d.Verdict != timing.NotYet {
 			break
 		}
-		if err := t.waitUntil(ctx, d.Until, events.WaitAssignment, "available from "+d.Until.Format(time.RFC3339)); err != nil {
+		if err := t.waitUntil(ctx, d.Until, events.WaitAssignment, "available from "+shown(d.Until)); err != nil {
 			return err
 		}
+	}
+	if err := t.everFits(); err != nil {
+		return err
+	}
+	if t.step == nil {
+		t.show(t.timing().Until)
 	}
 	if err := t.noteUsers(ctx); err != nil {
 		return err
 	}
-	if t.fetched = len(t.manifest.Files) == 0 || t.forUsers(); t.fetched || t.readsAsUser() {
+	if t.fetched = t.fetched || len(t.manifest.Files) == 0 || t.forUsers(); t.fetched || t.readsAsUser() {
 		return nil // nothing to fetch, or not before its reader is there
 	}
 	return t.bringContent(ctx)
@@ -53,7 +62,7 @@ func (t *task) bringContent(ctx context.Context) error {
 			return t.tooLate()
 		}
 	}
-	t.say(info, "Content of %s %s is in the cache: %d files, %d bytes, %d of them fetched now", t.order.Package, t.order.Version, len(t.manifest.Files), t.manifest.Size(), t.bytes)
+	t.say(info, "Content of %s %s is in the cache: %d files, %d bytes, %d of them fetched now", t.part().Package, t.part().Version, len(t.manifest.Files), t.manifest.Size(), t.bytes)
 	t.pass(ctx, events.Downloaded, status{reader: t.reader()})
 	t.fetched, t.fetchedBy = true, t.reacher().user
 	return nil
@@ -67,15 +76,25 @@ func (t *task) tooLate() error {
 // may say that the deployment was stopped meanwhile. Without a broker there is nobody to wait for.
 const contactPatience = 30 * time.Second
 
+// awaitCurrent waits for that word; an agent that has no inbox yet has nobody to hear it from.
+func (a *Agent) awaitCurrent(ctx context.Context) {
+	if a.inbox != nil {
+		a.inbox.WaitCurrent(ctx, contactPatience)
+	}
+}
+
 // wait lets the job pass when its time has come, nothing is frozen, and there is room to run. It leaves
 // with a slot held and a fresh copy of the content laid out. Laying it out takes time, so everything is
 // looked at once more afterwards.
 func (t *task) wait(ctx context.Context) error {
+	if t.umbrella() {
+		return t.standing(ctx)
+	}
 	if t.forUsers() {
 		return t.forEveryUser(ctx)
 	}
 	for {
-		t.a.inbox.WaitCurrent(ctx, contactPatience)
+		t.a.awaitCurrent(ctx)
 		t.a.heedTrust(ctx)
 		if hindered, err := t.hindered(ctx, true); err != nil {
 			return err
@@ -99,6 +118,9 @@ func (t *task) wait(ctx context.Context) error {
 			continue
 		}
 		t.holdsSlot = true
+		if err := t.runElsewhere(ctx); err != nil {
+			return err
+		}
 		if !t.referencesChecked() {
 			t.leaveSlot()
 			continue
@@ -113,10 +135,23 @@ func (t *task) wait(ctx context.Context) error {
 		}
 		// Another user may be in the foreground by now, to whom the copy is closed.
 		if !hindered && sameOwner(owner, t.contentOwner()) {
+			t.startable.Store(nil)
 			return nil
 		}
 		t.leaveSlot()
 	}
+}
+
+// runElsewhere ends a job whose program another job has run since this one decided to: with the slot, which is one for each
+// program, none does so any more.
+func (t *task) runElsewhere(ctx context.Context) error {
+	if t.step == nil && t.job.Offer.Attempt > 1 {
+		return nil // an attempt that failed, or an administrator's retry
+	}
+	if last, err := t.a.journal.LastRun(t.programName()); err != nil || last == "" {
+		return err
+	}
+	return t.stillToRun(ctx)
 }
 
 // readOutside reads what could not be read before now: the content, where its user is there, and references. Nobody waits
@@ -140,7 +175,7 @@ func (t *task) readOutside(ctx context.Context) (again bool, err error) {
 // ends the attempt.
 func (t *task) hindered(ctx context.Context, wait bool) (bool, error) {
 	d := t.timing()
-	freeze, changed := t.a.frozen(t.facts)
+	freeze, changed := t.a.frozen(t.facts, t.deployment, t.revision)
 	hold := func(what events.WaitingFor, changed <-chan struct{}, format string, args ...any) (bool, error) {
 		if !wait {
 			return true, nil
@@ -157,15 +192,20 @@ func (t *task) hindered(ctx context.Context, wait bool) (bool, error) {
 		if !wait {
 			return true, nil
 		}
-		return true, t.waitUntil(ctx, d.Until, events.WaitAssignment, "starts at "+d.Until.Format(time.RFC3339))
+		return true, t.waitUntil(ctx, d.Until, events.WaitAssignment, "starts at "+shown(d.Until))
 	case freeze != nil:
 		return hold(events.WaitFreeze, changed, "frozen (%s) by %s: %s", freeze.ID, freeze.By, orDefault(freeze.Why, "no reason given"))
 	}
 	if blocked, changed := t.a.slots.blocked(); blocked {
 		return hold(events.WaitReboot, changed, restartsSoon)
 	}
-	if awaited, changed := t.a.awaitedRestart(t.job.Offer, t.order.Package); awaited {
-		return hold(events.WaitReboot, changed, "another program of %s is complete only after a restart of the machine", t.order.Package)
+	if why, opens, err := t.windowHindrance(t.a.Clock()); err != nil {
+		return true, err
+	} else if why != "" {
+		return hold(events.WaitMaintenanceWindow, t.at(ctx, opens), "%s", why)
+	}
+	if awaited, changed := t.a.awaitedRestart(t.job.Offer, t.part().Package); awaited {
+		return hold(events.WaitReboot, changed, "another program of %s is complete only after a restart of the machine", t.part().Package)
 	}
 	logons := t.a.Logon.Changed()
 	if what, why, err := t.logonHindrance(ctx, !wait); err != nil || what != "" {
@@ -190,8 +230,11 @@ func (t *task) hindered(ctx context.Context, wait bool) (bool, error) {
 const soonAfter = 2 * time.Second
 
 // soon is closed after a while, or when ctx ends.
-func soon(ctx context.Context) <-chan struct{} {
-	passed, cancel := context.WithTimeout(ctx, soonAfter)
+func soon(ctx context.Context) <-chan struct{} { return after(ctx, soonAfter) }
+
+// after is closed after that time, at most a minute, or when ctx ends.
+func after(ctx context.Context, d time.Duration) <-chan struct{} {
+	passed, cancel := context.WithTimeout(ctx, min(d, time.Minute))
 	context.AfterFunc(passed, cancel)
 	return passed.Done()
 }
@@ -222,14 +265,11 @@ func (t *task) steady(holder string) string {
 // waitUntil waits for a time, in steps, so that a clock that was set meanwhile is noticed.
 func (t *task) waitUntil(ctx context.Context, until time.Time, what events.WaitingFor, why string) error {
 	t.pass(ctx, events.Waiting, status{waitingFor: what, explanation: why})
-	if !sleep(ctx, min(time.Minute, max(time.Millisecond, until.Sub(t.a.Clock())))) {
-		return ctx.Err()
-	}
-	return nil
+	return t.waitChange(ctx, t.at(ctx, until))
 }
 
 // waitChange waits until changed is closed, or until the deployment expires: looking every minute, so that a clock
-// that was set meanwhile is noticed.
+// that was set meanwhile is noticed. A local user who asks for the job meanwhile is heeded.
 func (t *task) waitChange(ctx context.Context, changed <-chan struct{}) error {
 	limit := time.Minute
 	limit = min(limit, max(time.Second, timing.Ends(t.order, t.machine()).Sub(t.a.Clock())))
@@ -238,18 +278,20 @@ func (t *task) waitChange(ctx context.Context, changed <-chan struct{}) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
+	case q := <-t.asks:
+		return t.heed(ctx, q)
 	case <-changed:
 	case <-timer.C:
 	}
 	return nil
 }
 
-// frozen is a freeze that holds this machine, and a channel closed when freezes change.
-func (a *Agent) frozen(facts events.Facts) (*events.Freeze, <-chan struct{}) {
+// frozen is a freeze that holds this machine, or this deployment up to a revision, and a channel closed when freezes change.
+func (a *Agent) frozen(facts events.Facts, deployment string, revision uint64) (*events.Freeze, <-chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, f := range a.freezes {
-		if target.Holds(f, facts) {
+		if target.Holds(f, facts) || f.Scope == "deployment" && f.Name == deployment && revision <= f.Revision {
 			return &f, a.thawed
 		}
 	}
@@ -257,11 +299,13 @@ func (a *Agent) frozen(facts events.Facts) (*events.Freeze, <-chan struct{}) {
 }
 
 // slotNames are the groups of programs that exclude each other to which this one belongs: installers that lock the
-// machine's package database, and what runs by one account that is given rights for it.
+// machine's package database, the program itself, and what runs by one account that is given rights for it.
 func (t *task) slotNames() (names []string) {
 	if installer := t.installer(); installer != "" {
 		names = append(names, installer)
 	}
+	p := t.programName()
+	names = append(names, programGroup+p.Package+"@"+p.Version+"/"+p.Program+"/"+p.User)
 	if t.who.Elevated {
 		names = append(names, accountGroup+string(t.who.Executor)) // two names may be of one user
 	}

@@ -21,10 +21,10 @@ import (
 // rather than doing half of it.
 func (t *task) asWhom() error {
 	p := t.program
-	if err := t.order.Agrees(t.manifest); err != nil {
+	if err := t.agrees(); err != nil {
 		return err
 	}
-	if t.job.Offer.User != "" && !p.EveryUser {
+	if t.step == nil && t.job.Offer.User != "" && !p.EveryUser {
 		// Who runs it is for the order to say: a service must not choose a user.
 		return end(events.Rejected, events.OrderAltered, "the offer names user %q, but the program does not run once for every user", t.job.Offer.User)
 	}
@@ -53,7 +53,7 @@ func (t *task) asWhom() error {
 
 // noIdentity ends a job that would have to read outside by an account that is nobody there.
 func (t *task) noIdentity(address, when string) error {
-	reader := external.New(external.Options{Who: identity.Nobody, Resources: t.order.Resources, Clock: t.a.Clock, Told: t.accessed})
+	reader := external.New(external.Options{Who: identity.Nobody, Resources: t.part().Resources, Clock: t.a.Clock, Told: t.accessed})
 	defer reader.Close()
 	_, err := reader.Open(t.a.ctx, address, when)
 	return err
@@ -72,9 +72,14 @@ func (t *task) needsLease() bool {
 	return t.who.Executor == identity.Installation || t.who.Executor == identity.DomainToken
 }
 
-// programName is the program's for the history.
+// programName is the program's for the history. A step is never one that runs for every user.
 func (t *task) programName() journal.ProgramName {
-	return journal.ProgramName{Package: t.order.Package, Version: t.order.Version, Program: t.order.Program, User: t.job.Offer.User}
+	p := t.part()
+	name := journal.ProgramName{Package: p.Package, Version: p.Version, Program: p.Program}
+	if t.step == nil {
+		name.User = t.job.Offer.User
+	}
+	return name
 }
 
 // forEveryUser opens a job for every user who logs on, until the deployment's time is over. Each is a job of its

@@ -192,15 +192,6 @@ func requestSchemas(t *testing.T, r *jsonschema.Reflector) object {
 			types[of.Name()] = of
 		}
 	}
-	r.Mapper = func(of reflect.Type) *jsonschema.Schema {
-		switch of {
-		case reflect.TypeFor[events.Duration]():
-			return &jsonschema.Schema{Type: "string", Description: "a time span: 90s, 20m, 24h"}
-		case reflect.TypeFor[events.Command]():
-			return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string"}, {Type: "array", Items: &jsonschema.Schema{Type: "string"}}}}
-		}
-		return nil
-	}
 	var schemas object
 	for _, name := range sortedKeys(types) {
 		schemas = append(schemas, item(name, ordered(t, reflectSchema(r, types[name]))))

@@ -2,6 +2,7 @@ package events_test
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/invopop/jsonschema"
@@ -27,11 +29,27 @@ func short(d events.Declaration) string { return strings.TrimPrefix(d.Name, even
 func newReflector(t *testing.T) *jsonschema.Reflector {
 	t.Helper()
 	// Unknown fields pass (a newer sender), and so do unknown values of enumerations, which are strings.
-	r := &jsonschema.Reflector{Anonymous: true, DoNotReference: true, AllowAdditionalProperties: true}
+	r := &jsonschema.Reflector{Anonymous: true, DoNotReference: true, AllowAdditionalProperties: true, Mapper: asWritten}
 	if err := r.AddGoComments("chandler/events", ".", jsonschema.WithFullComment()); err != nil {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// asWritten is the schema of types that are not written as their fields say.
+func asWritten(of reflect.Type) *jsonschema.Schema {
+	switch of {
+	case reflect.TypeFor[time.Time]():
+		return nil // known
+	case reflect.TypeFor[events.Duration]():
+		return &jsonschema.Schema{Type: "string", Description: "a time span: 90s, 20m, 24h"}
+	case reflect.TypeFor[events.Command]():
+		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string"}, {Type: "array", Items: &jsonschema.Schema{Type: "string"}}}}
+	}
+	if of.Kind() != reflect.Pointer && of.Implements(reflect.TypeFor[encoding.TextMarshaler]()) {
+		return &jsonschema.Schema{Type: "string"}
+	}
+	return nil
 }
 
 // reflectSchema derives the schema of a Go type.

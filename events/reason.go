@@ -1,6 +1,11 @@
 package events
 
-import "time"
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"strconv"
+	"time"
+)
 
 // Reason says in one word why a job is where it is. On the wire it is always one of these, never a
 // message to parse; the words for people are in the explanation beside it.
@@ -215,6 +220,20 @@ func (c Class) Retry() Retry {
 	default:
 		return Retry{Attempts: 1}
 	}
+}
+
+// PauseFor is [Retry.Pause] as one job keeps it: jittered, so that the many jobs that failed for one reason come again one
+// after the other. Execution and the job's agent derive the same.
+func (r Retry) PauseFor(attempt int, job string) (pause time.Duration, ok bool) {
+	pause, ok = r.Pause(attempt)
+	return Jittered(pause, job+" "+strconv.Itoa(attempt)), ok
+}
+
+// Jittered is a duration made longer or shorter by at most a fifth. By how much depends on the seed alone.
+func Jittered(d time.Duration, seed string) time.Duration {
+	sum := sha256.Sum256([]byte(seed))
+	part := float64(binary.BigEndian.Uint32(sum[:4])) / (1 << 32) // in [0, 1)
+	return d + time.Duration(float64(d)*(0.4*part-0.2))
 }
 
 // Pause before the attempt after the given one (counted from 1); ok is false when there is none.

@@ -1,6 +1,7 @@
 package events_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -56,5 +57,28 @@ func TestNamesThatMustNotReachASubjectAreRefused(t *testing.T) {
 	}
 	if err := events.ValidAgent(events.AgentID([]byte("key"))); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestJobsThatFailTogetherComeAgainOneAfterTheOther(t *testing.T) {
+	retry := events.Transient.Retry()
+	plain, _ := retry.Pause(2)
+	pauses := map[time.Duration]bool{}
+	for i := range 1000 {
+		job := fmt.Sprint("job", i)
+		pause, ok := retry.PauseFor(2, job)
+		if again, _ := retry.PauseFor(2, job); !ok || pause != again {
+			t.Fatalf("%s waits %s and then %s, %v", job, pause, again, ok)
+		}
+		if pause < plain*4/5 || pause > plain*6/5 {
+			t.Fatalf("%s waits %s, the class says %s", job, pause, plain)
+		}
+		pauses[pause] = true
+	}
+	if len(pauses) < 990 {
+		t.Errorf("1000 jobs have %d different pauses", len(pauses))
+	}
+	if pause, ok := retry.PauseFor(retry.Attempts, "job"); ok || pause != 0 {
+		t.Errorf("after the last attempt there is another in %s", pause)
 	}
 }

@@ -190,8 +190,6 @@ type Limits struct {
 // DefaultRetriesPerMinute of the fleet.
 const DefaultRetriesPerMinute = 600
 
-var exampleShare = Limit{Percent: 95}
-
 // Events of rollouts.
 var (
 	RolloutOpened     = declare("deployment.phase_opened", StreamEvents, "event.deployment.phase_opened.<deployment>", "scheduling", "the next phase of a rollout is open", PhaseNotice{DeploymentNotice: exampleNotice, Phase: "canary", Size: 12})

@@ -45,6 +45,7 @@ type Request struct {
 	// shown there.
 	Session     *logon.Session
 	Interactive bool
+	Window      string // on Windows: how the window of an Interactive program is shown, a word of events.Program.Window
 	Account     string // the software installation account, by the name that the order gives
 	Domain      bool   // the client token account is the domain's copy of it: the machine is a domain controller
 	// Created is told of a local account that was made for the run, by a note without agent and host name; nil: nobody
@@ -253,7 +254,7 @@ func (r Request) validate() error {
 func (r Request) spec(prepared Prepared, temporary string) (supervise.Spec, error) {
 	spec := supervise.Spec{
 		Job: r.Job, Attempt: r.Attempt, Credential: prepared.Credential, Logon: prepared.Logon,
-		MaxRunTime: r.MaxRunTime, OnTimeout: r.OnTimeout, OutputLimit: r.OutputLimit, Net: r.Net,
+		MaxRunTime: r.MaxRunTime, OnTimeout: r.OnTimeout, OutputLimit: r.OutputLimit, Net: r.Net, Window: r.Window,
 	}
 	if spec.MaxRunTime == 0 {
 		spec.MaxRunTime = DefaultMaxRunTime

@@ -277,3 +277,6 @@ func FreeBytes(path string) (int64, error) {
 	}
 	return int64(usage.Free), nil
 }
+
+// SystemVolume is the root of the file system that the operating system is on.
+func SystemVolume() string { return systemVolume() }

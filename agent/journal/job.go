@@ -24,6 +24,9 @@ type Job struct {
 	// of it.
 	Started int    `json:"started,omitempty"`
 	Run     string `json:"run,omitempty"`
+	// Passed are the order's steps that the job has behind it, none once it has ended: a retry begins anew. What is said
+	// here of a program that was started is of the step after them, or of the order's own.
+	Passed int `json:"passed,omitempty"`
 	// Ran: the program of some attempt was started; only then does the end enter the program's history.
 	Ran bool `json:"ran,omitempty"`
 	// Work is what an attempt that was started needs to be followed to its end without asking anybody.
@@ -34,12 +37,37 @@ type Job struct {
 	// SawUser: somebody was logged on since the job was opened; a job that is assigned to a logoff waits for it.
 	SawUser bool      `json:"saw_user,omitempty"`
 	Opened  time.Time `json:"opened"`
+	// Heard is when the agent was first there at or after the job's time (see timing.Decide); zero: when the job was opened.
+	Heard time.Time `json:"heard,omitzero"`
+
+	// Occurrence says which one of a standing order the job is; nil: it is not one that this agent opened.
+	Occurrence *Occurrence `json:"occurrence,omitempty"`
+	// Openings is what the job of a standing order, which runs nothing, has opened; nil of every other job.
+	Openings *Openings `json:"openings,omitempty"`
+	// AskedBy is the local user who started the job, by name; empty: its time had come.
+	AskedBy string `json:"asked_by,omitempty"`
+}
+
+// Occurrence is what an occurrence of a standing order is of.
+type Occurrence struct {
+	Assignment int `json:"assignment"` // index; -1: a local user asked for it
+}
+
+// Openings is what a standing order's own job has opened so far.
+type Openings struct {
+	Newest map[int]int64 `json:"newest,omitempty"` // by assignment, the highest number that was opened or passed over
+	Last   int64         `json:"last,omitempty"`   // the highest number that was opened; 0: none
+	At     time.Time     `json:"at,omitzero"`      // when, by this machine's clock, the newest was
+	Logon  time.Time     `json:"logon,omitzero"`   // of the newest session that an occurrence was opened for
 }
 
 // Work is the order and the program of a started attempt, as they were verified before the start.
 type Work struct {
 	Order   order.Order    `json:"order"`
+	Step    *order.Step    `json:"step,omitempty"` // whose program it is; nil: the order's own
 	Program events.Program `json:"program"`
+	// Supersedes are what the program's package takes the place of.
+	Supersedes []events.Supersede `json:"supersedes,omitempty"`
 	// Rules tell whether the program has done its work; with Gone, by finding the product no more.
 	Rules []events.Detect `json:"rules,omitempty"`
 	Gone  bool            `json:"gone,omitempty"`
@@ -50,6 +78,15 @@ type Work struct {
 	Slots   []string       `json:"slots,omitempty"`   // groups of programs that exclude each other
 	// Accesses to external sources before the start, of the content and the references.
 	Accesses []events.Access `json:"accesses,omitempty"`
+}
+
+// Part is the step, or the order's own program in the same words.
+func (w Work) Part() order.Step {
+	if w.Step != nil {
+		return *w.Step
+	}
+	o := w.Order
+	return order.Step{Package: o.Package, Version: o.Version, Manifest: o.Manifest, Program: o.Program, Run: o.Run, InstallationAccount: o.InstallationAccount, Resources: o.Resources}
 }
 
 // Ended says whether nothing more will happen to the job by itself.
@@ -100,29 +137,11 @@ func (j *Journal) Advance(job Job) error {
 		if err := put(root.Bucket(bucketJobs), []byte(job.Offer.Job), job); err != nil {
 			return err
 		}
-		if err := remember(root.Bucket(bucketHistory), job); err != nil {
+		if err := remember(root, job, job.Last.State); err != nil {
 			return err
 		}
 		return enqueue(root, Entry{Status: job.Last, Trace: job.Trace})
 	})
-}
-
-// remember enters the end of a program that ran into its history. One that undid another makes the other
-// one never have run.
-func remember(history *bbolt.Bucket, job Job) error {
-	s := job.Last
-	if !job.Ran || s.State != events.Succeeded && s.State != events.Failed {
-		return nil
-	}
-	name := ProgramName{s.Package, s.Version, s.Program, s.User}
-	if err := history.Put(name.key(), []byte(s.State)); err != nil {
-		return err
-	}
-	if job.Work == nil || job.Work.Program.Undoes == "" || s.State != events.Succeeded {
-		return nil
-	}
-	name.Program = job.Work.Program.Undoes
-	return history.Delete(name.key())
 }
 
 func enqueue(root *bbolt.Bucket, e Entry) error {

@@ -62,6 +62,7 @@ var (
 	bucketOrders  = []byte("orders")  // digest → events.OrderAnswer
 	bucketSerials = []byte("serials") // deployment → Serial
 	bucketHistory = []byte("history") // package \0 version \0 program [\0 user] → events.State
+	bucketTaken   = []byte("taken")   // the same → Taken
 	bucketNotices = []byte("notices") // sequence → Notice
 	bucketMeta    = []byte("meta")    // "position" → Position, "freezes" → []events.Freeze
 )
@@ -74,7 +75,7 @@ func (s *Store) Agent(id string) (*Journal, error) {
 		if err != nil {
 			return err
 		}
-		for _, name := range [][]byte{bucketJobs, bucketOutbox, bucketOrders, bucketSerials, bucketHistory, bucketNotices, bucketMeta} {
+		for _, name := range [][]byte{bucketJobs, bucketOutbox, bucketOrders, bucketSerials, bucketHistory, bucketTaken, bucketNotices, bucketMeta} {
 			if _, err := root.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -210,27 +211,4 @@ func (j *Journal) RaiseSerial(deployment string, revision, stopped uint64) error
 		}
 		return put(b, []byte(deployment), Serial{max(s.Revision, revision), max(s.Stopped, stopped)})
 	})
-}
-
-// LastRun is how a program of a package ended here the last time: Succeeded, Failed, or "" where it never
-// ran, or was undone since. The history goes by package, version and program, not by deployment
-// (domain-facts §1.2): another version is another package, as it was in the original. What runs once for
-// every user has a history for each.
-func (j *Journal) LastRun(p ProgramName) (state events.State, err error) {
-	err = j.read(func(root *bbolt.Bucket) error {
-		state = events.State(root.Bucket(bucketHistory).Get(p.key()))
-		return nil
-	})
-	return state, err
-}
-
-// ProgramName names a program for the history; User is empty unless it runs for every user.
-type ProgramName struct{ Package, Version, Program, User string }
-
-func (p ProgramName) key() []byte {
-	key := p.Package + "\x00" + p.Version + "\x00" + p.Program
-	if p.User != "" {
-		key += "\x00" + p.User
-	}
-	return []byte(key)
 }

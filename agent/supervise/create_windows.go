@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/windows"
+
+	"chandler/events"
 )
 
 // userDesktop is what the user of a session sees.
@@ -30,6 +32,7 @@ type creation struct {
 	Flags                     uint32
 	Desktop                   *string // nil: this process's own; empty: a new one, of the token's logon
 	Hidden                    bool    // what it shows by default is not shown
+	Show                      uint16  // how it is shown by default, SW_…; 0: as it likes
 }
 
 // creationOf decides how a program is created. It is always suspended and the first of its process group.
@@ -48,7 +51,13 @@ func creationOf(cmd *exec.Cmd, spec Spec, token windows.Token) creation {
 	}
 	c.Flags, c.Hidden = windows.CREATE_SUSPENDED|windows.CREATE_NEW_PROCESS_GROUP|windows.CREATE_NO_WINDOW, true
 	if visible {
-		c.Flags, c.Hidden = windows.CREATE_SUSPENDED|windows.CREATE_NEW_PROCESS_GROUP|windows.CREATE_NEW_CONSOLE, false
+		c.Flags, c.Hidden = windows.CREATE_SUSPENDED|windows.CREATE_NEW_PROCESS_GROUP|windows.CREATE_NEW_CONSOLE, spec.Window == events.WindowHidden
+		switch spec.Window {
+		case events.WindowMinimized:
+			c.Show = windows.SW_SHOWMINIMIZED
+		case events.WindowMaximized:
+			c.Show = windows.SW_SHOWMAXIMIZED
+		}
 	}
 	return c
 }
@@ -97,8 +106,11 @@ func (windowsItself) Create(c creation) (created windows.ProcessInformation, err
 	info := windows.StartupInfoEx{ProcThreadAttributeList: attributes.List()}
 	info.Cb, info.Flags = uint32(unsafe.Sizeof(info)), windows.STARTF_USESTDHANDLES
 	info.StdInput, info.StdOutput, info.StdErr = inherited[0], inherited[1], inherited[1]
-	if c.Hidden {
+	switch {
+	case c.Hidden:
 		info.Flags, info.ShowWindow = info.Flags|windows.STARTF_USESHOWWINDOW, windows.SW_HIDE
+	case c.Show != 0:
+		info.Flags, info.ShowWindow = info.Flags|windows.STARTF_USESHOWWINDOW, c.Show
 	}
 	if c.Desktop != nil {
 		if info.Desktop, err = windows.UTF16PtrFromString(*c.Desktop); err != nil {

@@ -90,7 +90,9 @@ type Spec struct {
 	OutputLimit int64         `json:"output_limit"` // bytes kept of standard output and error together: the first half and the last half
 	Credential  *Credential   `json:"credential,omitempty"`
 	Logon       *Logon        `json:"logon,omitempty"`
-	Net         *Net          `json:"net,omitempty"` // nil: the program has no references
+	// Window is how a Visible program's first window is shown on Windows, a word of events.Program.Window; "" is normal.
+	Window string `json:"window,omitempty"`
+	Net    *Net   `json:"net,omitempty"` // nil: the program has no references
 	// Kept means nothing to the supervisor: what the agent wants to find again with the run (Run.Spec).
 	Kept json.RawMessage `json:"kept,omitempty"`
 }

@@ -12,6 +12,7 @@ import (
 
 	"chandler/agent/supervise"
 	"chandler/agent/supervise/supervisetest"
+	"chandler/events"
 )
 
 // machine stands in for Windows where Wine knows no users: every session's user is this process's own.
@@ -85,11 +86,17 @@ func TestALogonDecidesTokenDesktopAndWindow(t *testing.T) {
 		desktop *string
 		flags   uint32
 		hidden  bool
+		window  string // that the program asks for
+		show    uint16
 	}{
-		"the agent's own identity stays where it is, unseen":    {nil, 0, false, nil, windows.CREATE_NO_WINDOW, true},
-		"a user's program runs on the user's desktop, unseen":   {&supervise.Logon{Session: 7}, 0, true, desktop(`winsta0\default`), windows.CREATE_NO_WINDOW, true},
-		"the user sees what is to be seen":                      {&supervise.Logon{Session: 7, Visible: true}, 0, true, desktop(`winsta0\default`), windows.CREATE_NEW_CONSOLE, false},
-		"an account that is not logged on gets its own desktop": {&supervise.Logon{Token: inherited}, windows.Token(inherited), false, desktop(""), windows.CREATE_NO_WINDOW, true},
+		"the agent's own identity stays where it is, unseen":    {nil, 0, false, nil, windows.CREATE_NO_WINDOW, true, "", 0},
+		"a user's program runs on the user's desktop, unseen":   {&supervise.Logon{Session: 7}, 0, true, desktop(`winsta0\default`), windows.CREATE_NO_WINDOW, true, "", 0},
+		"the user sees what is to be seen":                      {&supervise.Logon{Session: 7, Visible: true}, 0, true, desktop(`winsta0\default`), windows.CREATE_NEW_CONSOLE, false, "", 0},
+		"as a small window":                                     {&supervise.Logon{Session: 7, Visible: true}, 0, true, desktop(`winsta0\default`), windows.CREATE_NEW_CONSOLE, false, events.WindowMinimized, windows.SW_SHOWMINIMIZED},
+		"as a large window":                                     {&supervise.Logon{Session: 7, Visible: true}, 0, true, desktop(`winsta0\default`), windows.CREATE_NEW_CONSOLE, false, events.WindowMaximized, windows.SW_SHOWMAXIMIZED},
+		"with its window hidden":                                {&supervise.Logon{Session: 7, Visible: true}, 0, true, desktop(`winsta0\default`), windows.CREATE_NEW_CONSOLE, true, events.WindowHidden, 0},
+		"what nobody sees has no window to show":                {&supervise.Logon{Session: 7}, 0, true, desktop(`winsta0\default`), windows.CREATE_NO_WINDOW, true, events.WindowMaximized, 0},
+		"an account that is not logged on gets its own desktop": {&supervise.Logon{Token: inherited}, windows.Token(inherited), false, desktop(""), windows.CREATE_NO_WINDOW, true, "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var users windows.Token
@@ -101,7 +108,7 @@ func TestALogonDecidesTokenDesktopAndWindow(t *testing.T) {
 				return users, nil
 			}}
 			spec := specOf(t, supervisetest.Program("exit", "0"))
-			spec.Logon = c.logon
+			spec.Logon, spec.Window = c.logon, c.window
 			if _, err := supervise.StartOn(m, commandOf(t, spec), spec); !errors.Is(err, errDry) {
 				t.Fatal(err)
 			}
@@ -110,8 +117,8 @@ func TestALogonDecidesTokenDesktopAndWindow(t *testing.T) {
 				want = users
 			}
 			got := m.created[0]
-			if got.Token != want || got.Flags != always|c.flags || got.Hidden != c.hidden {
-				t.Errorf("token %v, flags %x, hidden %v", got.Token, got.Flags, got.Hidden)
+			if got.Token != want || got.Flags != always|c.flags || got.Hidden != c.hidden || got.Show != c.show {
+				t.Errorf("token %v, flags %x, hidden %v, shown %d", got.Token, got.Flags, got.Hidden, got.Show)
 			}
 			if (got.Desktop == nil) != (c.desktop == nil) || got.Desktop != nil && *got.Desktop != *c.desktop {
 				t.Errorf("desktop %v", got.Desktop)

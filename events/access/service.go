@@ -16,7 +16,7 @@ type reads struct {
 	follows []string
 	// looks are streams whose stored messages it gets one by one or in batches, without readers.
 	looks   []string
-	hears   []events.Declaration     // events that are not stored
+	hears   []events.Declaration     // events that are heard as they are told, beside what is read of a stream
 	asks    []events.CallDeclaration // of other services
 	writes  []string                 // what it stores that is no event
 	empties []string                 // streams that it shortens
@@ -27,7 +27,7 @@ func readers() map[string]reads {
 	return map[string]reads{
 		"scheduling": {
 			durable: map[string][]string{events.StreamEvents: {"scheduling"}, events.StreamTimers: {"scheduling"}},
-			hears:   []events.Declaration{events.Heartbeat.Declaration},
+			hears:   []events.Declaration{events.Heartbeat.Declaration, events.DeploymentProgressed.Declaration},
 			// It checks an order against the package that the order names; see there when it asks.
 			asks: []events.CallDeclaration{events.ContentList.CallDeclaration},
 		},

@@ -105,7 +105,7 @@ func (c *Cron) item(i int, item string) (uint64, error) {
 // set reads *, a value or a range, and a step of * or a range, into bits.
 func (f cronField) set(item string) (values uint64, err error) {
 	span, step, stepped := strings.Cut(item, "/")
-	low, high := f.low, f.top
+	low, high := f.low, f.last()
 	if span != "*" {
 		from, to, ranged := strings.Cut(span, "-")
 		if low, err = f.value(from); err != nil {
@@ -124,8 +124,6 @@ func (f cronField) set(item string) (values uint64, err error) {
 		if high < low {
 			return 0, fmt.Errorf("the range runs backwards: write %d-%d,%d-%d", low, f.last(), f.low, high)
 		}
-	} else {
-		high = f.last()
 	}
 	by := 1
 	if stepped {

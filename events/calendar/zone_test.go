@@ -5,8 +5,8 @@ import (
 	"bytes"
 	"flag"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -30,7 +30,11 @@ func zoneNamesOf(t testing.TB) []string {
 }
 
 func TestTheListOfZonesIsGosOwn(t *testing.T) {
-	archive, err := zip.OpenReader(filepath.Join(runtime.GOROOT(), "lib/time/zoneinfo.zip"))
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Skipf("no list to compare with: %v", err)
+	}
+	archive, err := zip.OpenReader(filepath.Join(strings.TrimSpace(string(root)), "lib/time/zoneinfo.zip"))
 	if err != nil {
 		t.Skipf("no list to compare with: install Go with its lib folder: %v", err)
 	}

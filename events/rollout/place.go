@@ -15,8 +15,9 @@ import (
 const Seen = 14 * 24 * time.Hour
 
 // Cut is the place (timing.Place) up to which agents are in a phase by percent or count, and in those before it: the place
-// of the last of as many as the phase names, of the agents that may be drawn. Rounded up, at least one. An agent keeps its
-// place, so that who joins later reshuffles nobody.
+// of the last of as many as the phase names, of the agents that may be drawn. Rounded up, at least one; all of them where
+// there are fewer, and nobody where there is none, so that who joins later does not come into an early phase in numbers.
+// An agent keeps its place, so that who joins later reshuffles nobody.
 func Cut(phase events.Phase, places []float64) float64 {
 	n := phase.Count
 	if phase.Percent > 0 {
@@ -25,12 +26,11 @@ func Cut(phase events.Phase, places []float64) float64 {
 		}
 		n = int(math.Ceil(phase.Percent * float64(len(places)) / 100))
 	}
-	n = max(n, 1)
-	if n > len(places) || len(places) == 0 {
-		return 1
+	if len(places) == 0 {
+		return -1
 	}
 	sorted := slices.Sorted(slices.Values(places))
-	return sorted[n-1]
+	return sorted[min(max(n, 1), len(sorted))-1]
 }
 
 // Check says what is wrong with a plan.

@@ -41,7 +41,8 @@ type Document struct {
 	body  ast.Node
 }
 
-// Parse reads the documents of a file; empty ones are left out. name is how errors call the file.
+// Parse reads the documents of a file. One that is empty is an error where others follow, for the library would leave them
+// out. name is how errors call the file.
 func Parse(name string, data []byte, rule Rule) ([]*Document, error) {
 	if len(data) > maxBytes {
 		return nil, fmt.Errorf("%s has more than %d bytes", name, maxBytes)
@@ -51,6 +52,9 @@ func Parse(name string, data []byte, rule Rule) ([]*Document, error) {
 		return nil, fmt.Errorf("%s has too many lists", name)
 	}
 	frame := Document{name: name, lines: strings.Split(text, "\n")}
+	if err := frame.noneEmpty(); err != nil {
+		return nil, err
+	}
 	file, err := parser.ParseBytes(data, 0)
 	if err != nil {
 		return nil, frame.explain(err, nil)
@@ -72,6 +76,23 @@ func Parse(name string, data []byte, rule Rule) ([]*Document, error) {
 	return docs, nil
 }
 
+// noneEmpty refuses two separators with nothing between them.
+func (d *Document) noneEmpty() error {
+	empty := false
+	for i, line := range d.lines {
+		line = strings.TrimRight(line, " \t\r")
+		switch {
+		case line == "---" && empty:
+			return d.quote(i+1, 1, "the document before this is empty: remove one of the lines ---")
+		case line == "---":
+			empty = true
+		case line != "" && !strings.HasPrefix(strings.TrimLeft(line, " \t"), "#"):
+			empty = false
+		}
+	}
+	return nil
+}
+
 // Keys are those at the top, in their order; nil where the document is no mapping.
 func (d *Document) Keys() (keys []string) {
 	m, ok := d.body.(ast.MapNode)
@@ -82,6 +103,12 @@ func (d *Document) Keys() (keys []string) {
 		keys = append(keys, scalarText(entry.Key()))
 	}
 	return keys
+}
+
+// Text is what stands under a key at the top as it is written; "" where there is none.
+func (d *Document) Text(key string) string {
+	_, value := child(d.body, key)
+	return scalarText(value)
 }
 
 // Into reads the document strictly into what v points to.

@@ -248,7 +248,7 @@ func (t Target) Explain(facts events.Facts) string {
 	return t.Expression.Explain(facts)
 }
 
-// Holds says whether a freeze holds the machine with these facts. What cannot be decided holds it too: a
+// Holds says whether a freeze holds the machine with these facts; one of a deployment holds no machine. What cannot be decided holds it too: a
 // freeze errs on the side of doing nothing.
 func Holds(f events.Freeze, facts events.Facts) bool {
 	switch f.Scope {
@@ -256,6 +256,8 @@ func Holds(f events.Freeze, facts events.Facts) bool {
 		return true
 	case "site":
 		return f.Name == facts.Site
+	case "deployment":
+		return false
 	}
 	if f.Collection == nil {
 		return true

@@ -80,20 +80,33 @@ const late = 5 * time.Minute
 // StartOf is the instant from which an occurrence may start: its time and the machine's part of the jitter; after the
 // grace, where the machine was away at its time. An assignment that names no time starts, jitter apart, at once.
 func StartOf(o order.Order, a order.Assignment, occurrence int64, m Machine, heard time.Time) time.Time {
-	base := heard
-	if a.At != nil || a.Cron != "" {
-		base = instant(occurrence, o.Zone.Location(m.Zone))
-		if a.At != nil {
-			base = a.At.In(o.Zone.Location(m.Zone))
-		}
-		if heard.After(base.Add(late)) {
-			if o.Grace > 0 {
-				return heard.Add(time.Duration(o.Grace))
-			}
-			base = heard
+	base, timed := TimeOf(o, a, occurrence, m)
+	switch {
+	case timed && heard.After(base.Add(late)) && o.Grace > 0:
+		return heard.Add(time.Duration(o.Grace))
+	case timed && heard.After(base.Add(late)), !timed && heard.After(base):
+		base = heard
+	}
+	jitter := min(time.Duration(o.Jitter), max(0, Ends(o, m).Sub(base))) // nobody is to be delayed past the end
+	return base.Add(time.Duration(float64(jitter) * part(o.Deployment, m.ID, occurrence)))
+}
+
+// TimeOf is the time of an occurrence by its assignment, not before the order is available. Where the assignment names no
+// time, timed is false and at when the order is available; zero: at once.
+func TimeOf(o order.Order, a order.Assignment, occurrence int64, m Machine) (at time.Time, timed bool) {
+	loc := o.Zone.Location(m.Zone)
+	switch {
+	case a.At != nil:
+		at, timed = a.At.In(loc), true
+	case a.Cron != "":
+		at, timed = instant(occurrence, loc), true
+	}
+	if o.Available != nil {
+		if available := o.Available.In(loc); available.After(at) {
+			at = available
 		}
 	}
-	return base.Add(time.Duration(float64(o.Jitter) * part(o.Deployment, m.ID, occurrence)))
+	return at, timed
 }
 
 // instant is that of an occurrence's number (see [order.Assignment.Occurrence]) in a zone.
@@ -109,6 +122,12 @@ func instant(occurrence int64, loc *time.Location) time.Time {
 func number(at time.Time, loc *time.Location) int64 {
 	_, offset := at.In(loc).Zone()
 	return at.Unix() + int64(offset)
+}
+
+// NumberAt is the number of an occurrence that no time names, and that begins at an instant: as those which a time names,
+// it is the Unix time of the wall clock, in the order's zone, read as UTC.
+func NumberAt(o order.Order, m Machine, at time.Time) int64 {
+	return number(at, o.Zone.Location(m.Zone))
 }
 
 // part is this machine's share of the jitter of an occurrence, in [0, 1).

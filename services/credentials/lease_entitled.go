@@ -3,6 +3,7 @@ package credentials
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,18 +47,26 @@ func (s *Service) orderOf(ctx context.Context, st events.LeaseStatement, envelop
 // entitled is what the agent may have of what it asks for. The order, which deployers signed, and what an
 // administrator conferred on the agent decide; what the agent says of itself does not.
 func (s *Service) entitled(ctx context.Context, st events.LeaseStatement, o order.Order, agent agentRecord) (loan, error) {
-	if o.Run != events.RunAdministrative {
+	programs := administrative(o)
+	if len(programs) == 0 {
 		return loan{}, deny("the program of deployment %s runs as the logged-on user, who needs no account", o.Deployment)
 	}
 	if st.Purpose == events.LeaseToRead {
-		return s.readable(ctx, st, o, agent)
+		return s.readable(ctx, st, o, programs, agent)
 	}
-	account, err := s.executor(ctx, st, o, agent)
+	account, err := s.executor(ctx, st, o, programs, agent)
 	return loan{account: account}, err
 }
 
+// administrative are the programs of an order that an account may be lent for: its own, and those that run first. Each has
+// its own account and resources; what one names is of no use to another.
+func administrative(o order.Order) []order.Step {
+	own := order.Step{Package: o.Package, Version: o.Version, Program: o.Program, Run: o.Run, InstallationAccount: o.InstallationAccount, Resources: o.Resources}
+	return slices.DeleteFunc(append([]order.Step{own}, o.First...), func(p order.Step) bool { return p.Run != events.RunAdministrative })
+}
+
 // executor is the account that a program may run by.
-func (s *Service) executor(ctx context.Context, st events.LeaseStatement, o order.Order, agent agentRecord) (accountRecord, error) {
+func (s *Service) executor(ctx context.Context, st events.LeaseStatement, o order.Order, programs []order.Step, agent agentRecord) (accountRecord, error) {
 	var none accountRecord
 	switch {
 	case agent.Conferred.ClientKind == events.Advanced:
@@ -65,7 +74,7 @@ func (s *Service) executor(ctx context.Context, st events.LeaseStatement, o orde
 	case agent.Conferred.ClientKind != events.Legacy: // an advanced one, until somebody says otherwise
 		return none, deny("only legacy clients run programs by an account that is lent, and nobody said that %s is one: `chandler agent set-kind %s %s` does", agent.Agent, agent.Agent, events.Legacy)
 	case st.Account != "":
-		account, err := s.installation(ctx, st.Account, o)
+		account, err := s.installation(ctx, st.Account, o, programs)
 		if err != nil {
 			return none, err
 		}
@@ -80,9 +89,9 @@ func (s *Service) executor(ctx context.Context, st events.LeaseStatement, o orde
 	return none, refuseKind("the account of kind", st.Kind)
 }
 
-// installation is the software installation account that an order names.
-func (s *Service) installation(ctx context.Context, name string, o order.Order) (accountRecord, error) {
-	if o.InstallationAccount != name {
+// installation is the software installation account that an order names for one of these programs.
+func (s *Service) installation(ctx context.Context, name string, o order.Order, programs []order.Step) (accountRecord, error) {
+	if !slices.ContainsFunc(programs, func(p order.Step) bool { return p.InstallationAccount == name }) {
 		return accountRecord{}, deny("the order of deployment %s revision %d does not name account %s", o.Deployment, o.Revision, name)
 	}
 	var r accountRecord

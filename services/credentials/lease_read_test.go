@@ -12,6 +12,7 @@ import (
 	"chandler/events/bus"
 	"chandler/events/eventstest"
 	"chandler/events/lease"
+	"chandler/events/order"
 )
 
 const hello = "smb://files.example/software/hello"
@@ -310,4 +311,62 @@ func BenchmarkReadLease(b *testing.B) {
 			}
 		}
 	})
+}
+
+func TestWhatRunsFirstIsLentItsOwnAccountForItsOwnResources(t *testing.T) {
+	const runtime = "smb://files.example/software/runtime"
+	step := func(change ...func(*order.Step)) func(*wish) {
+		return func(w *wish) {
+			s := order.Step{Why: order.StepFirst, Package: "runtime", Version: "4.2", Manifest: events.DigestOf([]byte("r")), Program: "install", Run: events.RunAdministrative, InstallationAccount: "corp-runtime", Resources: []string{runtime}}
+			for _, c := range change {
+				c(&s)
+			}
+			w.order.First, w.st.Resource = []order.Step{s}, runtime+"/setup.exe"
+		}
+	}
+	plain := func(s *order.Step) { s.InstallationAccount = "" }
+	asUser := func(s *order.Step) { s.Run = events.RunUser }
+	for name, c := range map[string]struct {
+		legacy  bool
+		change  func(*wish)
+		account string // that is asked for, of a legacy client
+		runs    bool   // asked for to run by, not to read
+		want    string
+		reason  events.Reason
+	}{
+		"an advanced client's network access account reads for it":       {change: step(plain), want: "corp-reader"},
+		"also where the order's own program is the user's":               {change: func(w *wish) { step(plain)(w); w.order.Run, w.order.Resources = events.RunUser, nil }, want: "corp-reader"},
+		"not where the step is the user's":                               {change: step(plain, asUser), reason: events.CredentialDenied},
+		"what no program names is not read":                              {change: func(w *wish) { step(plain)(w); w.st.Resource = "smb://files.example/software/other" }, reason: events.CredentialDenied},
+		"a legacy client's account of the step reads for it":             {legacy: true, change: step(), account: "corp-runtime", want: "corp-runtime"},
+		"the account of the order's own program does not":                {legacy: true, change: step(), account: "corp-installer", reason: events.CredentialDenied},
+		"and that of the step does not read for the order's own program": {legacy: true, change: func(w *wish) { step()(w); w.st.Resource = hello }, account: "corp-runtime", reason: events.CredentialDenied},
+		"a step without an account has no identity":                      {legacy: true, change: step(plain), account: "corp-installer", reason: events.NoNetworkIdentity},
+		"a step runs by its account":                                     {legacy: true, runs: true, change: step(), account: "corp-runtime", want: "corp-runtime"},
+		"and the order's own program by its own":                         {legacy: true, runs: true, change: step(), account: "corp-installer", want: "corp-installer"},
+		"a step that is the user's runs by none":                         {legacy: true, runs: true, change: step(asUser), account: "corp-runtime", reason: events.CredentialDenied},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLender(t)
+			l.set("corp-reader")
+			l.account("corp-runtime", events.SoftwareInstallation, secret)
+			w := l.readWish(l.advanced(""))
+			if c.legacy {
+				w = l.legacyWish(l.member())
+				w.st.Account = c.account
+			}
+			c.change(w)
+			if c.runs {
+				w.st.Purpose, w.st.Resource = events.LeaseToExecute, ""
+			}
+			w.offer(1)
+			if c.reason != "" {
+				w.denied(c.reason)
+				return
+			}
+			if g, got := w.granted(); g.Account != c.want || got != secret {
+				t.Errorf("granted %+v", g)
+			}
+		})
+	}
 }

@@ -68,6 +68,19 @@ type Package struct {
 	Manifest string `yaml:"manifest,omitempty"`
 }
 
+// Title is the name and version that a package.yaml gives its package. What else it says is read when it is published.
+func Title(name string, data []byte) (pkg, version string, err error) {
+	docs, err := strictyaml.Parse(name, data, rule)
+	if err != nil {
+		return "", "", err
+	}
+	if len(docs) != 1 {
+		return "", "", fmt.Errorf("%s has %d documents: one package to a file", name, len(docs))
+	}
+	p := Package{place: place{docs[0]}, Package: docs[0].Text("package"), Version: docs[0].Text("version")}
+	return p.Package, p.Version, p.Check()
+}
+
 // Name is package@version.
 func (p Package) Name() string { return p.Package + "@" + p.Version }
 
@@ -270,4 +283,34 @@ func (l Limits) Check() error {
 		}
 	}
 	return nil
+}
+
+// ParseWindows reads a file with maintenance windows alone, as windows: of a collection's document, which will do too.
+func ParseWindows(name string, data []byte) ([]calendar.Window, error) {
+	docs, err := strictyaml.Parse(name, data, rule)
+	if err != nil {
+		return nil, err
+	}
+	if len(docs) != 1 {
+		return nil, fmt.Errorf("%s has %d documents: the windows of one collection to a file", name, len(docs))
+	}
+	if slices.Contains(docs[0].Keys(), "collection") {
+		s, err := parseOne(docs[0])
+		if err != nil {
+			return nil, err
+		}
+		return s.Collections[0].Windows, nil
+	}
+	var w struct {
+		Windows []calendar.Window `yaml:"windows"`
+	}
+	if err := docs[0].Into(&w); err != nil {
+		return nil, err
+	}
+	for i, one := range w.Windows {
+		if err := one.Validate(); err != nil {
+			return nil, docs[0].At(fmt.Sprintf("$.windows[%d]", i), err.Error())
+		}
+	}
+	return w.Windows, nil
 }

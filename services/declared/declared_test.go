@@ -1,6 +1,7 @@
 package declared
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -216,6 +217,23 @@ func TestMistakesQuoteTheLine(t *testing.T) {
 				t.Fatalf("error %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestTheReadMesDocumentsAreSome(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), "### A rollout, and the fleet as code")
+	_, after, _ = strings.Cut(after, "```yaml\n")
+	document, _, ok := strings.Cut(after, "```")
+	if !ok {
+		t.Fatal("there is no document in that section")
+	}
+	all, err := Parse("README.md", []byte(document))
+	if err != nil || len(all.Collections) != 1 || len(all.Deployments) != 1 || all.Limits == nil {
+		t.Fatalf("%+v, %v", all, err)
 	}
 }
 

@@ -31,6 +31,7 @@ func (s *Service) endpoints() []bus.Endpoint {
 		bus.Answer(events.ExecutionRetry, s.retryCall),
 		bus.Answer(events.ExecutionRetell, s.retellCall),
 		bus.Answer(events.ExecutionHistory, s.historyCall),
+		bus.Answer(events.ExecutionOutcomes, s.outcomesCall),
 	}
 }
 

@@ -90,7 +90,7 @@ func benchService(b *testing.B, server *eventstest.Server, deployment string) *S
 	if err != nil {
 		b.Fatal(err)
 	}
-	k := &known{}
+	k := &known{ends: testTime.AddDate(1, 0, 0)}
 	k.Deployment, k.Revision, k.Order = deployment, 1, events.DigestOf([]byte(deployment))
 	s.orders.add(k)
 	return s

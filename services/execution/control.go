@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -22,10 +23,12 @@ const (
 	keyFreeze     = "freeze."
 	keyCollection = "collection."
 	keyGeneration = "generation."
+	keyHalt       = "halt."
+	keyLimits     = "limits"
 )
 
-// stopMark says that a deployment was stopped, up to a revision. It is never removed: whatever is replayed
-// later, what was stopped stays so. Only a newer revision can be released.
+// stopMark says that a deployment was stopped, up to a revision, or that a newer revision took the place of those. It is
+// never removed: whatever is replayed later, what was stopped stays so. Only a newer revision can be released.
 type stopMark struct {
 	ID         string    `json:"id"`
 	Deployment string    `json:"deployment"`
@@ -37,19 +40,26 @@ type stopMark struct {
 }
 
 func (m stopMark) cancel(agent string) events.CancelRequest {
-	return events.CancelRequest{Agent: agent, Deployment: m.Deployment, Revision: m.Revision, Kill: m.Kill, By: m.By, Stop: m.ID}
+	by := m.By
+	if m.By == byScheduling {
+		by += " (" + m.Why + ")" // nobody stopped the deployment
+	}
+	return events.CancelRequest{Agent: agent, Deployment: m.Deployment, Revision: m.Revision, Kill: m.Kill, By: by, Stop: m.ID}
 }
 
 // control is the bucket of control in memory, kept by a watch. It is safe for concurrent use.
 type control struct {
 	mu          sync.RWMutex
 	stops       map[string]stopMark          // by deployment
+	halts       map[string]halt              // by deployment
 	freezes     map[string]events.Freeze     // by id
 	collections map[string]events.Collection // by name, as last heard
+	limits      map[string]events.Limits     // under one key
 }
 
 func newControl() *control {
-	return &control{stops: map[string]stopMark{}, freezes: map[string]events.Freeze{}, collections: map[string]events.Collection{}}
+	return &control{stops: map[string]stopMark{}, halts: map[string]halt{}, freezes: map[string]events.Freeze{}, collections: map[string]events.Collection{},
+		limits: map[string]events.Limits{}}
 }
 
 func (c *control) stop(deployment string, revision uint64) (stopMark, bool) {
@@ -59,26 +69,37 @@ func (c *control) stop(deployment string, revision uint64) (stopMark, bool) {
 	return m, ok && m.Revision >= revision
 }
 
-func (c *control) allStops() []stopMark {
+// stopsThat lists the stops that which names.
+func (c *control) stopsThat(which func(stopMark) bool) []stopMark {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	all := make([]stopMark, 0, len(c.stops))
+	var all []stopMark
 	for _, m := range c.stops {
-		all = append(all, m)
+		if which(m) {
+			all = append(all, m)
+		}
 	}
 	slices.SortFunc(all, func(a, b stopMark) int { return cmp.Compare(a.Deployment, b.Deployment) })
 	return all
 }
 
-func (c *control) allFreezes() []events.Freeze {
+// peoplesFreezes lists what people froze.
+func (c *control) peoplesFreezes() []events.Freeze {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	all := make([]events.Freeze, 0, len(c.freezes))
-	for _, f := range c.freezes {
-		all = append(all, f)
-	}
-	slices.SortFunc(all, func(a, b events.Freeze) int { return cmp.Compare(a.ID, b.ID) })
-	return all
+	return slices.AppendSeq([]events.Freeze{}, maps.Values(c.freezes))
+}
+
+// freezesWith lists what is frozen: what people froze, and the halted deployments that which names.
+func (c *control) freezesWith(which func(deployment string) bool) []events.Freeze {
+	return sortFreezes(append(c.peoplesFreezes(), c.haltFreezes(which)...))
+}
+
+// retriesPerMinute of the whole fleet.
+func (c *control) retriesPerMinute() int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return cmp.Or(c.limits[keyLimits].RetriesPerMinute, events.DefaultRetriesPerMinute)
 }
 
 func (c *control) freeze(id string) (events.Freeze, bool) {
@@ -101,6 +122,12 @@ func (c *control) see(key string, value []byte) (beacon bool, err error) {
 	defer c.mu.Unlock()
 	if name, ok := strings.CutPrefix(key, keyStop); ok {
 		return false, keep(c.stops, name, value)
+	}
+	if name, ok := strings.CutPrefix(key, keyHalt); ok {
+		return true, keep(c.halts, name, value)
+	}
+	if key == keyLimits {
+		return false, keep(c.limits, key, value)
 	}
 	if name, ok := strings.CutPrefix(key, keyFreeze); ok {
 		return true, keep(c.freezes, name, value)

@@ -19,6 +19,7 @@ type delta struct {
 	status   events.Generation // of STATUS
 	folded   uint64            // sequence in STATUS up to which the partition is folded
 	removed  []removal         // deployments that are forgotten; before the jobs
+	places   []place           // agents whose site became known, or is another one
 	jobs     []job
 }
 
@@ -36,8 +37,9 @@ type snapshot struct {
 }
 
 const (
-	deltaFormat    = 1
-	snapshotFormat = 1
+	// Format 2 added the phases of jobs and the sites of agents; format 1 is read as if all jobs were of the first phase.
+	deltaFormat    = 2
+	snapshotFormat = 2
 	// maxSnapshot bounds a snapshot in memory: a million jobs of one partition are below 100 MB.
 	maxSnapshot = 1 << 30
 	// minEntry is the smallest encoding of one job; it bounds what a header may announce.
@@ -67,7 +69,11 @@ func (d delta) append(out []byte) []byte {
 			word(string(j.state)), word(string(j.reason)), word(string(j.waiting))} {
 			body = binary.AppendUvarint(body, n)
 		}
-		body = append(binary.AppendVarint(body, j.occurrence), j.flags)
+		body = append(binary.AppendVarint(body, j.occurrence), j.flags, j.wave)
+	}
+	body = binary.AppendUvarint(body, uint64(len(d.places)))
+	for _, p := range d.places {
+		body = binary.AppendUvarint(binary.AppendUvarint(body, word(p.agent)), word(p.site))
 	}
 	out = binary.AppendUvarint(out, d.previous)
 	out = binary.AppendUvarint(out, d.author)
@@ -86,10 +92,10 @@ func decodeDelta(data []byte) (delta, error) {
 	if len(data) < 2 || data[0] != 'D' {
 		return delta{}, errors.New("decode delta: it does not begin as one")
 	}
-	if data[1] != deltaFormat {
-		return delta{}, fmt.Errorf("decode delta: format %d, this version reads %d", data[1], deltaFormat)
+	if data[1] < 1 || data[1] > deltaFormat {
+		return delta{}, fmt.Errorf("decode delta: format %d, this version reads up to %d", data[1], deltaFormat)
 	}
-	r := reader{rest: data[2:]}
+	r := reader{rest: data[2:], format: data[1]}
 	d := r.delta()
 	if r.err == nil && len(r.rest) > 0 {
 		r.err = errors.New("something follows")
@@ -110,14 +116,14 @@ func decodeSnapshot(data []byte, z *zstd.Decoder) (snapshot, error) {
 	if len(data) < 2 || data[0] != 'S' {
 		return snapshot{}, errors.New("decode snapshot: it does not begin as one")
 	}
-	if data[1] != snapshotFormat {
-		return snapshot{}, fmt.Errorf("decode snapshot: format %d, this version reads %d", data[1], snapshotFormat)
+	if data[1] < 1 || data[1] > snapshotFormat {
+		return snapshot{}, fmt.Errorf("decode snapshot: format %d, this version reads up to %d", data[1], snapshotFormat)
 	}
 	plain, err := z.DecodeAll(data[2:], nil)
 	if err != nil {
 		return snapshot{}, fmt.Errorf("decode snapshot: %w", err)
 	}
-	r := reader{rest: plain}
+	r := reader{rest: plain, format: data[1]}
 	s := snapshot{created: r.signed(), sequence: r.unsigned(math.MaxUint64)}
 	s.delta = r.delta()
 	if r.err == nil && len(r.rest) > 0 {
@@ -140,9 +146,10 @@ func newZstd() (*zstd.Encoder, *zstd.Decoder, error) {
 
 // reader takes values off a byte slice; after the first error all it gives is zero.
 type reader struct {
-	rest  []byte
-	words []string
-	err   error
+	rest   []byte
+	format byte
+	words  []string
+	err    error
 }
 
 func (r *reader) delta() delta {
@@ -165,6 +172,12 @@ func (r *reader) delta() delta {
 		}
 		d.jobs = append(d.jobs, r.job())
 	}
+	if r.format < 2 {
+		return d
+	}
+	for range r.count(2) {
+		d.places = append(d.places, place{r.word(), r.word()})
+	}
 	return d
 }
 
@@ -172,12 +185,20 @@ func (r *reader) job() job {
 	j := job{deployment: r.word(), revision: r.unsigned(math.MaxUint64), agent: r.word(), user: r.word(), changed: uint32(r.unsigned(math.MaxUint32)),
 		transition: uint32(r.unsigned(math.MaxUint32)), attempt: uint16(r.unsigned(math.MaxUint16)), state: events.State(r.word()),
 		reason: events.Reason(r.word()), waiting: events.WaitingFor(r.word()), occurrence: r.signed()}
+	j.flags = r.single()
+	if r.format >= 2 {
+		j.wave = r.single()
+	}
+	return j
+}
+
+func (r *reader) single() (b byte) {
 	if len(r.rest) == 0 {
 		r.fail("it is cut off")
-		return job{}
+		return 0
 	}
-	j.flags, r.rest = r.rest[0], r.rest[1:]
-	return j
+	b, r.rest = r.rest[0], r.rest[1:]
+	return b
 }
 
 func (r *reader) fail(why string) {

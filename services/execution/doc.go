@@ -3,15 +3,16 @@
 //
 // # Consumes
 //
-// DeploymentCreated (keeps the signed order for agents to fetch), DeploymentReleased (offers it),
-// DeploymentRemoved (forgets it), CollectionChanged and CollectionRemoved (so that a collection can be
-// frozen while scheduling is down), every status of every job (stream STATUS), and its own timers. It answers the
-// requests of package events that begin with Execution.
+// DeploymentCreated (keeps the signed order for agents to fetch, and its plan; withdraws what does not run of older
+// revisions), DeploymentReleased (offers it), RolloutHalted (freezes it), RolloutSkipped, DeploymentResumed and
+// DeploymentLapsed (lift that freeze), DeploymentRemoved (forgets it), LimitsChanged (the budget of retries),
+// CollectionChanged and CollectionRemoved (so that a collection can be frozen while scheduling is down), every status
+// of every job (stream STATUS), and its own timers. It answers the requests of package events that begin with Execution.
 //
 // # Emits
 //
 // JobOffered and JobCancelRequested to agents; JobFinished; DeploymentProgressed, at most about one a second
-// for each deployment and replica; DeploymentHalted; FreezeSet and FreezeLifted; the Beacon. Ended jobs
+// for each deployment and replica, with the counts of each phase and site; DeploymentHalted; FreezeSet and FreezeLifted; the Beacon. Ended jobs
 // also go to the stream HISTORY.
 //
 // # Keeps
@@ -26,8 +27,16 @@
 // the delta it ends with, because objects have no compare-and-set: a slow replica must not replace a newer
 // snapshot by its own after the deltas between them were purged.
 //
-// Orders are in the bucket chandler_orders by digest; stops, freezes, generations of streams and the last
-// known collections in chandler_control. A stop is kept for good, also beyond its deployment.
+// Orders are in the bucket chandler_orders by digest; stops, freezes, halts, the limits, generations of streams and the
+// last known collections in chandler_control. A stop is kept for good, also beyond its deployment; a halt until the
+// deployment is removed, also after it ended, so that an older event that comes late changes nothing.
+//
+// An order that stands (package order) is offered as one job, out of which the agent opens occurrences. Execution learns
+// of one by its first status, and its record keeps the latest; while the order lives, whoever has a record of it
+// has the order, and an answer to its sync offers it again to a machine whose journal was lost.
+//
+// Jobs that say that they are to be tried again share the fleet's budget, in equal parts by partition. What is granted is
+// read off the changes themselves, so that two replicas keep one budget; what exceeds it comes later.
 //
 // # On failure
 //
@@ -46,7 +55,8 @@
 //
 // If that is not enough, an administrator lets everybody tell again (Reconcile of scheduling, ExecutionRetell
 // here): orders and releases come once more, and a new generation of STATUS makes agents tell what they keep.
-// Whatever execution then offers to an agent that had the job already, the agent answers with what it knows.
+// Whatever execution then offers to an agent that had the job already, the agent answers with what it knows. The phases
+// of jobs are in FOLD and in releases alone: after a loss of FOLD, jobs count in the first phase until then.
 //
 // The jobs of an agent that was archived or revoked are left as they are: scheduling counts on it no longer and
 // hands it nothing over, and a job that nobody speaks of ends with its order's time, or by a stop. An agent that

@@ -13,12 +13,13 @@ type outcome struct {
 	cancels []events.CancelRequest
 	ends    []events.JobEnd
 	retries []retry
+	again   int // offers of jobs that are tried again by themselves
 	refused int // statuses that would have exceeded a limit
 }
 
 // empty says that there is nothing to store.
 func (o outcome) empty(s *jobs) bool {
-	return len(o.delta.jobs) == 0 && len(o.delta.removed) == 0 && o.delta.folded == s.folded && o.delta.status == s.status
+	return len(o.delta.jobs) == 0 && len(o.delta.places) == 0 && len(o.delta.removed) == 0 && o.delta.folded == s.folded && o.delta.status == s.status
 }
 
 // unchanged begins an outcome that leaves the position in STATUS where it is.
@@ -38,6 +39,7 @@ func fold(s *jobs, batch []events.JobStatus) outcome {
 	o := unchanged(s)
 	at := make(map[jobKey]int, len(batch)) // in o.delta.jobs
 	more := map[string]int{}               // records that the batch adds to an agent
+	moves := map[string]string{}           // agents that say they are at another site
 	for _, status := range batch {
 		key := jobKey{status.Deployment, status.Agent, status.User}
 		i, seen := at[key]
@@ -62,6 +64,11 @@ func fold(s *jobs, batch []events.JobStatus) outcome {
 		if moved && status.State == events.Retrying {
 			o.retries = append(o.retries, retryOf(after, status.RetryAt))
 		}
+		if moved && status.Site != "" && len(status.Site) <= maxSite {
+			if _, told := moves[status.Agent]; told || s.siteOf(status.Agent) != status.Site {
+				moves[status.Agent] = status.Site
+			}
+		}
 		switch {
 		case !changed:
 		case seen:
@@ -70,6 +77,9 @@ func fold(s *jobs, batch []events.JobStatus) outcome {
 			at[key] = len(o.delta.jobs)
 			o.delta.jobs = append(o.delta.jobs, after)
 		}
+	}
+	for agent, site := range moves {
+		o.delta.places = append(o.delta.places, place{agent, site})
 	}
 	return o
 }

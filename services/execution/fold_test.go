@@ -21,7 +21,7 @@ func testStatus(deployment, agent, user string, revision uint64, occurrence int6
 	reasons := []events.Reason{events.NoReason, events.ExitCode, events.SourceUnreachable, "of_a_later_version"}
 	return events.JobStatus{
 		Job: events.JobID(deployment, revision, agent, occurrence, user), Deployment: deployment, Revision: revision, Agent: agent, User: user, Occurrence: occurrence,
-		Attempt: 1 + int(transition)/5, Transition: transition, State: states[(int(transition)*7+int(revision))%len(states)], Reason: reasons[int(transition)%len(reasons)],
+		Attempt: 1 + int(transition)/5, Transition: transition, Site: map[string]string{"aaaaaaaa": "oslo", "bbbbbbbb": "bergen"}[agent], State: states[(int(transition)*7+int(revision))%len(states)], Reason: reasons[int(transition)%len(reasons)],
 		At: testTime.Add(time.Duration(transition) * time.Minute),
 	}
 }
@@ -60,7 +60,7 @@ func viewOf(s *jobs) view {
 	for name := range s.byName {
 		for revision := range uint64(4) {
 			p := events.Progress{Deployment: name, Revision: revision, States: map[events.State]int64{}, Reasons: map[events.Reason]int64{}}
-			s.addTo(&p, false)
+			s.addTo(&p, wholeRollout)
 			if p.Total > 0 { // a revision that was left again has no jobs
 				v.Counts[fmt.Sprint(name, revision)] = p
 			}
@@ -86,9 +86,48 @@ func recount(s *jobs) map[string]events.Progress {
 		if j.flags&(flagSilent|flagLapsed) != 0 {
 			p.Silent++
 		}
+		recountRollout(&p, j, s.siteOf(j.agent))
 		counts[key] = p
 	}
 	return counts
+}
+
+// recountRollout counts one job by its phase and site, by what package events says of them.
+func recountRollout(p *events.Progress, j job, site string) {
+	if j.user != "" {
+		return
+	}
+	if p.Sites == nil {
+		p.Sites = map[string]events.SiteCounts{}
+	}
+	i := slices.IndexFunc(p.Waves, func(w events.WaveCounts) bool { return w.Wave == int(j.wave) })
+	if i < 0 {
+		i, p.Waves = len(p.Waves), append(p.Waves, events.WaveCounts{Wave: int(j.wave)})
+	}
+	w, at := &p.Waves[i], p.Sites[site]
+	w.Offered++
+	at.Offered++
+	if j.state.InFlight() && j.flags&quiet == 0 {
+		w.InFlight++
+		at.InFlight++
+	}
+	p.Sites[site] = at
+	if j.flags&flagJoined == 0 {
+		w.Agents++
+		switch outcome := events.OutcomeOf(j.state, j.reason); {
+		case outcome == events.OutcomeSucceeded:
+			w.Succeeded++
+		case outcome == events.OutcomeFailed:
+			w.Failed++
+		case outcome == events.OutcomeNotApplicable:
+			w.NotApplicable++
+		case j.state == events.Waiting:
+			w.Waiting++
+		case j.state == events.Offered && j.flags&quiet != 0:
+			w.Silent++
+		}
+	}
+	slices.SortFunc(p.Waves, func(a, b events.WaveCounts) int { return a.Wave - b.Wave })
 }
 
 func TestAnyOrderOfStatusesAndAnyRepetitionFoldsToTheSame(t *testing.T) {
@@ -121,7 +160,7 @@ func TestCountsStayThoseOfTheRecordsWhateverChanges(t *testing.T) {
 		for range rapid.IntRange(0, 10).Draw(t, "changes") {
 			d := unchanged(s).delta
 			for j := range s.all("") {
-				switch rapid.IntRange(0, 4).Draw(t, "change") {
+				switch rapid.IntRange(0, 6).Draw(t, "change") {
 				case 0:
 					d.jobs = append(d.jobs, j.offered(int(j.attempt)+1, testTime))
 				case 1:
@@ -130,6 +169,10 @@ func TestCountsStayThoseOfTheRecordsWhateverChanges(t *testing.T) {
 				case 2:
 					j.flags |= flagSilent | flagCancel
 					d.jobs = append(d.jobs, j)
+				case 3:
+					d.jobs = append(d.jobs, j.released(events.Release{Phase: rapid.IntRange(0, 3).Draw(t, "phase"), Joined: rapid.Bool().Draw(t, "joined")}))
+				case 4:
+					d.places = append(d.places, place{j.agent, rapid.SampledFrom([]string{"", "oslo", "bergen", "tromso"}).Draw(t, "site")})
 				}
 			}
 			if rapid.IntRange(0, 5).Draw(t, "remove") == 0 {
@@ -149,7 +192,7 @@ func TestTake(t *testing.T) {
 	status := func(revision uint64, occurrence int64, attempt int, transition uint32, state events.State) events.JobStatus {
 		return events.JobStatus{Deployment: "d", Agent: "aaaaaaaa", Revision: revision, Occurrence: occurrence, Attempt: attempt, Transition: transition, State: state, At: testTime}
 	}
-	before := job{deployment: "d", agent: "aaaaaaaa", revision: 2, occurrence: 60, attempt: 2, transition: 5, state: events.Running, flags: flagSilent | flagCancel}
+	before := job{deployment: "d", agent: "aaaaaaaa", revision: 2, occurrence: 60, attempt: 2, transition: 5, state: events.Running, flags: flagSilent | flagCancel | flagJoined, wave: 3}
 	tests := []struct {
 		name    string
 		status  events.JobStatus
@@ -158,19 +201,22 @@ func TestTake(t *testing.T) {
 		attempt uint16
 		flags   uint8
 	}{
-		{"a higher transition is taken and ends silence", status(2, 60, 2, 6, events.Succeeded), true, events.Succeeded, 2, flagCancel},
-		{"the same transition is not taken", status(2, 60, 2, 5, events.Failed), false, events.Running, 2, flagSilent | flagCancel},
-		{"a lower transition is not taken", status(2, 60, 2, 4, events.Failed), false, events.Running, 2, flagSilent | flagCancel},
-		{"a lower transition of a higher attempt raises the attempt alone", status(2, 60, 3, 4, events.Failed), true, events.Running, 3, flagSilent | flagCancel},
-		{"a higher transition of a lower attempt keeps the attempt", status(2, 60, 1, 6, events.Cancelled), true, events.Cancelled, 2, flagCancel},
-		{"a later occurrence is taken whatever its transition", status(2, 120, 1, 1, events.Accepted), true, events.Accepted, 1, flagCancel},
-		{"an earlier occurrence is not taken", status(2, 0, 9, 9, events.Failed), false, events.Running, 2, flagSilent | flagCancel},
-		{"a newer revision is taken whatever its occurrence, and knows no stop", status(3, 0, 1, 1, events.Accepted), true, events.Accepted, 1, 0},
-		{"an older revision is not taken", status(1, 999, 9, 9, events.Failed), false, events.Running, 2, flagSilent | flagCancel},
+		{"a higher transition is taken and ends silence", status(2, 60, 2, 6, events.Succeeded), true, events.Succeeded, 2, flagCancel | flagJoined},
+		{"the same transition is not taken", status(2, 60, 2, 5, events.Failed), false, events.Running, 2, flagSilent | flagCancel | flagJoined},
+		{"a lower transition is not taken", status(2, 60, 2, 4, events.Failed), false, events.Running, 2, flagSilent | flagCancel | flagJoined},
+		{"a lower transition of a higher attempt raises the attempt alone", status(2, 60, 3, 4, events.Failed), true, events.Running, 3, flagSilent | flagCancel | flagJoined},
+		{"a higher transition of a lower attempt keeps the attempt", status(2, 60, 1, 6, events.Cancelled), true, events.Cancelled, 2, flagCancel | flagJoined},
+		{"a later occurrence is taken whatever its transition", status(2, 120, 1, 1, events.Accepted), true, events.Accepted, 1, flagCancel | flagJoined},
+		{"an earlier occurrence is not taken", status(2, 0, 9, 9, events.Failed), false, events.Running, 2, flagSilent | flagCancel | flagJoined},
+		{"a newer revision is taken whatever its occurrence, and knows neither a stop nor a phase", status(3, 0, 1, 1, events.Accepted), true, events.Accepted, 1, 0},
+		{"an older revision is not taken", status(1, 999, 9, 9, events.Failed), false, events.Running, 2, flagSilent | flagCancel | flagJoined},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			after, changed := before.take(test.status)
+			if wave := map[bool]uint8{true: 3}[after.revision == 2]; after.wave != wave {
+				t.Errorf("it is in phase %d, want %d", after.wave, wave)
+			}
 			if changed != test.changed || after.state != test.state || after.attempt != test.attempt || after.flags != test.flags {
 				t.Errorf("changed %v to %s attempt %d flags %b, want %v, %s, %d, %b", changed, after.state, after.attempt, after.flags, test.changed, test.state, test.attempt, test.flags)
 			}
@@ -220,7 +266,7 @@ func TestOneAgentCannotMakeExecutionKeepWithoutLimit(t *testing.T) {
 }
 
 func TestARecordStaysSmall(t *testing.T) {
-	if size := unsafe.Sizeof(record{}); size > 24 {
+	if size := unsafe.Sizeof(record{}); size != 24 {
 		t.Errorf("a record takes %d bytes, design.md §5 gives it 24", size)
 	}
 }
@@ -239,6 +285,16 @@ func TestEveryWordHasACodeOfItsOwn(t *testing.T) {
 	}
 	if c.reasons[c.reason("of_a_later_version")] != events.OtherReason || c.states[c.state("of_a_later_version")] != events.OtherState {
 		t.Error("unknown words are not other")
+	}
+	if len(c.states) > 1<<stageBits || len(c.waiting) > 1<<(8-stageBits) {
+		t.Errorf("%d states and %d things to wait for do not fit one byte together", len(c.states), len(c.waiting))
+	}
+	for state := range uint8(len(c.states)) {
+		for waits := range uint8(len(c.waiting)) {
+			if r := (record{stage: stageOf(state, waits)}); r.state() != state || r.waiting() != waits {
+				t.Errorf("state %d waiting for %d come back as %d and %d", state, waits, r.state(), r.waiting())
+			}
+		}
 	}
 	if len(c.reasons) > 256 {
 		t.Errorf("%d reasons do not fit one byte", len(c.reasons))

@@ -30,6 +30,7 @@ type partition struct {
 	created       int64 // creation of the FOLD that jobs.sequence belongs to, Unix nanoseconds
 	foreign       bool  // snapshots of another life of FOLD may be there; the next one replaces them all
 	incomplete    bool  // it was loaded from less than there once was, or from nothing
+	budget        budget
 }
 
 const (
@@ -123,11 +124,15 @@ func (s *Service) append(ctx context.Context, p *partition, d delta) error {
 
 // applyDelta changes the state; turn is held.
 func (s *Service) applyDelta(p *partition, sequence uint64, d delta, size int) error {
+	granted := p.jobs.granted
 	p.mu.Lock()
 	err := p.jobs.apply(sequence, d)
 	p.mu.Unlock()
 	if err != nil {
 		return err
+	}
+	if n := p.jobs.granted - granted; n > 0 {
+		p.budget.charge(float64(n), s.retriesPerMinute(), s.now())
 	}
 	p.deltas++
 	p.bytes += size

@@ -13,7 +13,8 @@ import (
 
 const (
 	// maxFrozen bounds the frozen collections together, in bytes of JSON: a beacon, and the answer to each
-	// agent's sync, carries all freezes in one message. Freezes of the fleet and of sites always fit.
+	// agent's sync, carries these freezes in one message. Freezes of the fleet and of sites always fit; those of halted
+	// deployments are bounded by themselves.
 	maxFrozen = 128 << 10
 	maxWhy    = 1 << 10
 )
@@ -110,7 +111,7 @@ func (s *Service) frozenCollection(req events.Freeze) (events.Collection, error)
 // frozenSize is that of all frozen collections with this one, in bytes of JSON.
 func (s *Service) frozenSize(c events.Collection) (int, error) {
 	all := []events.Collection{c}
-	for _, f := range s.control.allFreezes() {
+	for _, f := range s.control.peoplesFreezes() {
 		if f.Collection != nil && f.Collection.Name != c.Name {
 			all = append(all, *f.Collection)
 		}
@@ -123,6 +124,10 @@ func (s *Service) frozenSize(c events.Collection) (int, error) {
 func (s *Service) unfreezeCall(ctx context.Context, caller string, req events.Named) (events.Freeze, error) {
 	f, ok := s.control.freeze(req.Name)
 	if !ok {
+		if halts := s.control.haltFreezes(func(deployment string) bool { return haltID(deployment) == req.Name }); len(halts) > 0 {
+			name := halts[0].Name
+			return f, bus.Conflict(fmt.Errorf("the rollout of deployment %s is halted: resume the deployment (chandler deployment resume %s)", name, name))
+		}
 		return f, bus.NotFound(fmt.Errorf("there is no freeze %q", req.Name))
 	}
 	bus.NoteChange(ctx, f, nil)
@@ -135,7 +140,7 @@ func (s *Service) unfreezeCall(ctx context.Context, caller string, req events.Na
 }
 
 func (s *Service) freezesCall(context.Context, string, events.Nothing) (events.FreezeList, error) {
-	return events.FreezeList{Freezes: s.control.allFreezes()}, nil
+	return events.FreezeList{Freezes: s.control.freezesWith(anyDeployment)}, nil
 }
 
 func (s *Service) tellFreeze(ctx context.Context, t events.Type[events.Freeze], f events.Freeze) error {
@@ -147,7 +152,7 @@ func (s *Service) tellFreeze(ctx context.Context, t events.Type[events.Freeze], 
 func (s *Service) sendBeacons(ctx context.Context) error {
 	return s.every(ctx, s.pace.beacon, s.beaconNow, "beacon", func(ctx context.Context) error {
 		now := s.now().UTC()
-		note := events.BeaconNote{Jobs: s.generations.jobs(), Status: s.generations.status(), Freezes: s.control.allFreezes(), At: now}
+		note := events.BeaconNote{Jobs: s.generations.jobs(), Status: s.generations.status(), Freezes: s.control.freezesWith(anyDeployment), At: now}
 		err := bus.Send(ctx, s.bus, events.Beacon, events.Event[events.BeaconNote]{ID: events.DeriveID("beacon", fmt.Sprint(s.author), fmt.Sprint(now.UnixNano())), Time: now, Data: note})
 		if err != nil {
 			return errors.Join(errors.New("agents were not told"), err)

@@ -26,11 +26,15 @@ type jobs struct {
 	byAgent     map[string]uint32
 	users       []string // by index; the first is none
 	byUser      map[string]uint32
+	sites       sites
+	// granted counts the jobs that were offered again because they said so: what the budget of retries is for.
+	granted uint64
 }
 
 // agentJobs lists an agent's records. There are few of them: one for each deployment that reached it.
 type agentJobs struct {
 	id   string
+	site uint32 // index into sites
 	jobs []kept
 }
 
@@ -51,10 +55,11 @@ type counts struct {
 	silent   int64
 	states   []int64 // by code
 	reasons  []int64 // by code, of jobs rejected, retrying or failed
+	rollout
 }
 
 func newJobs(c codes) *jobs {
-	return &jobs{codes: c, byName: map[string]uint32{}, byAgent: map[string]uint32{}, users: []string{""}, byUser: map[string]uint32{"": 0}}
+	return &jobs{codes: c, byName: map[string]uint32{}, byAgent: map[string]uint32{}, users: []string{""}, byUser: map[string]uint32{"": 0}, sites: newSites()}
 }
 
 // find gives the record of a job.
@@ -79,8 +84,8 @@ func (s *jobs) find(k jobKey) (job, bool) {
 func (s *jobs) wide(agent uint32, k kept) job {
 	d := s.deployments[k.deployment]
 	return job{deployment: d.name, agent: s.agents[agent].id, user: s.users[k.user], revision: d.revisions[k.revision].revision, occurrence: k.occurrence,
-		changed: k.changed, transition: k.transition, attempt: k.attempt, state: s.codes.states[k.state], reason: s.codes.reasons[k.reason],
-		waiting: s.codes.waiting[k.waiting], flags: k.flags}
+		changed: k.changed, transition: k.transition, attempt: k.attempt, state: s.codes.states[k.state()], reason: s.codes.reasons[k.reason],
+		waiting: s.codes.waiting[k.waiting()], wave: k.wave, flags: k.flags}
 }
 
 // ofAgent lists the jobs of one agent.
@@ -127,6 +132,9 @@ func (s *jobs) apply(sequence uint64, d delta) error {
 	for _, r := range d.removed {
 		s.remove(r.deployment)
 	}
+	for _, p := range d.places {
+		s.settleAt(p)
+	}
 	for _, j := range d.jobs {
 		if err := s.set(j); err != nil {
 			return err
@@ -145,31 +153,38 @@ func (s *jobs) set(j job) error {
 			return fmt.Errorf("deployment %s has more than %d revisions", j.deployment, math.MaxUint16)
 		}
 		s.deployments[d].revisions = append(s.deployments[d].revisions,
-			counts{revision: j.revision, states: make([]int64, len(s.codes.states)), reasons: make([]int64, len(s.codes.reasons))})
+			counts{revision: j.revision, states: make([]int64, len(s.codes.states)), reasons: make([]int64, len(s.codes.reasons)),
+				rollout: rollout{sites: map[uint32]events.SiteCounts{}}})
 	}
 	after := kept{d, s.user(j.user), record{occurrence: j.occurrence, changed: j.changed, transition: j.transition, attempt: j.attempt, revision: uint16(revision),
-		state: s.codes.state(j.state), reason: s.codes.reason(j.reason), waiting: s.codes.waits(j.waiting), flags: j.flags}}
-	list := &s.agents[s.agent(j.agent)].jobs
-	i := slices.IndexFunc(*list, func(k kept) bool { return k.deployment == after.deployment && k.user == after.user })
+		stage: stageOf(s.codes.state(j.state), s.codes.waits(j.waiting)), reason: s.codes.reason(j.reason), wave: j.wave, flags: j.flags}}
+	a := &s.agents[s.agent(j.agent)]
+	i := slices.IndexFunc(a.jobs, func(k kept) bool { return k.deployment == after.deployment && k.user == after.user })
 	if i < 0 {
-		*list = append(*list, after)
+		a.jobs = append(a.jobs, after)
+		s.place(&after, a.site, 1)
 	} else {
-		s.count((*list)[i], -1)
-		(*list)[i] = after
+		before := a.jobs[i]
+		a.jobs[i] = after
+		s.count(&before, -1)
+		s.replace(&before, &after, a.site)
+		if j.state == events.Offered && before.revision == after.revision && s.codes.states[before.state()] == events.Retrying {
+			s.granted++
+		}
 	}
-	s.count(after, 1)
+	s.count(&after, 1)
 	return nil
 }
 
-func (s *jobs) count(k kept, n int64) {
+func (s *jobs) count(k *kept, n int64) {
 	c := &s.deployments[k.deployment].revisions[k.revision]
 	c.total += n
-	c.states[k.state] += n
-	switch s.codes.states[k.state] {
+	c.states[k.state()] += n
+	switch s.codes.states[k.state()] {
 	case events.Rejected, events.Retrying, events.Failed:
 		c.reasons[k.reason] += n
 	}
-	if k.flags&(flagSilent|flagLapsed) != 0 {
+	if k.flags&quiet != 0 {
 		c.silent += n
 	}
 }
@@ -216,15 +231,27 @@ func (s *jobs) user(name string) uint32 {
 	return i
 }
 
-// addTo adds the counts of one revision of a deployment to a progress; all revisions up to it if upTo is set.
-func (s *jobs) addTo(p *events.Progress, upTo bool) {
+// extent is what is counted of a deployment.
+type extent int
+
+const (
+	oneRevision  extent = iota
+	upToRevision        // all revisions up to it
+	wholeRollout        // one revision, with its phases and sites
+)
+
+// addTo adds the counts of a deployment to a progress, which names the revision.
+func (s *jobs) addTo(p *events.Progress, what extent) {
 	d, ok := s.byName[p.Deployment]
 	if !ok {
 		return
 	}
 	for _, c := range s.deployments[d].revisions {
-		if c.revision != p.Revision && (!upTo || c.revision > p.Revision) {
+		if c.revision != p.Revision && (what != upToRevision || c.revision > p.Revision) {
 			continue
+		}
+		if what == wholeRollout {
+			c.rollout.addTo(p, s.sites.names)
 		}
 		p.Total += c.total
 		p.Silent += c.silent

@@ -21,6 +21,8 @@ type metrics struct {
 	ends          *prometheus.CounterVec
 	failures      *prometheus.CounterVec
 	retries       *prometheus.CounterVec
+	postponed     prometheus.Counter
+	haltsRefused  prometheus.Counter
 	syncs         *prometheus.CounterVec
 }
 
@@ -46,6 +48,8 @@ func newMetrics(reg prometheus.Registerer, s *Service) (*metrics, error) {
 		ends:          counters("ends_total", "Jobs finished, by state; silent ones as silent.", "state"),
 		failures:      counters("failures_total", "Jobs failed or rejected, by reason.", "reason"),
 		retries:       counters("retries_total", "Jobs that are tried again, by reason; administrator for those asked for.", "reason"),
+		postponed:     counter("retries_postponed_total", "Retries put off because the fleet's budget of retries had nothing left."),
+		haltsRefused:  counter("halts_refused_total", "Halted deployments that agents are not told of, because too many are."),
 		syncs:         counters("sync_total", "Requests of agents for what is outstanding, by result (ok, busy, loading).", "result"),
 	}
 	if reg == nil {
@@ -53,7 +57,7 @@ func newMetrics(reg prometheus.Registerer, s *Service) (*metrics, error) {
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{m.folded, m.foldSeconds, m.foldLag, m.conflicts, m.snapshotBytes, m.offers, m.cancels, m.ends, m.failures,
-		m.retries, m.syncs, newJobCollector(s)} {
+		m.retries, m.postponed, m.haltsRefused, m.syncs, newJobCollector(s)} {
 		errs = append(errs, reg.Register(c))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -78,6 +82,10 @@ func (m *metrics) stored(o outcome) {
 		}
 	}
 	for _, r := range o.retries {
+		if r.postponed {
+			m.postponed.Inc()
+			continue
+		}
 		m.retries.WithLabelValues(reasonLabel(r.job.reason)).Inc()
 	}
 }
@@ -118,7 +126,7 @@ func (c jobCollector) Collect(ch chan<- prometheus.Metric) {
 		if !ok {
 			continue // removed just now
 		}
-		p, _ := c.service.count(name, k.Revision, false)
+		p, _ := c.service.count(name, k.Revision, oneRevision)
 		for state, n := range p.States {
 			ch <- prometheus.MustNewConstMetric(c.jobs, prometheus.GaugeValue, float64(n), name, string(state))
 		}

@@ -20,6 +20,11 @@ func (s *Service) handleDeployments(ctx context.Context) error {
 		bus.On(events.DeploymentCreated, s.created),
 		bus.On(events.DeploymentReleased, s.released),
 		bus.On(events.DeploymentRemoved, s.removed),
+		bus.On(events.RolloutHalted, s.rolloutHalted),
+		bus.On(events.RolloutSkipped, s.rolloutSkipped),
+		bus.On(events.DeploymentResumed, s.rolloutResumed),
+		bus.On(events.DeploymentLapsed, s.rolloutOver),
+		bus.On(events.LimitsChanged, s.limitsChanged),
 		bus.On(events.CollectionChanged, s.collectionChanged),
 		bus.On(events.CollectionRemoved, s.collectionRemoved))
 }
@@ -35,13 +40,9 @@ func (s *Service) released(ctx context.Context, e events.Event[events.Release], 
 		}
 		return err
 	}
-	byPartition := make([][]string, len(s.partitions))
-	for _, agent := range r.Agents {
-		if err := events.ValidAgent(agent); err != nil {
-			return bus.Drop("bad_agent", err)
-		}
-		n := events.Partition(agent, len(s.partitions))
-		byPartition[n] = append(byPartition[n], agent)
+	byPartition, err := s.reached(r)
+	if err != nil {
+		return bus.Drop("bad_release", err)
 	}
 	if stop, err := s.stopOf(ctx, k); err != nil || stop != nil {
 		return err // a stopped revision is offered to nobody
@@ -50,7 +51,7 @@ func (s *Service) released(ctx context.Context, e events.Event[events.Release], 
 		if len(agents) == 0 {
 			continue
 		}
-		err := s.change(ctx, s.partitions[n], func(jobs *jobs) outcome { return s.offer(jobs, k, agents, max(r.Attempt, 1)) })
+		err := s.change(ctx, s.partitions[n], func(jobs *jobs) outcome { return s.offer(jobs, k, r, agents) })
 		if err != nil {
 			return err
 		}
@@ -61,6 +62,29 @@ func (s *Service) released(ctx context.Context, e events.Event[events.Release], 
 		return err
 	}
 	return s.cancelAll(ctx, *stop, false)
+}
+
+// reached sorts the agents of a release, with their sites, by partition.
+func (s *Service) reached(r events.Release) ([][]place, error) {
+	switch {
+	case r.Phase < 0 || r.Phase >= events.MaxPhases:
+		return nil, fmt.Errorf("phase %d is not between 0 and %d", r.Phase, events.MaxPhases-1)
+	case len(r.Sites) != 0 && len(r.Sites) != len(r.Agents):
+		return nil, fmt.Errorf("%d sites of %d agents", len(r.Sites), len(r.Agents))
+	}
+	byPartition := make([][]place, len(s.partitions))
+	for i, agent := range r.Agents {
+		if err := events.ValidAgent(agent); err != nil {
+			return nil, err
+		}
+		p := place{agent: agent}
+		if len(r.Sites) > 0 && len(r.Sites[i]) <= maxSite {
+			p.site = r.Sites[i]
+		}
+		n := events.Partition(agent, len(s.partitions))
+		byPartition[n] = append(byPartition[n], p)
+	}
+	return byPartition, nil
 }
 
 var errNoOrder = errors.New("the order is not known")
@@ -82,17 +106,25 @@ func (s *Service) orderOf(ctx context.Context, r events.Release) (*known, error)
 }
 
 // offer computes whom a release reaches: agents without a record of this revision and occurrence, and, in
-// a later attempt, those whose job failed.
-func (s *Service) offer(jobs *jobs, k *known, agents []string, attempt int) outcome {
+// a later attempt, those whose job failed. An agent that opened any occurrence of a standing order has the order. The
+// others stay as they are, but for their phase, which a first attempt tells.
+func (s *Service) offer(jobs *jobs, k *known, r events.Release, agents []place) outcome {
 	o := unchanged(jobs)
-	for _, agent := range agents {
-		fresh := job{deployment: k.Deployment, agent: agent, revision: k.Revision, occurrence: k.occurrence()}
+	attempt := max(r.Attempt, 1)
+	for _, at := range agents {
+		if len(r.Sites) > 0 && jobs.siteOf(at.agent) != at.site {
+			o.delta.places = append(o.delta.places, at)
+		}
+		fresh := job{deployment: k.Deployment, agent: at.agent, revision: k.Revision, occurrence: k.occurrence()}.released(r)
 		old, ok := jobs.find(fresh.key())
+		has := ok && old.revision == fresh.revision && (old.occurrence >= fresh.occurrence || k.order.Standing())
 		switch {
-		case !ok || old.revision < fresh.revision || old.revision == fresh.revision && old.occurrence < fresh.occurrence:
+		case !has && (!ok || old.revision <= fresh.revision):
 			s.offerAgain(fresh, attempt, &o)
-		case old.revision == fresh.revision && old.occurrence == fresh.occurrence && failed(old) && attempt > int(old.attempt):
+		case has && failed(old) && attempt > int(old.attempt):
 			s.offerAgain(old, attempt, &o)
+		case has && attempt == 1 && old.released(r) != old:
+			o.delta.jobs = append(o.delta.jobs, old.released(r))
 		}
 	}
 	return o
@@ -127,6 +159,9 @@ func (s *Service) removed(ctx context.Context, e events.Event[events.DeploymentN
 		}
 	}
 	s.orders.forget(name, e.Data.Revision)
+	if err := s.forgetHalt(ctx, name, e.Data.Revision, e.Data.At); err != nil {
+		return err
+	}
 	for _, p := range s.partitions {
 		err := s.change(ctx, p, func(jobs *jobs) outcome {
 			o := unchanged(jobs)
@@ -153,6 +188,9 @@ func (s *Service) retryCall(ctx context.Context, _ string, req events.Named) (ev
 		return events.RetryAnswer{}, err
 	case stop != nil:
 		return events.RetryAnswer{}, bus.Conflict(fmt.Errorf("deployment %q is stopped, which is final: create it again with --revise", req.Name))
+	}
+	if _, halted := s.control.halted(k.Deployment, k.Revision); halted {
+		return events.RetryAnswer{}, bus.Conflict(fmt.Errorf("the rollout of deployment %q is halted: resume it first (chandler deployment resume %s)", req.Name, req.Name))
 	}
 	if !s.now().Before(k.over()) {
 		return events.RetryAnswer{}, bus.Conflict(fmt.Errorf("the order of deployment %q ended at %s: create it again with --revise", req.Name, k.over().UTC().Format(time.RFC3339)))

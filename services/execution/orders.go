@@ -15,11 +15,15 @@ import (
 	"chandler/events/order"
 )
 
+// orderAttempts bounds how often an order is written against others who write it too.
+const orderAttempts = 10
+
 // known is a signed order that execution keeps.
 type known struct {
 	events.DeploymentOrder
 	order order.Order
 	trace string
+	ends  time.Time // of the order's time; zone files are not to be read for every job
 }
 
 // storedOrder is a value of the bucket of orders.
@@ -29,7 +33,7 @@ type storedOrder struct {
 }
 
 // over says when the order's time ends: nothing starts after it.
-func (k *known) over() time.Time { return k.order.Over() }
+func (k *known) over() time.Time { return k.ends }
 
 // occurrence is that of the job which is offered.
 func (k *known) occurrence() int64 { return k.order.Occurrence() }
@@ -99,6 +103,18 @@ func (o *orders) names() []string {
 	return all
 }
 
+// until is when the time of the last of a deployment's orders up to a revision ends; zero where there are none.
+func (o *orders) until(deployment string, revision uint64) (last time.Time) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	for _, k := range o.byDeployment[deployment] {
+		if k.Revision <= revision && k.over().After(last) {
+			last = k.over()
+		}
+	}
+	return last
+}
+
 // digests of a deployment's orders up to a revision.
 func (o *orders) digests(deployment string, upTo uint64) []string {
 	o.mu.RLock()
@@ -161,10 +177,26 @@ func openOrder(stored storedOrder) (*known, error) {
 	if _, err := o.Target(stored.Include, stored.Exclude); err != nil {
 		return nil, err
 	}
-	return &known{stored.DeploymentOrder, o, stored.Trace}, nil
+	return &known{stored.DeploymentOrder, o, stored.Trace, o.Over()}, nil
 }
 
-// created keeps an accepted order.
+// silence is how long an agent of a phase may say nothing after its offer; other where the plan does not say.
+func (k *known) silence(wave uint8, other time.Duration) time.Duration {
+	if k.Plan == nil || int(wave) >= len(k.Plan.Phases) {
+		return other
+	}
+	if h := k.Plan.Phases[wave].HaltWhen; h != nil && h.Silent != nil {
+		return time.Duration(h.Silent.After)
+	}
+	return other
+}
+
+// umbrella is the job out of which an agent opens the occurrences of a standing order, wherever it got it.
+func (k *known) umbrella(agent string) job {
+	return job{deployment: k.Deployment, agent: agent, revision: k.Revision}
+}
+
+// created keeps an accepted order, with its plan, which may be told anew, and lets it take the place of older revisions.
 func (s *Service) created(ctx context.Context, e events.Event[events.DeploymentOrder], _ bus.Meta) error {
 	stored := storedOrder{e.Data, e.Trace}
 	k, err := openOrder(stored)
@@ -175,15 +207,59 @@ func (s *Service) created(ctx context.Context, e events.Event[events.DeploymentO
 	if err != nil {
 		return err
 	}
-	kv, err := s.js.KeyValue(ctx, events.BucketOrders)
+	k, err = s.keepOrder(ctx, k, value)
 	if err != nil {
-		return fmt.Errorf("open bucket %s: %w", events.BucketOrders, err)
-	}
-	if _, err := kv.Put(ctx, k.Order, value); err != nil {
-		return fmt.Errorf("store order %.12s: %w", k.Order, err)
+		return err
 	}
 	s.orders.add(k)
-	return nil
+	return s.replaceOlder(ctx, k)
+}
+
+// keepOrder stores an order unless it is there with a newer plan, and gives the one that is stored then.
+func (s *Service) keepOrder(ctx context.Context, k *known, value []byte) (*known, error) {
+	kv, err := s.js.KeyValue(ctx, events.BucketOrders)
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", events.BucketOrders, err)
+	}
+	for range orderAttempts {
+		entry, err := kv.Get(ctx, k.Order)
+		switch {
+		case err == nil:
+			if old, unreadable := readOrder(entry); unreadable == nil && old.At.After(k.At) {
+				return old, nil // an event that comes again
+			}
+			_, err = kv.Update(ctx, k.Order, value, entry.Revision())
+		case errors.Is(err, jetstream.ErrKeyNotFound):
+			_, err = kv.Create(ctx, k.Order, value)
+		}
+		if err == nil {
+			return k, nil
+		}
+		if !wrongSequence(err) && !errors.Is(err, jetstream.ErrKeyExists) {
+			return nil, fmt.Errorf("store order %.12s: %w", k.Order, err)
+		}
+	}
+	return nil, fmt.Errorf("store order %.12s: others keep changing it", k.Order)
+}
+
+// replaceOlder withdraws what does not run of the revisions before this one.
+func (s *Service) replaceOlder(ctx context.Context, k *known) error {
+	if k.Revision < 2 {
+		return nil
+	}
+	mark, marked := s.control.stop(k.Deployment, k.Revision-1)
+	if !marked {
+		var err error
+		mark, err = s.markStopped(ctx, stopMark{Deployment: k.Deployment, Revision: k.Revision - 1, By: byScheduling,
+			Why: fmt.Sprintf("replaced by revision %d", k.Revision), At: s.now().UTC()})
+		if err != nil {
+			return err
+		}
+		if err := s.cancelAll(ctx, mark, false); err != nil {
+			return err // what is left of it, the sweep does
+		}
+	}
+	return s.liftHalt(ctx, k.Deployment, k.Revision-1, mark.By, mark.At)
 }
 
 // orderNamed finds an order in memory, or in the bucket where the watch is behind; nil if there is none.

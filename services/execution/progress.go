@@ -87,19 +87,19 @@ func (s *Service) tellProgress(ctx context.Context, deployment string) error {
 	if !ok {
 		return nil
 	}
-	p, position := s.count(deployment, k.Revision, false)
+	p, position := s.count(deployment, k.Revision, wholeRollout)
 	_, err := bus.Publish(ctx, s.bus, events.DeploymentProgressed, events.Event[events.Progress]{
 		ID: events.DeriveID("progress", deployment, fmt.Sprint(k.Revision), position), Subject: deployment, Time: p.At, Trace: k.trace, Data: p})
 	return err
 }
 
-// count adds up one revision of a deployment, or all up to it. position names the state that was counted.
-func (s *Service) count(deployment string, revision uint64, upTo bool) (p events.Progress, position string) {
+// count adds up what is asked of a deployment. position names the state that was counted.
+func (s *Service) count(deployment string, revision uint64, what extent) (p events.Progress, position string) {
 	p = events.Progress{Deployment: deployment, Revision: revision, States: map[events.State]int64{}, Reasons: map[events.Reason]int64{}, At: s.now().UTC().Truncate(time.Millisecond)}
 	var at strings.Builder
 	for _, part := range s.partitions {
 		part.mu.RLock()
-		part.jobs.addTo(&p, upTo)
+		part.jobs.addTo(&p, what)
 		fmt.Fprintf(&at, "%d ", part.jobs.sequence)
 		part.mu.RUnlock()
 	}
@@ -107,7 +107,7 @@ func (s *Service) count(deployment string, revision uint64, upTo bool) (p events
 }
 
 func (s *Service) countUpTo(deployment string, revision uint64) events.Progress {
-	p, _ := s.count(deployment, revision, true)
+	p, _ := s.count(deployment, revision, upToRevision)
 	return p
 }
 
@@ -120,6 +120,6 @@ func (s *Service) progressCall(_ context.Context, _ string, req events.Named) (e
 	if err := s.allLoaded(); err != nil {
 		return events.Progress{}, err
 	}
-	p, _ := s.count(req.Name, k.Revision, false)
+	p, _ := s.count(req.Name, k.Revision, wholeRollout)
 	return p, nil
 }

@@ -17,20 +17,34 @@ type record struct {
 	transition uint32 // highest folded; 0: the agent has said nothing
 	attempt    uint16 // highest offered or heard of
 	revision   uint16 // index into the deployment's revisions
-	state      uint8  // index into events.States()
+	stage      uint8  // index into events.States(), and above it index into codes.waiting: [stageOf]
 	reason     uint8  // index into codes.reasons
-	waiting    uint8  // index into codes.waiting
+	wave       uint8  // index of the phase in which the agent was released
 	flags      uint8
 }
 
+// stageBits are those of the state in a stage.
+const stageBits = 4
+
+// stageOf puts the codes of a state and of what is waited for into one byte.
+func stageOf(state, waiting uint8) uint8 { return waiting<<stageBits | state }
+
+func (r record) state() uint8   { return r.stage & (1<<stageBits - 1) }
+func (r record) waiting() uint8 { return r.stage >> stageBits }
+
 const (
-	// flagSilent: offered, and never heard of for as long as Options.Silence.
+	// flagSilent: nothing was heard of it for as long as [Service.patience] says.
 	flagSilent = 1 << iota
 	// flagLapsed: the order's time is over and the agent never said how the job ended; it was finished as silent.
 	flagLapsed
 	// flagCancel: a stop was sent to the agent.
 	flagCancel
+	// flagJoined: the agent came after its phase had opened, and counts in no gate.
+	flagJoined
 )
+
+// quiet are the flags of a job of which its agent does not speak.
+const quiet = flagSilent | flagLapsed
 
 // codes turn the words of a record into single bytes and back. They are the same in no two versions of
 // this program; what is stored holds the words.
@@ -38,14 +52,22 @@ type codes struct {
 	states  []events.State
 	reasons []events.Reason // sorted; the first is none
 	waiting []events.WaitingFor
+	// standings are what a state and a reason mean for a rollout, by state and within it by reason.
+	standings []standing
 }
 
 func newCodes() codes {
 	reasons := append(events.Reasons(), events.NoReason)
 	slices.Sort(reasons)
-	return codes{states: events.States(), reasons: slices.Compact(reasons), waiting: []events.WaitingFor{"",
+	c := codes{states: events.States(), reasons: slices.Compact(reasons), waiting: []events.WaitingFor{"",
 		events.WaitContent, events.WaitLogon, events.WaitLogoff, events.WaitMaintenanceWindow, events.WaitAssignment, events.WaitDependency,
 		events.WaitReboot, events.WaitSlot, events.WaitClock, events.WaitContact, events.WaitFreeze}}
+	for _, state := range c.states {
+		for _, reason := range c.reasons {
+			c.standings = append(c.standings, newStanding(state, reason))
+		}
+	}
+	return c
 }
 
 func (c codes) state(s events.State) uint8 {
@@ -80,6 +102,7 @@ type job struct {
 	state       events.State
 	reason      events.Reason
 	waiting     events.WaitingFor
+	wave        uint8
 	flags       uint8
 }
 
@@ -96,14 +119,29 @@ func (j job) changedAt() time.Time { return time.Unix(int64(j.changed), 0).UTC()
 
 func (j job) row() events.JobRow {
 	return events.JobRow{Job: j.id(), Deployment: j.deployment, Revision: j.revision, Agent: j.agent, User: j.user, Occurrence: j.occurrence,
-		State: j.state, Reason: j.reason, WaitingFor: j.waiting, Attempt: int(j.attempt), Silent: j.flags&(flagSilent|flagLapsed) != 0, Changed: j.changedAt()}
+		State: j.state, Reason: j.reason, WaitingFor: j.waiting, Attempt: int(j.attempt), Silent: j.flags&quiet != 0, Changed: j.changedAt()}
 }
 
 // offered is the job after it was offered (again): what the agent said before stays known by its
 // transition number, so that a late repetition of it changes nothing.
 func (j job) offered(attempt int, now time.Time) job {
-	j.state, j.reason, j.waiting, j.flags = events.Offered, events.NoReason, "", 0
+	j.state, j.reason, j.waiting, j.flags = events.Offered, events.NoReason, "", j.flags&flagJoined
 	j.attempt, j.changed = clampAttempt(attempt), unix(now)
+	return j
+}
+
+// released is the job in the phase of a release.
+func (j job) released(r events.Release) job {
+	j.wave, j.flags = uint8(r.Phase), j.flags&^flagJoined
+	if r.Joined {
+		j.flags |= flagJoined
+	}
+	return j
+}
+
+// known is the job as one of which an agent that has it has nothing to tell.
+func (j job) known() job {
+	j.state, j.transition = events.Waiting, math.MaxUint32
 	return j
 }
 
@@ -127,7 +165,8 @@ func (j job) take(s events.JobStatus) (after job, changed bool) {
 	after = job{deployment: s.Deployment, agent: s.Agent, user: s.User, revision: s.Revision, occurrence: s.Occurrence,
 		changed: unix(s.At), transition: s.Transition, attempt: attempt, state: s.State, reason: s.Reason, waiting: s.WaitingFor}
 	if j.revision == s.Revision {
-		after.flags = j.flags & flagCancel // a cancellation names a revision, not an occurrence
+		// A cancellation names a revision, not an occurrence; so does a release, which puts an agent into a phase.
+		after.wave, after.flags = j.wave, j.flags&(flagCancel|flagJoined)
 	}
 	return after, true
 }

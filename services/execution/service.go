@@ -58,6 +58,7 @@ type Service struct {
 	generations *generations
 	progress    *progress
 	syncing     chan struct{} // one slot for each sync under way
+	surveying   chan struct{} // one slot for each question about outcomes
 	beaconNow   chan struct{}
 	// generationNow is kicked when this replica began a generation.
 	generationNow chan struct{}
@@ -97,7 +98,7 @@ func New(o Options) (*Service, error) {
 		bus: o.Bus, js: o.Bus.JetStream(), log: o.Log.With("component", "execution"), now: o.Now, version: o.Version, silence: o.Silence, author: rand.Uint64(),
 		pace:   pace{check: 5 * time.Second, sweep: 30 * time.Second, beacon: events.BeaconInterval, progress: time.Second, lapse: time.Hour},
 		zipper: zipper, unzipper: unzipper, orders: newOrders(), control: newControl(), progress: newProgress(),
-		syncing: make(chan struct{}, o.Syncs), beaconNow: make(chan struct{}, 1), generationNow: make(chan struct{}, 1),
+		syncing: make(chan struct{}, o.Syncs), surveying: make(chan struct{}, outcomesAsked), beaconNow: make(chan struct{}, 1), generationNow: make(chan struct{}, 1),
 	}
 	s.generations = newGenerations(s.js)
 	codes := newCodes()

@@ -184,7 +184,7 @@ func (w *world) states(r replica, deployment string, want map[events.State]int64
 		if !ok {
 			return false
 		}
-		p, _ := r.count(deployment, k.Revision, false)
+		p, _ := r.count(deployment, k.Revision, oneRevision)
 		got = p.States
 		for s, n := range got {
 			if n == 0 {

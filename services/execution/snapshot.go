@@ -43,7 +43,7 @@ func (s *Service) takeSnapshot(ctx context.Context, p *partition) error {
 		return fmt.Errorf("open bucket %s: %w", events.BucketFold, err)
 	}
 	shot := snapshot{created: stream.CachedInfo().Created.UnixNano(), sequence: p.jobs.sequence, delta: unchanged(p.jobs).delta}
-	shot.jobs = slices.Collect(p.jobs.all(""))
+	shot.jobs, shot.places = slices.Collect(p.jobs.all("")), p.jobs.places()
 	data := shot.encode(s.zipper)
 	name := snapshotName(p.number, shot.created, shot.sequence)
 	if _, err := store.PutBytes(ctx, name, data); err != nil {

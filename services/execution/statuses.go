@@ -225,6 +225,9 @@ func (s *Service) bringBack(ctx context.Context, p *partition, list []job) error
 				if !ok {
 					old, _ = jobs.find(j.key())
 				}
+				if old.revision == j.revision {
+					j.wave, j.flags = old.wave, old.flags&flagJoined // an offer does not name the phase
+				}
 				if j.newerThan(old) {
 					newest[j.key()] = j
 				}

@@ -60,6 +60,9 @@ func (s *Service) stopCall(ctx context.Context, caller string, req events.StopRe
 	if err := s.cancelAll(ctx, mark, true); err != nil {
 		return events.StopAnswer{}, err
 	}
+	if err := s.liftHalt(ctx, k.Deployment, k.Revision, mark.By, mark.At); err != nil {
+		return events.StopAnswer{}, err
+	}
 	notice := k.DeploymentNotice
 	notice.By, notice.Why, notice.At = mark.By, mark.Why, mark.At
 	_, err = bus.Publish(ctx, s.bus, events.DeploymentHalted, events.Event[events.DeploymentNotice]{ID: events.DeriveID("stopped", mark.ID), Subject: k.Deployment, Time: mark.At, Trace: k.trace, Data: notice})
@@ -110,7 +113,7 @@ func (s *Service) markStopped(ctx context.Context, mark stopMark) (stopMark, err
 // cancelAll sends the stop to the agents whose jobs have not ended: to those who did not get it yet, or to all.
 func (s *Service) cancelAll(ctx context.Context, mark stopMark, again bool) error {
 	pick := func(j job) bool {
-		return j.revision <= mark.Revision && !j.state.Terminal() && (again || j.flags&flagCancel == 0)
+		return j.revision <= mark.Revision && s.lives(j) && (again || j.flags&flagCancel == 0)
 	}
 	for _, p := range s.partitions {
 		// What another replica offered before it could see the mark must be among the jobs.
@@ -134,13 +137,23 @@ func (s *Service) cancelAll(ctx context.Context, mark stopMark, again bool) erro
 	return nil
 }
 
-// stoppedCall tells how far a stop has got.
+// lives says whether anything may come of a job that is still to be withdrawn: the agent also holds a standing order whose
+// last occurrence has ended.
+func (s *Service) lives(j job) bool {
+	if !j.state.Terminal() {
+		return true
+	}
+	k, ok := s.orders.revision(j.deployment, j.revision)
+	return ok && j.occurrence != 0 && k.order.Standing() && s.now().Before(k.over())
+}
+
+// stoppedCall tells how far a stop has got. That older revisions were stopped, or replaced, is no stop of the deployment.
 func (s *Service) stoppedCall(_ context.Context, _ string, req events.StopQuery) (events.StopAnswer, error) {
 	k, err := s.deployment(req.Deployment)
 	if err != nil {
 		return events.StopAnswer{}, err
 	}
-	mark, ok := s.control.stop(req.Deployment, 0)
+	mark, ok := s.control.stop(req.Deployment, k.Revision)
 	if !ok {
 		return events.StopAnswer{}, bus.NotFound(fmt.Errorf("deployment %s is not stopped", req.Deployment))
 	}

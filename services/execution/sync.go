@@ -39,7 +39,8 @@ func (s *Service) syncCall(ctx context.Context, agent string, req events.SyncReq
 	if err := s.hear(ctx, req); err != nil {
 		return events.SyncAnswer{}, err
 	}
-	answer := events.SyncAnswer{Offers: s.outstanding(p, agent, req.OfferFormat), Freezes: s.control.allFreezes(),
+	offers, held := s.outstanding(p, agent, req.OfferFormat)
+	answer := events.SyncAnswer{Offers: offers, Freezes: s.control.freezesWith(func(deployment string) bool { return held[deployment] }),
 		JobsGeneration: s.generations.jobs(), StatusGeneration: s.generations.status()}
 	answer.Cancels = s.cancelsFor(agent, answer.Offers)
 	s.metrics.syncs.WithLabelValues("ok").Inc()
@@ -79,42 +80,51 @@ func (s *Service) hear(ctx context.Context, req events.SyncRequest) error {
 }
 
 // outstanding lists the agent's jobs that have not ended, first those of which the agent has said nothing,
-// also those of stopped deployments: the agent applies cancellations first and says that they are cancelled.
-func (s *Service) outstanding(p *partition, agent string, format int) []events.Outstanding {
+// also those of stopped deployments: the agent applies cancellations first and says that they are cancelled. held are the
+// deployments of all such jobs, also of those that are left out.
+func (s *Service) outstanding(p *partition, agent string, format int) (all []events.Outstanding, held map[string]bool) {
 	if format == 0 || format > events.OfferFormat {
 		format = events.OfferFormat
 	}
-	all := []events.Outstanding{}
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	for j := range p.jobs.ofAgent(agent) {
-		if j.state.Terminal() {
-			continue
-		}
-		k, ok := s.orders.revision(j.deployment, j.revision)
-		if !ok {
-			continue
-		}
+	all, held = []events.Outstanding{}, map[string]bool{}
+	list := func(k *known, j job) {
 		all = append(all, events.Outstanding{State: j.state, Transition: j.transition, JobOffer: events.JobOffer{Format: format, Agent: agent, Job: j.id(),
 			Deployment: j.deployment, Revision: j.revision, Order: k.Order, Occurrence: j.occurrence, User: j.user, Attempt: max(1, int(j.attempt))}, Trace: k.trace})
 	}
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for j := range p.jobs.ofAgent(agent) {
+		k, ok := s.orders.revision(j.deployment, j.revision)
+		if !ok || !s.lives(j) {
+			continue
+		}
+		if !j.state.Terminal() {
+			list(k, j)
+		}
+		if j.occurrence != 0 && k.order.Standing() && !held[j.deployment] {
+			list(k, k.umbrella(agent).known())
+		}
+		held[j.deployment] = true
+	}
 	slices.SortStableFunc(all, func(a, b events.Outstanding) int { return cmp.Compare(a.Transition, b.Transition) })
-	return all[:min(len(all), outstandingMost)]
+	return all[:min(len(all), outstandingMost)], held
 }
 
 // cancelsFor lists the stops whose orders may still be obeyed, whether or not execution knows that the
 // agent has a job of them, and those of the jobs listed.
 func (s *Service) cancelsFor(agent string, offers []events.Outstanding) []events.CancelRequest {
-	listed := map[string]bool{}
+	listed := map[string]uint64{} // the lowest revision
 	for _, o := range offers {
-		listed[o.Deployment] = true
+		if lowest, ok := listed[o.Deployment]; !ok || o.Revision < lowest {
+			listed[o.Deployment] = o.Revision
+		}
 	}
 	var all []events.CancelRequest
-	for _, mark := range s.control.allStops() {
-		k, ok := s.orders.revision(mark.Deployment, mark.Revision)
-		if listed[mark.Deployment] || ok && s.now().Before(k.over().Add(s.pace.lapse)) {
-			all = append(all, mark.cancel(agent))
-		}
+	for _, mark := range s.control.stopsThat(func(m stopMark) bool {
+		lowest, ok := listed[m.Deployment]
+		return ok && lowest <= m.Revision || s.now().Before(s.orders.until(m.Deployment, m.Revision).Add(s.pace.lapse))
+	}) {
+		all = append(all, mark.cancel(agent))
 	}
 	return all
 }

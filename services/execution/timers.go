@@ -25,21 +25,22 @@ const (
 
 // retry is a job that is to be offered again.
 type retry struct {
-	job job
-	due time.Time
+	job       job
+	due       time.Time
+	postponed bool // it was due before, and the budget had nothing left
 }
 
 // retryOf plans the retry of a job that says it is retrying. at is the agent's word, nil where it has none.
 func retryOf(j job, at *time.Time) retry {
 	if at != nil {
-		return retry{j, *at}
+		return retry{job: j, due: *at}
 	}
-	return retry{j, retryDue(j)}
+	return retry{job: j, due: retryDue(j)}
 }
 
 // retryDue derives the time from the record alone, for when the timer is lost.
 func retryDue(j job) time.Time {
-	pause, ok := j.reason.Info().Class.Retry().Pause(max(1, int(j.attempt)))
+	pause, ok := j.reason.Info().Class.Retry().PauseFor(max(1, int(j.attempt)), j.id())
 	if !ok {
 		pause = retryUnknown
 	}
@@ -78,8 +79,12 @@ func parseRetryKey(deployment, key string) (job, error) {
 
 func (s *Service) timerMessage(r retry) (*nats.Msg, error) {
 	key := retryKey(r.job)
+	id := events.DeriveID("timer", purposeRetry, r.job.deployment, key)
+	if r.postponed { // a timer of its own
+		id = events.DeriveID("timer", purposeRetry, r.job.deployment, key, fmt.Sprint(r.due.UnixNano()))
+	}
 	m, err := bus.Message(events.TimerDue, events.Event[events.TimerNote]{
-		ID: events.DeriveID("timer", purposeRetry, r.job.deployment, key), Source: s.bus.Source(), Subject: "execution", Time: s.now(),
+		ID: id, Source: s.bus.Source(), Subject: "execution", Time: s.now(),
 		Data: events.TimerNote{Service: "execution", Purpose: purposeRetry, Name: r.job.deployment, Key: key, Due: r.due.UTC()}})
 	if err != nil {
 		return nil, err
@@ -103,23 +108,31 @@ func (s *Service) timerDue(ctx context.Context, e events.Event[events.TimerNote]
 	if err != nil {
 		return bus.Drop("bad_timer", err)
 	}
-	return s.change(ctx, s.partitionOf(want.agent), func(jobs *jobs) outcome {
+	p := s.partitionOf(want.agent)
+	return s.change(ctx, p, func(jobs *jobs) outcome {
 		o := unchanged(jobs)
 		j, ok := jobs.find(want.key())
-		if ok && j.revision == want.revision && j.occurrence == want.occurrence && j.attempt == want.attempt && s.mayRetry(j) {
+		switch {
+		case !ok || j.revision != want.revision || j.occurrence != want.occurrence || j.attempt != want.attempt || !s.mayRetry(j):
+		case s.mayTryAgain(p, &o):
 			s.offerAgain(j, int(j.attempt)+1, &o)
+		default:
+			o.retries = append(o.retries, s.postpone(p, j))
 		}
 		return o
 	})
 }
 
+// mayRetry says whether a job that says it is retrying may be offered again, its budget apart. Of a halted deployment the
+// sweep offers it again when it is resumed.
 func (s *Service) mayRetry(j job) bool {
 	if j.state != events.Retrying {
 		return false
 	}
 	k, ok := s.orders.revision(j.deployment, j.revision)
 	_, stopped := s.control.stop(j.deployment, j.revision)
-	return ok && !stopped && s.now().Before(k.over())
+	_, halted := s.control.halted(j.deployment, j.revision)
+	return ok && !stopped && !halted && s.now().Before(k.over())
 }
 
 // sweepOften looks at every record for what no event will bring.
@@ -142,11 +155,12 @@ const (
 	lapse       // its order's time is over and its agent did not say how it ended
 	again       // its retry is due and its timer was lost
 	unheard     // its agent has said nothing for too long
+	awaited     // it counts as silent, and its plan now gives its agent longer
 )
 
 func (s *Service) overdue(j job) due {
-	if j.state.Terminal() {
-		return nothing
+	if j.state.Terminal() && j.occurrence == 0 {
+		return nothing // nothing comes of it, see lives
 	}
 	k, ok := s.orders.revision(j.deployment, j.revision)
 	if !ok {
@@ -155,14 +169,18 @@ func (s *Service) overdue(j job) due {
 	_, stopped := s.control.stop(j.deployment, j.revision)
 	now := s.now()
 	switch {
-	case stopped && j.flags&flagCancel == 0:
+	case stopped && j.flags&flagCancel == 0 && s.lives(j):
 		return cancel
+	case j.state.Terminal():
+		return nothing
 	case j.flags&flagLapsed == 0 && now.After(k.over().Add(s.pace.lapse)):
 		return lapse
 	case s.mayRetry(j) && now.After(retryDue(j).Add(retrySlack)):
 		return again
-	case j.flags&(flagSilent|flagLapsed) == 0 && now.Sub(j.changedAt()) > s.patience(j.state):
+	case j.flags&quiet == 0 && now.Sub(j.changedAt()) > s.patience(k, j):
 		return unheard
+	case j.flags&quiet == flagSilent && now.Sub(j.changedAt()) <= s.patience(k, j):
+		return awaited
 	}
 	return nothing
 }
@@ -170,11 +188,13 @@ func (s *Service) overdue(j job) due {
 // longestRun is what the original assumes of a program whose run time is unknown (domain-facts §0.6).
 const longestRun = 12 * time.Hour
 
-// patience is how long an agent may say nothing about a job in this state before it counts as silent. Jobs
-// that wait may do so until their order's end.
-func (s *Service) patience(state events.State) time.Duration {
-	switch state {
-	case events.Offered, events.Accepted, events.Downloading, events.Downloaded:
+// patience is how long an agent may say nothing about a job in this state before it counts as silent: after an
+// offer as long as the gate of its phase says. Jobs that wait may do so until their order's end.
+func (s *Service) patience(k *known, j job) time.Duration {
+	switch j.state {
+	case events.Offered:
+		return k.silence(j.wave, s.silence)
+	case events.Accepted, events.Downloading, events.Downloaded:
 		return s.silence
 	case events.Running:
 		return s.silence + longestRun
@@ -192,10 +212,14 @@ func (s *Service) settle(j job, o *outcome) {
 		o.ends = append(o.ends, s.silentEnd(j))
 		j.flags |= flagLapsed
 	case again:
-		s.offerAgain(j, int(j.attempt)+1, o)
+		if s.mayTryAgain(s.partitionOf(j.agent), o) {
+			s.offerAgain(j, int(j.attempt)+1, o)
+		}
 		return
 	case unheard:
 		j.flags |= flagSilent
+	case awaited:
+		j.flags &^= flagSilent
 	default:
 		return
 	}

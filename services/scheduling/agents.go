@@ -83,6 +83,12 @@ func (s *Service) onHeartbeat(e events.Event[events.HeartbeatNote]) {
 
 // applyAgent takes over what the bucket says.
 func (s *Service) applyAgent(id string, value []byte) {
+	if isPresence(id) {
+		if err := s.applyPresence(value); err != nil {
+			s.log.Error("a record of when agents were heard cannot be read", "key", id, "error", err)
+		}
+		return
+	}
 	changed, err := s.fleet.put(id, value)
 	if err != nil {
 		s.log.Error("the record of an agent cannot be read", "agent", id, "error", err)
@@ -111,7 +117,7 @@ func (s *Service) agentList(_ context.Context, _ string, q events.AgentQuery) (e
 				continue
 			}
 		}
-		views.Agents = append(views.Agents, a.view())
+		views.Agents = append(views.Agents, s.agentView(a))
 	}
 	if len(views.Agents) == 0 && faults.count > 0 {
 		return views, bus.BadRequest(fmt.Errorf("the condition fails on all %d agents it was tried on: %w", faults.count, faults.first))

@@ -9,6 +9,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/bus"
+	"chandler/events/calendar"
 	"chandler/events/order"
 	"chandler/events/target"
 )
@@ -41,6 +42,14 @@ func checkCollection(c events.Collection) (events.Collection, target.Target, err
 	if len(c.Comment) > maxText {
 		return c, target.Target{}, fmt.Errorf("the comment is longer than %d bytes", maxText)
 	}
+	if len(c.Windows) > order.MaxWindows {
+		return c, target.Target{}, fmt.Errorf("%d maintenance windows, at most %d can be", len(c.Windows), order.MaxWindows)
+	}
+	for _, w := range c.Windows {
+		if err := w.Validate(); err != nil {
+			return c, target.Target{}, err
+		}
+	}
 	t, err := target.New(c.Expression, c.Include, c.Exclude)
 	return c, t, err
 }
@@ -55,7 +64,7 @@ func (s *Service) collectionSet(ctx context.Context, caller string, req events.C
 	}
 	c.By, c.Changed = caller, s.now().UTC()
 	record, err := changeNoted(ctx, s.collectionStore, c.Name, func(old collectionRecord, found bool) (collectionRecord, error) {
-		if found && !old.Removed && sameDefinition(old.Collection, c) && old.Comment == c.Comment {
+		if found && !old.Removed && sameDefinition(old.Collection, c) && sameWindows(old.Windows, c.Windows) && old.Comment == c.Comment {
 			return old, errKeep
 		}
 		return collectionRecord{Collection: c, Outbox: old.Outbox.with(events.CollectionChanged.Declaration, caller, "", c.Changed)}, nil
@@ -69,6 +78,27 @@ func (s *Service) collectionSet(ctx context.Context, caller string, req events.C
 // sameDefinition says whether two collections mean the same agents.
 func sameDefinition(a, b events.Collection) bool {
 	return a.Expression == b.Expression && slices.Equal(a.Include, b.Include) && slices.Equal(a.Exclude, b.Exclude)
+}
+
+// sameWindows says whether two lists of maintenance windows are the same, as they are kept.
+func sameWindows(a, b []calendar.Window) bool {
+	one, errOne := encode(a)
+	other, errOther := encode(b)
+	return errOne == nil && errOther == nil && (string(one) == string(other) || len(a) == 0 && len(b) == 0)
+}
+
+// windowsAsSigned says whether an order holds the collection's maintenance windows as they are, with its definition. One
+// that ignores windows holds none.
+func windowsAsSigned(o order.Order, c events.Collection) bool {
+	if o.IgnoreWindows {
+		return true
+	}
+	i := slices.IndexFunc(o.Windows, func(w order.Windows) bool { return w.Collection == c.Name })
+	if i < 0 {
+		return len(c.Windows) == 0
+	}
+	w := o.Windows[i]
+	return sameWindows(w.Windows, c.Windows) && sameDefinition(events.Collection{Expression: w.Expression, Include: w.Include, Exclude: w.Exclude}, c)
 }
 
 func (s *Service) collectionPreview(_ context.Context, _ string, req events.Collection) (events.CollectionView, error) {
@@ -124,7 +154,7 @@ func (s *Service) collectionRemove(ctx context.Context, caller string, req event
 	if _, err := s.collection(ctx, req.Name); err != nil {
 		return events.Nothing{}, err
 	}
-	if named := s.liveDeployments(func(d *deployment) bool { return d.record.Collection == req.Name }); len(named) > 0 {
+	if named := s.liveDeployments(func(d *deployment) bool { return d.record.Collection == req.Name || d.awaits(s.rollouts, req.Name) }); len(named) > 0 {
 		return events.Nothing{}, bus.Conflict(fmt.Errorf("collection %s is named by live deployments: %s: stop or remove them first", req.Name, strings.Join(named, ", ")))
 	}
 	_, err := changeNoted(ctx, s.collectionStore, req.Name, func(old collectionRecord, found bool) (collectionRecord, error) {
@@ -176,6 +206,7 @@ func (s *Service) collectionView(c events.Collection, t target.Target) events.Co
 		view.Fault = faults.first.Error()
 	}
 	if c.Name != "" {
+		view.OutdatedWindows = s.liveDeployments(func(d *deployment) bool { return !windowsAsSigned(d.order, c) })
 		view.Outdated = s.liveDeployments(func(d *deployment) bool { return d.record.Collection == c.Name && !signedAs(d.order, c) })
 	}
 	return view

@@ -31,6 +31,8 @@ func (s *Service) deploymentCreate(ctx context.Context, caller string, req event
 		return events.DeploymentView{}, refusedAlike(err)
 	case !got.known && req.Draft:
 		return events.DeploymentView{}, noTrust()
+	case got.known && !got.complete && req.Draft && len(req.Rollback) > 0:
+		return events.DeploymentView{}, bus.BadRequest(errors.New("a rollback cannot be signed by several in turn: leave it out, and sign it when it is needed (`chandler deployment rollback`)"))
 	case !got.known || got.complete:
 		return s.accept(ctx, caller, r)
 	case !req.Draft:
@@ -104,7 +106,16 @@ func (s *Service) acceptable(ctx context.Context, r deploymentRecord) (same bool
 	if err := s.toldBefore(ctx, r); err != nil {
 		return false, err
 	}
-	return false, s.checkOrder(ctx, d.order)
+	if err := s.checkOrder(ctx, d.order); err != nil {
+		return false, err
+	}
+	if err := s.checkPlan(r.Plan, r.Rollback); err != nil {
+		return false, bus.BadRequest(fmt.Errorf("plan: %w", err))
+	}
+	if err := s.checkRollback(ctx, d); err != nil {
+		return false, err
+	}
+	return false, s.checkContradictions(ctx, d)
 }
 
 // propose reads the request into the record that would be stored.
@@ -120,7 +131,7 @@ func (s *Service) propose(caller string, req events.DeploymentRequest) (deployme
 	r := deploymentRecord{
 		DeploymentNotice: events.DeploymentNotice{Deployment: o.Deployment, Revision: o.Revision, Order: digest, Package: o.Package, Version: o.Version,
 			Program: o.Program, Collection: o.Collection, By: caller, At: s.now().UTC()},
-		Envelope: req.Envelope, Include: include, Exclude: exclude,
+		Envelope: req.Envelope, Include: include, Exclude: exclude, Plan: req.Plan, Rollback: req.Rollback,
 	}
 	return r, r.checkSize()
 }
@@ -185,6 +196,9 @@ func (s *Service) checkOrder(ctx context.Context, o order.Order) error {
 		return bus.BadRequest(fmt.Errorf("the order was valid until %s: sign it again", o.NotAfter.Format(time.RFC3339)))
 	case !now.Before(end(o)):
 		return bus.BadRequest(fmt.Errorf("the deployment expired at %s: sign it with a later end", end(o).Format(time.RFC3339)))
+	}
+	if o.Rolls != nil { // it is for who got the other one, whatever became of the collection since
+		return s.checkPackage(ctx, o)
 	}
 	c, err := s.collection(ctx, o.Collection)
 	if err != nil {

@@ -1,6 +1,7 @@
 package scheduling
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -18,13 +19,7 @@ type deployment struct {
 	record  deploymentRecord
 	order   order.Order
 	target  target.Target
-	members *membership // shared by all records of one order; guarded by Service.mu
-}
-
-// membership is who is in an order's target by the facts known now. Only the reconciler changes it.
-type membership struct {
-	evaluated bool // over the whole fleet
-	set       idSet
+	members *membership // shared by all deployments with this target; guarded by Service.mu
 }
 
 // openDeployment derives everything from the signed bytes.
@@ -37,7 +32,7 @@ func openDeployment(r deploymentRecord) (*deployment, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &deployment{record: r, order: o, target: t, members: &membership{}}, nil
+	return &deployment{record: r, order: o, target: t, members: &membership{target: t}}, nil
 }
 
 // end is when nothing of the order starts any more: it expires, or its validity is over on every clock
@@ -67,7 +62,7 @@ func (s *Service) liveDeployments(match func(*deployment) bool) (names []string)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for name, d := range s.deployments {
-		if live(d.life(now)) && match(d) {
+		if live(s.lifeLocked(d, now)) && match(d) {
 			names = append(names, name)
 		}
 	}
@@ -97,6 +92,10 @@ func (s *Service) applyDeploymentKey(key string, value []byte) {
 		err = s.applyRelease(rest, value)
 	case kindPackage:
 		err = s.applyPackage(rest, value)
+	case kindRollout:
+		err = s.applyRollout(rest, value)
+	case keyLimits:
+		err = s.applyLimits(value)
 	default:
 		err = fmt.Errorf("unknown kind of key %q", kind)
 	}
@@ -109,8 +108,9 @@ func (s *Service) applyDeployment(name string, value []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.work.deployment(name)
+	defer s.recount(name)
 	if value == nil {
-		delete(s.deployments, name)
+		s.drop(name)
 		delete(s.removed, name)
 		return nil
 	}
@@ -119,20 +119,37 @@ func (s *Service) applyDeployment(name string, value []byte) error {
 		return err
 	}
 	if r.Removed {
-		delete(s.deployments, name)
+		s.drop(name)
 		s.removed[name] = r.Revision
+		return nil
+	}
+	if old, ok := s.deployments[name]; ok && old.record.Order == r.Order && bytes.Equal(old.record.Envelope, r.Envelope) {
+		d := *old // what was signed needs no second look
+		d.record = r
+		s.deployments[name] = &d
 		return nil
 	}
 	d, err := openDeployment(r)
 	if err != nil {
 		// Written by a newer version, whose replicas look after it.
-		delete(s.deployments, name)
+		s.drop(name)
 		return err
 	}
-	if old, ok := s.deployments[name]; ok && old.record.Order == r.Order {
-		d.members = old.members
-	}
+	s.drop(name)
+	d.members = s.membershipOf(d)
 	s.deployments[name] = d
+	s.index(d, true)
 	delete(s.removed, name)
 	return nil
+}
+
+// drop forgets a deployment. The caller holds the lock.
+func (s *Service) drop(name string) {
+	old, ok := s.deployments[name]
+	if !ok {
+		return
+	}
+	delete(s.deployments, name)
+	delete(s.held, name)
+	s.index(old, false)
 }

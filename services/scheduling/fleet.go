@@ -16,21 +16,26 @@ import (
 // agent is what this replica knows of one agent. Facts are never changed in place: a report makes a new
 // agent, so that readers need no lock.
 type agent struct {
-	facts    events.Facts
-	reported time.Time // by the agent's clock
-	stored   time.Time // by the broker's
-	place    int       // in the roster
-	gone     bool      // left the fleet
-	heard    *atomic.Int64
-	runs     *runs
+	facts      events.Facts
+	reported   time.Time // by the agent's clock
+	stored     time.Time // by the broker's
+	place      int       // in the roster
+	gone       bool      // left the fleet
+	heard      *atomic.Int64
+	runs       *runs
+	attendance *attendance
 }
 
 // lastSeen is the last heartbeat or report, by the clocks of services: an agent's own may be wrong.
 func (a *agent) lastSeen() time.Time {
-	if heard := time.Unix(0, a.heard.Load()); heard.After(a.stored) {
-		return heard.UTC()
+	last := a.stored
+	if heard := time.Unix(0, a.heard.Load()).UTC(); heard.After(last) {
+		last = heard
 	}
-	return a.stored
+	if hour := a.attendance.heard(); hour.After(last) { // by another replica, or before this one started
+		last = hour
+	}
+	return last
 }
 
 // fleet is every agent, by id. Safe for concurrent use.
@@ -39,11 +44,14 @@ type fleet struct {
 	agents map[string]*agent
 	sorted []*agent // by id; nil: to be made again
 	// roster gives each id that was ever named a small number, for sets.
-	roster map[string]int
-	ids    []string
+	roster     map[string]int
+	ids        []string
+	attendance map[string]*attendance // of agents, also before their facts are read
 }
 
-func newFleet() *fleet { return &fleet{agents: map[string]*agent{}, roster: map[string]int{}} }
+func newFleet() *fleet {
+	return &fleet{agents: map[string]*agent{}, roster: map[string]int{}, attendance: map[string]*attendance{}}
+}
 
 // put takes over what the bucket says of an agent (nil: nothing). changed is the agent when its facts are not
 // what they were, or it left the fleet.
@@ -62,12 +70,13 @@ func (f *fleet) put(id string, value []byte) (changed *agent, err error) {
 			return nil, nil
 		}
 		delete(f.agents, id)
+		delete(f.attendance, id)
 		f.sorted = nil
 		left := *old
 		left.gone = true
 		return &left, nil
 	}
-	a := &agent{facts: r.Facts, reported: r.Reported, stored: r.Stored, place: f.enrol(id), heard: new(atomic.Int64), runs: new(runs)}
+	a := &agent{facts: r.Facts, reported: r.Reported, stored: r.Stored, place: f.enrol(id), heard: new(atomic.Int64), runs: new(runs), attendance: f.attends(id)}
 	a.facts.ID = id
 	if old != nil {
 		a.heard, a.runs = old.heard, old.runs
@@ -102,6 +111,46 @@ func (f *fleet) places(ids []string) []int {
 	return found
 }
 
+// sited gives the ids of places, sorted, and their sites in the same order; no sites where none has one.
+func (f *fleet) sited(places []int) (ids, sites []string) {
+	ids = f.named(places)
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	sites = make([]string, len(ids))
+	any := false
+	for i, id := range ids {
+		if a, ok := f.agents[id]; ok {
+			sites[i] = a.site()
+			any = any || sites[i] != ""
+		}
+	}
+	if !any {
+		return ids, nil
+	}
+	return ids, sites
+}
+
+// site of who is at a place of the roster.
+func (f *fleet) site(place int) string {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if a, ok := f.agents[f.ids[place]]; ok {
+		return a.site()
+	}
+	return ""
+}
+
+// maxSite bounds the name of a site by which jobs are counted, as execution does, in bytes.
+const maxSite = 128
+
+// site of an agent; a name that is too long counts as none.
+func (a *agent) site() string {
+	if len(a.facts.Site) > maxSite {
+		return ""
+	}
+	return a.facts.Site
+}
+
 // named turns the roster's numbers back into ids, sorted.
 func (f *fleet) named(places []int) []string {
 	f.mu.RLock()
@@ -122,6 +171,7 @@ func (f *fleet) heard(id, instance string, at time.Time) (twins *twins) {
 		return nil
 	}
 	a.heard.Store(at.UnixNano())
+	a.attendance.hear(at)
 	other, tell := a.runs.hear(instance, at)
 	if !tell {
 		return nil
@@ -136,6 +186,19 @@ func (f *fleet) get(id string) (*agent, bool) {
 	return a, ok
 }
 
+// at lists the agents at places of the roster, without those that are gone.
+func (f *fleet) at(places []int) []*agent {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	agents := make([]*agent, 0, len(places))
+	for _, p := range places {
+		if a, ok := f.agents[f.ids[p]]; ok {
+			agents = append(agents, a)
+		}
+	}
+	return agents
+}
+
 // all is every agent by id. The caller must not change the slice.
 func (f *fleet) all() []*agent {
 	f.mu.Lock()
@@ -148,11 +211,6 @@ func (f *fleet) all() []*agent {
 		slices.SortFunc(f.sorted, func(a, b *agent) int { return strings.Compare(a.facts.ID, b.facts.ID) })
 	}
 	return f.sorted
-}
-
-// view is the agent for administrators.
-func (a *agent) view() events.AgentView {
-	return events.AgentView{Facts: a.facts, LastSeen: a.lastSeen(), Reported: a.reported, Twins: a.runs.twice()}
 }
 
 // byHost orders agents as lists show them: two agents with one host name stand beside each other.

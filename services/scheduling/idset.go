@@ -1,6 +1,9 @@
 package scheduling
 
-import "math/bits"
+import (
+	"math/bits"
+	"slices"
+)
 
 // idSet is a set of agents by their place in the fleet's roster. A fleet of 100,000 takes 12.5 KB for each
 // set, where a map of ids would take megabytes.
@@ -43,4 +46,44 @@ func (s idSet) firstNotIn(other idSet, n int) (found []int) {
 		}
 	}
 	return found
+}
+
+// countNotIn counts the members of s that are not in other.
+func (s idSet) countNotIn(other idSet) (n int) {
+	for i, w := range s {
+		if i < len(other) {
+			w &^= other[i]
+		}
+		n += bits.OnesCount64(w)
+	}
+	return n
+}
+
+// without returns the members of s that are not in other, in a set of its own.
+func (s idSet) without(other idSet) idSet {
+	left := slices.Clone(s)
+	for i := range min(len(left), len(other)) {
+		left[i] &^= other[i]
+	}
+	return left
+}
+
+// or returns s with the members of other.
+func (s idSet) or(other idSet) idSet {
+	for i, w := range other {
+		if i >= len(s) {
+			return append(s, other[i:]...)
+		}
+		s[i] |= w
+	}
+	return s
+}
+
+// and returns the members of both, in a set of its own.
+func (s idSet) and(other idSet) idSet {
+	both := make(idSet, min(len(s), len(other)))
+	for i := range both {
+		both[i] = s[i] & other[i]
+	}
+	return both
 }

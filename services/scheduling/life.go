@@ -62,7 +62,11 @@ func (s *Service) deploymentPause(ctx context.Context, caller string, req events
 	}, caller)
 }
 
+// deploymentResume ends a pause, and a halt by a gate.
 func (s *Service) deploymentResume(ctx context.Context, caller string, req events.Named) (events.DeploymentView, error) {
+	if err := s.resumeRollout(ctx, caller, req); err != nil {
+		return events.DeploymentView{}, err
+	}
 	return s.decide(ctx, req, func(d *deployment) (events.Declaration, error) {
 		switch l := d.life(s.now()); {
 		case !live(l):

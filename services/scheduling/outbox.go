@@ -25,6 +25,11 @@ type note struct {
 	By     string    `json:"by,omitempty"`
 	Why    string    `json:"why,omitempty"`
 	At     time.Time `json:"at"`
+	// Of a rollout: the phase that the note is about.
+	Phase string `json:"phase,omitempty"`
+	Index int    `json:"index,omitempty"`
+	Size  int    `json:"size,omitempty"`
+	Rolls string `json:"rolls,omitempty"`
 }
 
 func (o outbox) with(t events.Declaration, by, why string, at time.Time) outbox {
@@ -127,5 +132,5 @@ func (s *Service) tellDeployment(ctx context.Context, r deploymentRecord, n note
 
 // signed is the order as others need it.
 func (r deploymentRecord) signed(notice events.DeploymentNotice) events.DeploymentOrder {
-	return events.DeploymentOrder{DeploymentNotice: notice, Envelope: r.Envelope, Include: r.Include, Exclude: r.Exclude}
+	return events.DeploymentOrder{DeploymentNotice: notice, Envelope: r.Envelope, Include: r.Include, Exclude: r.Exclude, Plan: r.Plan}
 }

@@ -38,7 +38,8 @@ func (s *Service) notePackage(ctx context.Context, p events.PackageNotice, m bus
 		if found && !m.Stored.After(old.Stored) {
 			return old, errKeep
 		}
-		return packageRecord{PackageNotice: p, Removed: removed, Stored: m.Stored}, nil
+		old.PackageNotice, old.Removed, old.Stored = p, removed, m.Stored
+		return old, nil
 	})
 	return err
 }
@@ -65,7 +66,7 @@ func (s *Service) recallPackages(ctx context.Context) error {
 			}
 			notice := events.PackageNotice{Package: p.Manifest.Package, Version: p.Manifest.Version, Digest: p.Digest, Bytes: p.Manifest.Size(), Files: len(p.Manifest.Files),
 				Programs: slices.Sorted(maps.Keys(p.Manifest.Programs)), By: p.By}
-			return packageRecord{PackageNotice: notice}, nil // stored before any event
+			return packageRecord{PackageNotice: notice}.withPrograms(p.Manifest), nil // stored before any event
 		})
 		if err != nil {
 			return err

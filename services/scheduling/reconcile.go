@@ -19,8 +19,10 @@ const settleWait = 25 * time.Millisecond
 // due. Everything it does can be done again, by any replica, at any time.
 type reconciler struct {
 	*Service
-	timed map[string]string // order digest by deployment whose timers this process has set
-	owing map[string]bool   // deployments whose last settling failed
+	refused map[string]bool      // deployments whose rollback is due and was refused
+	timed   map[string]string    // order digest by deployment whose timers this process has set
+	owing   map[string]bool      // deployments whose last settling failed
+	baking  map[string]time.Time // when the bake time ends for which this process has set a timer, by deployment
 }
 
 // run looks at what changed when it changes, and at everything at start and at every tick.
@@ -73,9 +75,13 @@ func (r *reconciler) pass(ctx context.Context, everything bool) error {
 		}
 	}
 	if everything {
+		r.learnAllPrograms(ctx)
 		collections = r.collectionsOwing(collections)
 	}
-	if everything || len(agents) > 0 {
+	for _, name := range r.reevaluate(agents) {
+		deployments[name] = true
+	}
+	if everything {
 		for _, name := range slices.Concat(r.deploymentNames(), r.draftNames()) {
 			deployments[name] = true
 		}
@@ -90,8 +96,11 @@ func (r *reconciler) pass(ctx context.Context, everything bool) error {
 			r.work.collection(name)
 		}
 	}
+	if err := r.announceLimits(ctx); err != nil {
+		failures = append(failures, fmt.Errorf("limits: %w", err))
+	}
 	for _, name := range slices.Sorted(maps.Keys(deployments)) {
-		if err := errors.Join(r.settleDraft(ctx, name), r.settle(ctx, name, agents, everything || r.owing[name])); err != nil {
+		if err := errors.Join(r.settleDraft(ctx, name), r.settle(ctx, name, everything || r.owing[name])); err != nil {
 			failures = append(failures, fmt.Errorf("deployment %s: %w", name, err))
 			r.owing[name] = true
 			continue
@@ -99,24 +108,26 @@ func (r *reconciler) pass(ctx context.Context, everything bool) error {
 		delete(r.owing, name)
 	}
 	if everything {
-		failures = append(failures, r.forgetReleases(ctx))
+		r.forgetUnused()
+		failures = append(failures, r.forgetReleases(ctx), r.forgetRollouts(ctx))
 	}
 	return errors.Join(failures...)
 }
 
-// settle brings one deployment to what it should be now. The order matters: nobody hears of a batch before
-// the deployment it belongs to.
-func (r *reconciler) settle(ctx context.Context, name string, agents []*agent, all bool) error {
+// settle brings one deployment to what it should be now. The order matters: nobody hears of a batch, or of a phase,
+// before the deployment it belongs to.
+func (r *reconciler) settle(ctx context.Context, name string, all bool) error {
 	d, ok := r.deployment(name)
 	if !ok || len(d.record.Outbox.Notes) > 0 {
-		if err := r.announceDeployment(ctx, name); err != nil || !ok {
+		if err := r.announceDeployment(ctx, name); err != nil {
 			return err
 		}
 	}
-	life := d.life(r.now())
-	if live(life) || !d.evaluatedBy(r.Service) {
-		r.evaluate(d, agents)
+	if err := r.announceRollouts(ctx, name); err != nil || !ok {
+		return err
 	}
+	r.evaluate(d.members)
+	life := r.life(d)
 	if life == events.LifeExpired && !d.record.Lapsed {
 		return r.lapse(ctx, d)
 	}
@@ -126,51 +137,27 @@ func (r *reconciler) settle(ctx context.Context, name string, agents []*agent, a
 		}
 		r.timed[name] = d.record.Order
 	}
+	if live(life) {
+		if err := r.settleRollback(ctx, d, all); err != nil {
+			return err
+		}
+	}
 	if life != events.LifeActive {
+		r.noteHeld(d, 0)
 		return nil
 	}
 	if all {
+		if err := r.recallProgress(ctx, d); err != nil {
+			return err
+		}
 		if err := r.announceReleases(ctx, d); err != nil {
 			return err
 		}
 	}
+	if err := r.advance(ctx, d, all); err != nil {
+		return err
+	}
 	return r.release(ctx, d)
-}
-
-func (d *deployment) evaluatedBy(s *Service) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return d.members.evaluated
-}
-
-// evaluate finds who is in the target: of these agents, or of all where that was never done.
-func (r *reconciler) evaluate(d *deployment, agents []*agent) {
-	if !d.evaluatedBy(r.Service) {
-		agents = r.fleet.all()
-	}
-	if len(agents) == 0 && d.evaluatedBy(r.Service) {
-		return
-	}
-	in := make([]bool, len(agents))
-	var faults faults
-	for i, a := range agents {
-		if a.gone {
-			continue
-		}
-		ok, err := d.target.Matches(a.facts)
-		faults.note(err)
-		in[i] = ok
-	}
-	if faults.count > 0 {
-		r.metrics.faults.Add(float64(faults.count))
-		r.log.Warn("the target cannot be evaluated on some agents, which are not members", "deployment", d.record.Deployment, "agents", faults.count, "error", faults.first)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i, a := range agents {
-		d.members.set = d.members.set.set(a.place, in[i])
-	}
-	d.members.evaluated = true
 }
 
 // collectionsOwing adds the collections with something to tell.

@@ -16,19 +16,29 @@ import (
 	"chandler/events/bus"
 )
 
-// waveAll is the only wave while deployments have no phases: everybody, and who comes later.
+// waveAll names the wave of deployments without phases: everybody, and who comes later. It is in the keys of all batches:
+// numbers run through all phases, so that of two replicas only one makes the next batch, whichever phase each means.
 const waveAll = "1"
 
 // releaseLog is who was handed over of one revision. Batches are numbered without gaps: who creates the
 // next one has seen all before it, and therefore hands nobody over twice.
 type releaseLog struct {
-	batches  map[int]batch
-	released idSet
+	batches   map[int]batch
+	released  idSet
+	phases    map[int]tally
+	sites     map[string]int // agents handed over
+	forgotten int            // batches that were there and are not any more
 }
+
+// tally counts the agents of one phase that were handed over.
+type tally struct{ own, joined int }
 
 type batch struct {
 	places    []int
 	announced bool
+	phase     int
+	joined    bool
+	sites     map[string]int
 }
 
 func (l *releaseLog) next() int {
@@ -47,7 +57,7 @@ func (s *Service) releasesOf(deployment string, revision uint64) *releaseLog {
 		s.releases[deployment] = byRevision
 	}
 	if byRevision[revision] == nil {
-		byRevision[revision] = &releaseLog{batches: map[int]batch{}}
+		byRevision[revision] = &releaseLog{batches: map[int]batch{}, phases: map[int]tally{}, sites: map[string]int{}}
 	}
 	return byRevision[revision]
 }
@@ -66,11 +76,14 @@ func (s *Service) applyRelease(rest string, value []byte) error {
 	places := s.fleet.places(r.Agents)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.recount(key.deployment)
 	log := s.releasesOf(key.deployment, key.revision)
 	if value == nil {
 		// Only a bucket that was lost or restored forgets batches.
+		log.count(log.batches[key.batch], -1)
 		delete(log.batches, key.batch)
 		log.released = nil
+		log.forgotten++
 		for _, b := range log.batches {
 			for _, p := range b.places {
 				log.released = log.released.set(p, true)
@@ -79,31 +92,38 @@ func (s *Service) applyRelease(rest string, value []byte) error {
 		return nil
 	}
 	_, known := log.batches[key.batch]
-	log.batches[key.batch] = batch{places: places, announced: r.Announced}
-	for _, p := range places {
-		log.released = log.released.set(p, true)
-	}
+	log.note(key.batch, batch{places: places, announced: r.Announced, phase: r.Phase, joined: r.Joined, sites: countSites(r)})
 	if !known {
 		s.work.deployment(key.deployment)
+		if back := rollbackName(key.deployment); s.deployments[back] != nil { // it goes to the same agents
+			s.work.deployment(back)
+		}
 	}
 	return nil
 }
 
-// release hands over everybody in the target who was not, in batches.
+func countSites(r releaseRecord) map[string]int {
+	sites := map[string]int{}
+	for i := range r.Agents {
+		if i < len(r.Sites) {
+			sites[r.Sites[i]]++
+		} else {
+			sites[""]++
+		}
+	}
+	return sites
+}
+
+// release hands over who is due and was not, in batches, as far as limits allow.
 func (s *Service) release(ctx context.Context, d *deployment) error {
 	for first := true; ; first = false {
-		s.mu.RLock()
-		var log releaseLog
-		if l := s.releases[d.record.Deployment][d.record.Revision]; l != nil {
-			log = *l
-		}
-		places, number := d.members.set.firstNotIn(log.released, events.ReleaseSize), log.next()
-		s.mu.RUnlock()
-		if len(places) == 0 {
+		next := s.nextLot(d)
+		if len(next.places) == 0 {
+			s.noteHeld(d, next.held)
 			return nil
 		}
 		if first {
-			// Another replica may have paused or replaced it a moment ago; between batches the mirror says so.
+			// Another replica may have paused, halted or replaced it a moment ago; between batches the mirror says so.
 			if err := s.refresh(ctx, d); err != nil {
 				return err
 			}
@@ -111,8 +131,9 @@ func (s *Service) release(ctx context.Context, d *deployment) error {
 		if !s.stillActive(d) {
 			return nil
 		}
-		key := releaseKey{d.record.Deployment, d.record.Revision, waveAll, number}
-		r := releaseRecord{Order: d.record.Order, Agents: s.fleet.named(places), At: s.now().UTC()}
+		key := releaseKey{d.record.Deployment, d.record.Revision, waveAll, next.number}
+		r := releaseRecord{Order: d.record.Order, Phase: next.phase, Phased: next.phased, Joined: next.joined, At: s.now().UTC()}
+		r.Agents, r.Sites = s.fleet.sited(next.places)
 		err := save(ctx, s.deploymentStore, key.String(), r, 0)
 		if lostRace(err) {
 			return nil // another replica was first: its batch comes by the mirror, which brings us back here
@@ -124,25 +145,37 @@ func (s *Service) release(ctx context.Context, d *deployment) error {
 			return err
 		}
 		s.metrics.released.Add(float64(len(r.Agents)))
-		s.log.Info("released", "deployment", key.deployment, "revision", key.revision, "batch", key.batch, "agents", len(r.Agents))
+		s.log.Info("released", "deployment", key.deployment, "revision", key.revision, "phase", r.Phase, "batch", key.batch, "agents", len(r.Agents))
+	}
+}
+
+// noteHeld remembers how many agents nothing but a limit holds back.
+func (s *Service) noteHeld(d *deployment, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if delete(s.held, d.record.Deployment); n > 0 {
+		s.held[d.record.Deployment] = n
 	}
 }
 
 // refresh brings memory up to the deployment's record.
 func (s *Service) refresh(ctx context.Context, d *deployment) error {
-	_, _, err := load[deploymentRecord](ctx, s.deploymentStore, kindDeployment+"."+d.record.Deployment)
+	if _, _, err := load[deploymentRecord](ctx, s.deploymentStore, kindDeployment+"."+d.record.Deployment); err != nil {
+		return err
+	}
+	_, _, err := load[rolloutRecord](ctx, s.deploymentStore, rolloutKey(d.record.Deployment, d.record.Revision))
 	return err
 }
 
 func (s *Service) stillActive(d *deployment) bool {
 	now, ok := s.deployment(d.record.Deployment)
-	return ok && now.record.Order == d.record.Order && now.life(s.now()) == events.LifeActive
+	return ok && now.record.Order == d.record.Order && s.life(now) == events.LifeActive
 }
 
 // announceRelease tells of a batch and notes that it did.
 func (s *Service) announceRelease(ctx context.Context, key releaseKey, r releaseRecord, trace string) error {
 	// The agents are in the id: after a restored bucket the same number may mean others.
-	id := events.DeriveID("release", key.deployment, strconv.FormatUint(key.revision, 10), key.wave, strconv.Itoa(key.batch), events.DigestOf([]byte(strings.Join(r.Agents, "\n"))))
+	id := events.DeriveID("release", key.deployment, strconv.FormatUint(key.revision, 10), r.wave(), strconv.Itoa(key.batch), events.DigestOf([]byte(strings.Join(r.Agents, "\n"))))
 	if _, err := s.tellRelease(ctx, key, r, id, trace); err != nil {
 		return err
 	}
@@ -158,7 +191,8 @@ func (s *Service) announceRelease(ctx context.Context, key releaseKey, r release
 
 func (s *Service) tellRelease(ctx context.Context, key releaseKey, r releaseRecord, id, trace string) (*jetstream.PubAck, error) {
 	return bus.Publish(ctx, s.bus, events.DeploymentReleased, events.Event[events.Release]{ID: id, Subject: key.deployment, Time: r.At, Trace: trace,
-		Data: events.Release{Deployment: key.deployment, Revision: key.revision, Order: r.Order, Wave: key.wave, Batch: key.batch, Agents: r.Agents}})
+		Data: events.Release{Deployment: key.deployment, Revision: key.revision, Order: r.Order, Wave: r.wave(), Batch: key.batch,
+			Agents: r.Agents, Sites: r.Sites, Phase: r.Phase, Joined: r.Joined}})
 }
 
 // announceReleases tells of the batches of which nobody is known to have told: a replica died, or the
@@ -199,11 +233,17 @@ func (s *Service) forgetReleases(ctx context.Context) error {
 	}
 	var olds []old
 	s.mu.RLock()
+	rolling := map[string]bool{} // what is being taken back: only who got it is told so
+	for _, d := range s.deployments {
+		if rolls := d.order.Rolls; rolls != nil && live(d.life(s.now())) {
+			rolling[rolloutKey(rolls.Deployment, rolls.Revision)] = true
+		}
+	}
 	for name, byRevision := range s.releases {
 		for revision := range byRevision {
 			d, there := s.deployments[name]
 			removed, gone := s.removed[name]
-			if there && revision < d.record.Revision || gone && revision <= removed {
+			if (there && revision < d.record.Revision || gone && revision <= removed) && !rolling[rolloutKey(name, revision)] {
 				olds = append(olds, old{name, revision})
 			}
 		}

@@ -46,8 +46,9 @@ type Service struct {
 
 	agentStore, collectionStore, deploymentStore *mirror
 
-	fleet *fleet
-	work  *work
+	fleet  *fleet
+	work   *work
+	queues *queueCache
 
 	twinsFound chan *twins // to be told; what finds no room is found again
 
@@ -59,9 +60,17 @@ type Service struct {
 	packages        map[string]packageRecord
 	packagesChanged chan struct{} // closed and replaced at each change
 	deployments     map[string]*deployment
-	drafts          map[string]*deployment            // dropped ones too, without their orders, until they are forgotten
-	removed         map[string]uint64                 // revision of deployments that were removed
-	releases        map[string]map[uint64]*releaseLog // by deployment and revision
+	drafts          map[string]*deployment              // dropped ones too, without their orders, until they are forgotten
+	removed         map[string]uint64                   // revision of deployments that were removed
+	releases        map[string]map[uint64]*releaseLog   // by deployment and revision
+	rollouts        map[string]map[uint64]rolloutRecord // by deployment and revision
+	memberships     map[string]*membership              // by what the target is, for all deployments of one target
+	byProgram       map[string]programIndex             // deployments by package
+	progressed      map[string]progress                 // newest that is known, by deployment
+	flights         map[string]flight                   // jobs in flight by deployment
+	inFlight        flight                              // of all of them
+	held            map[string]int                      // agents that only a limit holds back, by deployment
+	limits          limitsRecord
 	events          jetstream.Stream
 	problem         error // of the last reconciling
 }
@@ -74,11 +83,7 @@ func New(o Options) (*Service, error) {
 	if want := events.ServiceSource(serviceName); o.Bus.Source() != want {
 		return nil, fmt.Errorf("scheduling needs a bus of source %s, not %q", want, o.Bus.Source())
 	}
-	s := &Service{
-		bus: o.Bus, log: o.Log.With("component", serviceName), version: o.Version, fleetName: o.Fleet, now: o.Now, tick: o.Tick, patience: o.PackagePatience,
-		fleet: newFleet(), work: newWork(), twinsFound: make(chan *twins, 64), collections: map[string]collectionRecord{}, packages: map[string]packageRecord{}, packagesChanged: make(chan struct{}),
-		deployments: map[string]*deployment{}, drafts: map[string]*deployment{}, removed: map[string]uint64{}, releases: map[string]map[uint64]*releaseLog{},
-	}
+	s := newMemory(o)
 	if s.version == "" {
 		s.version = "0.0.0"
 	}
@@ -102,6 +107,17 @@ func New(o Options) (*Service, error) {
 	return s, err
 }
 
+// newMemory is a replica that knows nothing yet.
+func newMemory(o Options) *Service {
+	return &Service{
+		bus: o.Bus, log: o.Log.With("component", serviceName), version: o.Version, fleetName: o.Fleet, now: o.Now, tick: o.Tick, patience: o.PackagePatience,
+		fleet: newFleet(), work: newWork(), queues: newQueueCache(), twinsFound: make(chan *twins, 64), collections: map[string]collectionRecord{}, packages: map[string]packageRecord{}, packagesChanged: make(chan struct{}),
+		deployments: map[string]*deployment{}, drafts: map[string]*deployment{}, removed: map[string]uint64{}, releases: map[string]map[uint64]*releaseLog{},
+		rollouts: map[string]map[uint64]rolloutRecord{}, memberships: map[string]*membership{}, byProgram: map[string]programIndex{}, progressed: map[string]progress{},
+		flights: map[string]flight{}, inFlight: flight{sites: map[string]int{}}, held: map[string]int{},
+	}
+}
+
 // Run works until ctx ends and everything it started has stopped. It returns an error only if it can never
 // work; a broker that is away is waited for.
 func (s *Service) Run(ctx context.Context) error {
@@ -120,9 +136,9 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 	}
 	s.log.Info("scheduling is ready", "agents", len(s.fleet.all()), "deployments", len(s.deploymentNames()))
-	reconciler := &reconciler{Service: s, timed: map[string]string{}, owing: map[string]bool{}}
+	reconciler := &reconciler{Service: s, timed: map[string]string{}, owing: map[string]bool{}, baking: map[string]time.Time{}, refused: map[string]bool{}}
 	for _, run := range []func(context.Context) error{
-		reconciler.run, s.handleEvents, s.handleTimers, s.hearHeartbeats, s.tellTwins,
+		reconciler.run, s.handleEvents, s.handleTimers, s.hearHeartbeats, s.tellTwins, s.followProgress, s.keepPresence,
 		func(ctx context.Context) error { return s.bus.Serve(ctx, serviceName, s.version, s.endpoints()...) },
 	} {
 		parts.Go(func() {
@@ -148,7 +164,7 @@ func (s *Service) mirrors() []*mirror {
 func (s *Service) handleEvents(ctx context.Context) error {
 	return s.bus.Handle(ctx, bus.Consumer{Stream: events.StreamEvents, Name: serviceName, Workers: 8},
 		bus.On(events.AgentReported, s.onReported), bus.On(events.AgentArchived, s.onGone), bus.On(events.AgentRevoked, s.onGone), bus.On(events.AgentApproved, s.onApproved),
-		bus.On(events.TrustChanged, s.onTrustChanged), bus.On(events.DeploymentHalted, s.onHalted),
+		bus.On(events.TrustChanged, s.onTrustChanged), bus.On(events.DeploymentHalted, s.onHalted), bus.On(events.GateSignalled, s.onSignalled),
 		bus.On(events.PackagePublished, s.onPackagePublished), bus.On(events.PackageRemoved, s.onPackageRemoved))
 }
 

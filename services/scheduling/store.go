@@ -49,6 +49,10 @@ type deploymentRecord struct {
 	Include  []string `json:"include,omitempty"`
 	Exclude  []string `json:"exclude,omitempty"`
 	Trace    string   `json:"trace,omitempty"` // of the request that brought the order; every event of the deployment carries it
+	// Plan is how it reaches its agents; nil: everybody at once. Rollback is the order that was signed with it to take it
+	// back (DSSE envelope).
+	Plan     *events.Plan `json:"plan,omitempty"`
+	Rollback []byte       `json:"rollback,omitempty"`
 
 	Paused  bool   `json:"paused,omitempty"`
 	Stopped bool   `json:"stopped,omitempty"`
@@ -62,6 +66,10 @@ type deploymentRecord struct {
 type releaseRecord struct {
 	Order     string    `json:"order"`
 	Agents    []string  `json:"agents"`
+	Sites     []string  `json:"sites,omitempty"` // of the agents, in their order; absent where none has one
+	Phase     int       `json:"phase,omitempty"` // that they belong to
+	Phased    bool      `json:"phased,omitempty"`
+	Joined    bool      `json:"joined,omitempty"` // they are beyond the phase's fixed number
 	At        time.Time `json:"at"`
 	Announced bool      `json:"announced,omitempty"` // DeploymentReleased is stored
 }
@@ -70,8 +78,13 @@ type releaseRecord struct {
 // it back.
 type packageRecord struct {
 	events.PackageNotice
-	Removed bool      `json:"removed,omitempty"`
-	Stored  time.Time `json:"stored"` // of the event, by the broker's clock
+	// Undoes and Repairs say, of programs that do, which program of the package they take back or put right. Content alone
+	// knows; Known says that it was asked.
+	Undoes  map[string]string `json:"undoes,omitempty"`
+	Repairs map[string]string `json:"repairs,omitempty"`
+	Known   bool              `json:"known,omitempty"`
+	Removed bool              `json:"removed,omitempty"`
+	Stored  time.Time         `json:"stored"` // of the event, by the broker's clock
 }
 
 // Kinds of keys in the bucket of deployments.
@@ -80,6 +93,7 @@ const (
 	kindDraft      = "draft"
 	kindRelease    = "release"
 	kindPackage    = "package"
+	kindRollout    = "rollout"
 )
 
 // releaseKey names one batch of agents.

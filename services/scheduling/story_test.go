@@ -242,6 +242,5 @@ func names(n int) (ids []string) {
 
 // offline is a replica's memory alone, without a broker.
 func offline() *Service {
-	return &Service{log: slog.New(slog.DiscardHandler), now: time.Now, fleet: newFleet(), work: newWork(), packages: map[string]packageRecord{}, packagesChanged: make(chan struct{}),
-		collections: map[string]collectionRecord{}, deployments: map[string]*deployment{}, drafts: map[string]*deployment{}, removed: map[string]uint64{}, releases: map[string]map[uint64]*releaseLog{}}
+	return newMemory(Options{Log: slog.New(slog.DiscardHandler), Now: time.Now})
 }

@@ -29,6 +29,9 @@ func (s *Service) tellAgain(ctx context.Context, caller string, _ events.Nothing
 			return events.ReconcileAnswer{}, fmt.Errorf("tell deployment %s again: %w", name, err)
 		}
 	}
+	if err := s.tellLimitsAgain(ctx, &answer); err != nil {
+		return events.ReconcileAnswer{}, fmt.Errorf("tell limits again: %w", err)
+	}
 	s.log.Info("everything was told again", "run", answer.Run, "deployments", answer.Deployments, "batches", answer.Batches, "agents", answer.Agents, "by", caller)
 	return answer, nil
 }
@@ -66,7 +69,41 @@ func (s *Service) tellDeploymentAgain(ctx context.Context, name string, answer *
 		answer.Agents += len(batch.Agents)
 		answer.Sequence = ack.Sequence
 	}
-	return nil
+	return s.tellHaltAgain(ctx, r, answer)
+}
+
+// tellHaltAgain tells that a rollout is halted: execution holds jobs by that.
+func (s *Service) tellHaltAgain(ctx context.Context, d deploymentRecord, answer *events.ReconcileAnswer) error {
+	key := rolloutKey(d.Deployment, d.Revision)
+	r, found, err := load[rolloutRecord](ctx, s.deploymentStore, key)
+	if err != nil || found == 0 || r.Halted.IsZero() {
+		return err
+	}
+	notice := events.PhaseNotice{DeploymentNotice: r.DeploymentNotice}
+	notice.Why, notice.At, notice.By = r.Because, r.Halted, ""
+	if p := r.newest(); p != nil {
+		notice.Phase, notice.Index, notice.Size = p.Name, len(r.Phases)-1, p.Size
+	}
+	ack, err := bus.Publish(ctx, s.bus, events.RolloutHalted, events.Event[events.PhaseNotice]{
+		ID: events.DeriveID("reconcile", answer.Run, key), Subject: d.Deployment, Time: r.Halted, Trace: r.Trace, Data: notice})
+	if err == nil {
+		answer.Sequence = ack.Sequence
+	}
+	return err
+}
+
+// tellLimitsAgain tells the fleet's limits, if somebody ever set any.
+func (s *Service) tellLimitsAgain(ctx context.Context, answer *events.ReconcileAnswer) error {
+	r, found, err := load[limitsRecord](ctx, s.deploymentStore, keyLimits)
+	if err != nil || found == 0 {
+		return err
+	}
+	ack, err := bus.Publish(ctx, s.bus, events.LimitsChanged, events.Event[events.Limits]{
+		ID: events.DeriveID("reconcile", answer.Run, keyLimits), Subject: s.fleetToken(), Time: r.At, Data: r.Limits})
+	if err == nil {
+		answer.Sequence = ack.Sequence
+	}
+	return err
 }
 
 // batchNumbers of a revision, in order.

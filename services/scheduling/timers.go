@@ -16,6 +16,7 @@ import (
 const (
 	timerStart  = "start"
 	timerExpire = "expire"
+	timerBake   = "bake"
 )
 
 // dueLife is how long a timer that fired is kept: its stream has no age limit of its own.
@@ -66,7 +67,7 @@ func (s *Service) onTimer(_ context.Context, e events.Event[events.TimerNote], _
 
 // timerPurpose keeps what a timer says out of the labels unless it is ours.
 func timerPurpose(purpose string) string {
-	if purpose == timerStart || purpose == timerExpire {
+	if purpose == timerStart || purpose == timerExpire || purpose == timerBake {
 		return purpose
 	}
 	return "other"

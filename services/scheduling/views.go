@@ -64,7 +64,7 @@ func (d *deployment) signedView() events.DeploymentView {
 
 func (s *Service) view(ctx context.Context, d *deployment) events.DeploymentView {
 	v := d.signedView()
-	v.Life, v.Why = d.life(s.now()), d.record.Because
+	v.Life, v.Why = s.life(d), d.record.Because
 	if got, err := signedBy(d.record.Envelope, s.trusted(), s.now()); err == nil {
 		v.Signers = got.signers
 	}
@@ -84,6 +84,7 @@ func (s *Service) view(ctx context.Context, d *deployment) events.DeploymentView
 		s.log.Warn("the progress of a deployment cannot be read", "deployment", v.Deployment, "error", err)
 	}
 	v.Progress = progress
+	s.rolloutView(ctx, d, &v)
 	return v
 }
 

@@ -26,7 +26,7 @@ func (s *Service) why(_ context.Context, _ string, req events.WhyRequest) (event
 		}
 		names = []string{req.Deployment}
 	}
-	answer := events.WhyAnswer{Agent: a.view(), Answers: []events.WhyDecision{}}
+	answer := events.WhyAnswer{Agent: s.agentView(a), Answers: []events.WhyDecision{}}
 	for _, name := range names {
 		if d, ok := s.deployment(name); ok {
 			answer.Answers = append(answer.Answers, s.whyOne(a, d))
@@ -37,7 +37,7 @@ func (s *Service) why(_ context.Context, _ string, req events.WhyRequest) (event
 
 func (s *Service) whyOne(a *agent, d *deployment) events.WhyDecision {
 	now := s.now()
-	w := events.WhyDecision{Deployment: d.record.Deployment, Life: d.life(now)}
+	w := events.WhyDecision{Deployment: d.record.Deployment, Life: s.life(d)}
 	s.mu.RLock()
 	if log := s.releases[w.Deployment][d.record.Revision]; log != nil {
 		w.Released = log.released.has(a.place)
@@ -55,7 +55,7 @@ func (s *Service) whyOne(a *agent, d *deployment) events.WhyDecision {
 			w.Says += fmt.Sprintf("; collection %s was changed after the order was signed and includes the machine now: sign the deployment again", collection.Name)
 		}
 	default:
-		w.Says = "a member, " + standing(d, w, now)
+		w.Says = "a member, " + s.standing(d, a, &w, now)
 	}
 	if w.Released && !member {
 		w.Says += "; it was one when it was handed to execution: `chandler job why` tells what became of that"
@@ -73,7 +73,7 @@ func meantNow(c events.Collection, a *agent) bool {
 }
 
 // standing says in words where the deployment and the agent stand.
-func standing(d *deployment, w events.WhyDecision, now time.Time) string {
+func (s *Service) standing(d *deployment, a *agent, w *events.WhyDecision, now time.Time) string {
 	handed := ""
 	if w.Released {
 		handed = "handed to execution before that"
@@ -81,6 +81,10 @@ func standing(d *deployment, w events.WhyDecision, now time.Time) string {
 	switch w.Life {
 	case events.LifePending:
 		return fmt.Sprintf("the deployment becomes available at %s, in %s", d.order.Available, d.order.Begins().Sub(now).Round(time.Second))
+	case events.LifeHalted:
+		state := s.rolloutOf(d)
+		w.Phase, _ = s.phaseOf(d, state, a)
+		return join("the rollout is halted: "+state.Because, handed, "not handed to execution while that lasts")
 	case events.LifePaused:
 		return join("the deployment is paused "+d.record.Because, handed, "not handed to execution while that lasts")
 	case events.LifeStopped:
@@ -89,7 +93,12 @@ func standing(d *deployment, w events.WhyDecision, now time.Time) string {
 		return join("the deployment ended at "+end(d.order).Format(time.RFC3339), handed, "never handed to execution")
 	}
 	if w.Released {
-		return "handed to execution: `chandler job why` tells what became of it"
+		w.Phase, _ = s.phaseOf(d, s.rolloutOf(d), a)
+		return "handed to execution: `chandler job why` tells what became of it" + windowsSaid(d)
+	}
+	var held string
+	if w.Phase, held = s.whyHeld(d, a, now); held != "" {
+		return held
 	}
 	return "about to be handed to execution"
 }
@@ -99,4 +108,12 @@ func join(state, handed, otherwise string) string {
 		handed = otherwise
 	}
 	return state + "; " + handed
+}
+
+// windowsSaid reminds of the order's maintenance windows, which are the machine's matter.
+func windowsSaid(d *deployment) string {
+	if len(d.order.Windows) == 0 || d.order.IgnoreWindows {
+		return ""
+	}
+	return "; by the order's maintenance windows the machine itself decides when it starts"
 }

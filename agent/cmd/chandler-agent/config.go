@@ -40,7 +40,8 @@ type config struct {
 	// ExternalCA is a file with further certificate authorities of external sources over https.
 	ExternalCA  string           `yaml:"external-ca"`
 	Environment []string         `yaml:"environment"`
-	Metrics     string           `yaml:"metrics"` // listen address
+	LocalSocket string           `yaml:"local-socket"` // where users of this machine ask for what is available
+	Metrics     string           `yaml:"metrics"`      // listen address
 	Log         daemon.LogConfig `yaml:"log"`
 }
 
@@ -170,8 +171,8 @@ func (c config) options(identity *enrol.Keeper, log *slog.Logger) (agent.Options
 		Runners:    run, Rights: rights,
 		Logon:      logon.New(logon.Options{Driver: logon.System(), Log: log}),
 		LockHolder: installers.LockHolder,
-		Restart:    restart.Machine,
-		Sources:    sources(secure),
-		Kinds:      kinds(c.Environment, scripts),
+		Restart:    restart.Machine, LocalSocket: c.socket(),
+		Sources: sources(secure),
+		Kinds:   kinds(c.Environment, scripts),
 	}, nil
 }

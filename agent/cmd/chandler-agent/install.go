@@ -40,12 +40,22 @@ type installation struct {
 }
 
 func installCommand(file *string) *cobra.Command {
-	var from, prefix, root string
-	c := &cobra.Command{Use: "install", Short: "copy this program to its place, enrol, and start it with the machine; done again, it changes nothing", Args: cobra.NoArgs}
+	var from, prefix, root, socket string
+	c := &cobra.Command{Use: "install [NAME]", Args: cobra.MaximumNArgs(1),
+		Short: "with NAME: start the deployment or package of that name, which is available here, now; without: copy this program to its place, enrol, and start it with the machine (done again, it changes nothing)"}
+	c.Flags().StringVar(&socket, "socket", "", "with NAME: socket of the agent, instead of the configured one's")
 	c.Flags().StringVar(&from, "token-file", "", "file with the token, - for standard input (else $"+tokenVariable+", else standard input)")
 	c.Flags().StringVar(&prefix, "prefix", defaultPrefix(), "directory for the program")
 	c.Flags().StringVar(&root, "root", "", "install into the image of a system below this directory: nothing is started and nobody enrols, because two machines must not have one identity")
-	c.RunE = func(c *cobra.Command, _ []string) error {
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			for _, flag := range []string{"token-file", "prefix", "root"} {
+				if c.Flags().Changed(flag) {
+					return fmt.Errorf("--%s installs the agent itself, which takes no NAME", flag)
+				}
+			}
+			return startAvailable(c.Context(), c, socketOf(*file, socket), args[0])
+		}
 		if root != "" && (from != "" || os.Getenv(tokenVariable) != "") {
 			return errors.New("--root takes no token: an image has no identity, and each machine made of it enrols by itself (`chandler-agent enrol --token-file FILE` there, or a token file or " +
 				tokenVariable + " given to its unit's `chandler-agent run`)")

@@ -32,7 +32,7 @@ func command() *cobra.Command {
 	root.PersistentFlags().StringVarP(&config, "config", "c", defaultConfigFile(), "configuration file")
 	root.AddCommand(
 		runCommand(&config), enrolCommand(&config), statusCommand(&config), doctorCommand(&config),
-		installCommand(&config), uninstallCommand(), serviceCommand("start", manager.start), serviceCommand("stop", manager.stop),
+		installCommand(&config), availableCommand(&config), uninstallCommand(), serviceCommand("start", manager.start), serviceCommand("stop", manager.stop),
 		superviseCommand(), readCommand(),
 		&cobra.Command{Use: "version", Short: "print the version", Args: cobra.NoArgs,
 			Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), "chandler-agent", agent.Version) }},

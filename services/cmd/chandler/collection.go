@@ -17,7 +17,7 @@ import (
 
 func newCollection(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "collection", Short: "Sets of agents"}
-	cmd.AddCommand(collectionSet(a), collectionPreview(a), collectionList(a), collectionShow(a), collectionRemove(a))
+	cmd.AddCommand(collectionSet(a), collectionPreview(a), collectionList(a), collectionShow(a), collectionWindows(a), collectionRemove(a))
 	return cmd
 }
 
@@ -78,7 +78,7 @@ func collectionSet(a *app) *cobra.Command {
 	var f collectionFlags
 	cmd := &cobra.Command{
 		Use: "set NAME", Short: "Make or change a collection", Args: cobra.ExactArgs(1),
-		Long: "Makes a collection, or replaces its definition. --where is a CEL expression over what a machine says of itself:\n\n" + factsHelp() +
+		Long: "Makes a collection, or replaces its definition; its maintenance windows stay. --where is a CEL expression over what a machine says of itself:\n\n" + factsHelp() +
 			"\n\nTexts are compared with == and !=, joined with && and ||; \"office\" in agent.tags looks into a list;\nagent.hostname.startsWith(\"ws-\") is a function of texts.",
 		ValidArgsFunction: a.completeArguments(completeCollections),
 		Example: `  chandler collection set workstations --where 'agent.os == "windows" && "office" in agent.tags'
@@ -88,6 +88,11 @@ func collectionSet(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			there, err := known(ask(cmd.Context(), c, events.CollectionShow, events.Named{Name: args[0]}))
+			if err != nil {
+				return err
+			}
+			wanted.Windows = there.Windows // collection windows changes those
 			view, err := ask(cmd.Context(), c, events.CollectionSet, wanted)
 			if err != nil {
 				return err
@@ -227,8 +232,8 @@ func collectionShow(a *app) *cobra.Command {
 			}
 			tellFaults(cmd.ErrOrStderr(), view)
 			return writeDetail(cmd.OutOrStdout(), a.output, view, view.Name, []field{
-				{"Name", view.Name}, {"Where", view.Expression}, {"Include", view.Include}, {"Exclude", view.Exclude}, {"Comment", view.Comment},
-				{"Agents", count(len(view.Members))}, {"Changed", a.longTime(view.Changed)}, {"By", view.By}, {"Deployments with an older target", view.Outdated},
+				{"Name", view.Name}, {"Where", view.Expression}, {"Include", view.Include}, {"Exclude", view.Exclude}, {"Comment", view.Comment}, {"Maintenance windows", windowLines(view.Windows)},
+				{"Agents", count(len(view.Members))}, {"Changed", a.longTime(view.Changed)}, {"By", view.By}, {"Deployments with an older target", view.Outdated}, {"Deployments with older maintenance windows", view.OutdatedWindows},
 			})
 		}),
 	}

@@ -221,19 +221,22 @@ func (d *demo) deploy(ctx context.Context) error {
 		return err
 	}
 	f := createFlags{packageRef: demoPackage, program: "install", to: "everybody", rerun: "if-failed", valid: "1d"}
-	o, err := d.proposal(demoDeployment, f)
+	wanted, err := d.declaredByFlags(demoDeployment, f)
 	if err != nil {
 		return err
 	}
-	o.Fleet = s.trust.Fleet
-	collection, err := d.fillOrder(ctx, d.client, s, &o, f)
+	p, err := d.proposeNamed(ctx, newLookups(d.client, s.trust), wanted, f)
 	if err != nil {
 		return err
 	}
-	if _, err := sendOrder(ctx, d.client, s, o, collection, false); err != nil {
+	if p.order.Revision, err = d.nextRevision(ctx, d.client, s, demoDeployment, false); err != nil {
 		return err
 	}
-	d.step("deployment %s signed and sent: %s@%s/%s to %s, %s", o.Deployment, o.Package, o.Version, o.Program, o.Collection, plural(len(collection.Members), "machine", "machines"))
+	if _, err := sendOrder(ctx, d.client, s, p, false); err != nil {
+		return err
+	}
+	o := p.order
+	d.step("deployment %s signed and sent: %s@%s/%s to %s, %s", o.Deployment, o.Package, o.Version, o.Program, o.Collection, plural(len(p.collection.Members), "machine", "machines"))
 	return nil
 }
 
@@ -243,7 +246,7 @@ func (d *demo) follow(ctx context.Context) (events.Progress, error) {
 	for {
 		view, err := look(ctx, d.client, demoDeployment)
 		if err == nil {
-			if line := watchLine(view); line != last {
+			if line := d.watchLine(view); line != last {
 				last = line
 				d.step("%s", line)
 			}

@@ -13,8 +13,8 @@ func newDeployment(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "deployment", Short: "One program to one collection"}
 	cmd.AddCommand(deploymentCreate(a), deploymentSign(a), deploymentResign(a), deploymentList(a), deploymentShow(a), deploymentWatch(a),
 		deploymentChange(a, "pause", "Release no further agents; what was released goes on", events.DeploymentPause, "is paused: no further agents are released; to withdraw those released, use stop"),
-		deploymentChange(a, "resume", "Go on releasing agents", events.DeploymentResume, "goes on"),
-		deploymentStop(a), deploymentRetry(a), deploymentRemove(a))
+		deploymentChange(a, "resume", "Go on releasing agents; after a halt, in spite of what failed or fell silent so far", events.DeploymentResume, "goes on"),
+		deploymentApprove(a), deploymentSkip(a), deploymentPlan(a), deploymentStop(a), deploymentRetry(a), deploymentRollback(a), deploymentRehearse(a), deploymentRemove(a))
 	return cmd
 }
 
@@ -85,8 +85,9 @@ func (a *app) writeDeployment(cmd *cobra.Command, view events.DeploymentView) er
 		{"Life", view.Life}, {"Why", view.Why}, {"Signed by", signersText(view)}, {"Revision", view.Revision}, {"Order", view.Order},
 		{"Available", a.moment(view.Available, view.Zone)}, {"Deadline", a.moment(view.Deadline, view.Zone)}, {"Expires", a.moment(view.Expires, view.Zone)},
 		{"Order valid until", a.longTime(view.NotAfter)}, {"Created", a.longTime(view.At)}, {"By", view.By},
-		{"Members", count(view.Members)}, {"Released", count(view.Released)},
+		{"Members", count(view.Members)}, {"Released", count(view.Released)}, {"Rollback", rollbackState(view)},
 	}
+	fields = append(fields, a.phaseFields(view)...)
 	if view.Progress != nil {
 		fields = append(fields, field{"Jobs", progressText(*view.Progress)}, field{"Reasons", reasonsText(*view.Progress)})
 	}

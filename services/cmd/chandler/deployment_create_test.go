@@ -149,16 +149,22 @@ func TestMistakesOnTheCommandLineAreToldBeforeAnybodyIsAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	for says, args := range map[string][]string{
-		"the broker":  nil,
-		"--rerun":     {"--rerun", "sometimes"},
-		"--valid":     {"--valid", "soon"},
-		"--at":        {"--at", "noon"},
-		"one of them": {"--at", "logon", "--deadline", "+1d"},
-		"--deadline":  {"--deadline", "yesterday"},
-		"--package":   {"--package", "Hello World"},
-		"--to":        {"--to", "a.b"},
-		"--program":   {"--program", "*"},
-		"--available": {"--available", "2026-12-01T08:00"},
+		"the broker":              nil,
+		"--rerun":                 {"--rerun", "sometimes"},
+		"--valid":                 {"--valid", "soon"},
+		"--at":                    {"--at", "noon"},
+		"no deadline":             {"--available-only", "--deadline", "+1d"},
+		"NAME=1%":                 {"--phase", "canary"},
+		"adds nobody":             {"--phase", "a=5%,advance=approval", "--phase", "b=4%"},
+		"advance-when":            {"--phase", "a=5%", "--phase", "b=100%"},
+		"unknown zone":            {"--zone", "europe/oslo"},
+		"uninstall, or a program": {"--with-rollback", "remove"},
+		"said by one of them":     {"--phases", "x", "--phase", "a=5%"},
+		"--deadline":              {"--deadline", "yesterday"},
+		"--package":               {"--package", "Hello World"},
+		"--to":                    {"--to", "a.b"},
+		"--program":               {"--program", "*"},
+		"--available":             {"--available", "2026-12-01T08:00"},
 	} {
 		code, _, stderr := command(t, a, "", append(append([]string{"--context", "nowhere"}, createHello...), args...)...)
 		if code != 1 || !strings.Contains(stderr, says) || len(args) > 0 && strings.Contains(stderr, "the broker") {

@@ -18,9 +18,9 @@ func deploymentResign(a *app) *cobra.Command {
 	var valid string
 	var draft, yes bool
 	cmd := &cobra.Command{
-		Use: "resign NAME", Short: "Sign the next revision of a live deployment: its collection as it is now, and a new validity", Args: cobra.ExactArgs(1),
+		Use: "resign NAME", Short: "Sign the next revision of a live deployment: its collection and maintenance windows as they are now, and a new validity", Args: cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeArguments(completeDeployments),
-		Long: `Signs the same program for the collection as it is defined now. Needed after collection set, before the
+		Long: `Signs the same program for the collection as it is defined now, with the maintenance windows that there are now. Needed after collection set, before the
 order's validity ends, and before a key that signed it is removed from the trust. Machines that ran the
 program are treated as its rerun behaviour says.`,
 	}
@@ -50,7 +50,7 @@ func (a *app) resign(cmd *cobra.Command, c *client, name string, valid time.Dura
 	if err != nil {
 		return err
 	}
-	if !slices.Contains([]events.Life{events.LifePending, events.LifeActive, events.LifePaused}, view.Life) {
+	if !slices.Contains([]events.Life{events.LifePending, events.LifeActive, events.LifePaused, events.LifeHalted}, view.Life) {
 		return fmt.Errorf("deployment %s is %s: only a live one is signed again; create it anew with deployment create", name, view.Life)
 	}
 	s, err := a.signer(ctx, c, asked)
@@ -60,41 +60,71 @@ func (a *app) resign(cmd *cobra.Command, c *client, name string, valid time.Dura
 	if err := errors.Join(s.mayDeploy(), a.checkDraft(s, name, draft)); err != nil {
 		return err
 	}
-	o, err := presentOrder(ctx, c, s, view)
+	p, err := a.renewed(ctx, c, s, view, valid)
 	if err != nil {
 		return err
 	}
-	collection, err := fillTarget(ctx, c, &o, o.Collection)
-	if err != nil {
+	note(cmd.ErrOrStderr(), "deployment %s, revision %d becomes revision %d:", name, view.Revision, p.order.Revision)
+	if err := a.describe(ctx, cmd.ErrOrStderr(), c, s, p.order, p.collection.Include, p.collection.Exclude); err != nil {
 		return err
 	}
-	if o.Revision, err = a.nextRevision(ctx, c, s, name, true); err != nil {
-		return err
-	}
-	o.Issued = a.now().UTC().Truncate(time.Second)
-	o.NotAfter = o.Issued.Add(valid)
-	note(cmd.ErrOrStderr(), "deployment %s, revision %d becomes revision %d:", name, view.Revision, o.Revision)
-	if err := a.describe(ctx, cmd.ErrOrStderr(), c, s, o, collection.Include, collection.Exclude); err != nil {
-		return err
+	if p.rollback != nil {
+		note(cmd.ErrOrStderr(), "taken back by: %s", rollbackText(p.rollback))
 	}
 	// The service chose which order is the present one: whoever signs it again looks at it.
 	if err := a.agree(cmd, "This signs the above.", yes); err != nil {
 		return err
 	}
-	sent, err := sendOrder(ctx, c, s, o, collection, draft)
+	sent, err := sendOrder(ctx, c, s, p, draft)
 	if err != nil {
 		return err
 	}
 	return a.tellCreated(cmd, c, sent, false)
 }
 
-// presentOrder reads the order of a live deployment. It must be the one that its view names, of this fleet, and
-// signed by a deployer: with a key that may be revoked by now, since that may be why it is signed again.
-func presentOrder(ctx context.Context, c *client, s signer, view events.DeploymentView) (order.Order, error) {
+// renewed is the present order of a deployment with its collection, the maintenance windows and what runs first as they
+// are now; its plan stays. What takes it back is signed anew with it, where something was.
+func (a *app) renewed(ctx context.Context, c *client, s signer, view events.DeploymentView, valid time.Duration) (p proposal, err error) {
 	signed, err := signedOrder(ctx, c, view)
 	if err != nil {
-		return order.Order{}, err
+		return p, err
 	}
+	if p.order, err = presentOrder(signed, s, view); err != nil {
+		return p, err
+	}
+	l := newLookups(c, s.trust)
+	p.plan = view.Plan
+	p.order.Issued = a.now().UTC().Truncate(time.Second)
+	p.order.NotAfter = p.order.Issued.Add(valid)
+	if p.manifest, err = l.bindProgram(ctx, &p.order); err != nil {
+		return p, err
+	}
+	if p.order.Rolls != nil { // it goes to those whom the order that it takes back reached
+		p.collection.Include, p.collection.Exclude = signed.Include, signed.Exclude
+	} else if p.collection, err = l.bindTarget(ctx, &p.order); err != nil {
+		return p, err
+	}
+	if view.Rollback != "" && p.order.Rolls == nil && s.trust.Threshold == 1 {
+		with, err := l.usualRollback(ctx, p.order)
+		if err != nil {
+			return p, fmt.Errorf("what takes it back was signed with it, and cannot be again: %w", err)
+		}
+		back, err := l.rollback(ctx, p.order, with)
+		if err != nil {
+			return p, err
+		}
+		p.rollback = &back
+	}
+	revision, err := a.nextRevision(ctx, c, s, view.Deployment, true)
+	if err != nil {
+		return p, err
+	}
+	return p, a.revise(ctx, c, s, &p, revision)
+}
+
+// presentOrder reads the order of a live deployment. It must be the one that its view names, of this fleet, and
+// signed by a deployer: with a key that may be revoked by now, since that may be why it is signed again.
+func presentOrder(signed events.DeploymentOrder, s signer, view events.DeploymentView) (order.Order, error) {
 	o, _, err := order.Open(signed.Envelope)
 	if err == nil && (o.Deployment != view.Deployment || o.Fleet != s.trust.Fleet) {
 		err = fmt.Errorf("what was read is an order of deployment %s of fleet %s", o.Deployment, o.Fleet)

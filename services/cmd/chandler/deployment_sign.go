@@ -127,13 +127,34 @@ func (a *app) describe(ctx context.Context, w io.Writer, c *client, s signer, o 
 	if err != nil {
 		return err
 	}
-	return writeDetail(w, formTable, nil, "", []field{
+	if err := describable(ctx, c, s, o); err != nil {
+		return err
+	}
+	fields := []field{
 		{"Runs", commandLine(program.Command)}, {"Program", fmt.Sprintf("%s@%s/%s", o.Package, o.Version, o.Program)}, {"Manifest", o.Manifest}, {"With the rights of", rights(o.Run)},
 		{"Conditions", strings.Join(conditions(program), "; ")}, {"May be helped to read", resourceList(o.Resources)},
 		{"On", plural(meant, "machine now", "machines now")}, {"Target", cellOr(o.Expression, "the included agents only")},
 		{"Included besides", listText(include)}, {"Excluded", listText(exclude)}, {"Collection", o.Collection},
-		{"Available", a.moment(o.Available, o.Zone)}, {"Starts", a.starts(o)}, {"Expires", a.moment(o.Expires, o.Zone)}, {"Rerun", o.Rerun}, {"Valid until", a.longTime(o.NotAfter)},
-	})
+	}
+	return writeDetail(w, formTable, nil, "", append(append(fields, a.whenFields(o)...), field{"Valid until", a.longTime(o.NotAfter)}))
+}
+
+// describable makes sure that what runs first is what its publishers signed.
+func describable(ctx context.Context, c *client, s signer, o order.Order) error {
+	l := newLookups(c, s.trust)
+	for _, step := range o.First {
+		found, err := l.pkg(ctx, step.Package, step.Version)
+		if err != nil {
+			return fmt.Errorf("find out what would run first: %w", err)
+		}
+		if found.digest != step.Manifest {
+			return fmt.Errorf("the order binds manifest %.12s of %s, the package published is %.12s: nothing was signed", step.Manifest, packageText(step.Package, step.Version), found.digest)
+		}
+		if err := step.Agrees(found.manifest); err != nil {
+			return fmt.Errorf("agents would refuse the order: %w; nothing was signed", err)
+		}
+	}
+	return nil
 }
 
 // resourceList are addresses as people are shown them, one a line.

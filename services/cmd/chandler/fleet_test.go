@@ -46,6 +46,8 @@ type fakeFleet struct {
 	removed     []string // accounts
 	deployments []events.DeploymentView
 	contentAway error // what lists packages is answered
+	limits      events.Limits
+	outcomes    map[string]events.OutcomeAnswer // by package
 	fakeLending
 }
 
@@ -217,6 +219,10 @@ func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
 			with(f, events.DeploymentList, func(events.Nothing) (events.DeploymentViews, error) {
 				return events.DeploymentViews{Deployments: f.deployments}, nil
 			}),
+			with(f, events.CollectionPreview, func(wanted events.Collection) (events.CollectionView, error) {
+				return events.CollectionView{Collection: wanted, Members: f.collection.Members}, nil
+			}),
+			with(f, events.LimitsShow, func(events.Nothing) (events.Limits, error) { return f.limits, nil }),
 			with(f, events.Why, func(events.WhyRequest) (events.WhyAnswer, error) { return events.WhyAnswer{Answers: f.decisions}, nil }),
 		},
 		"execution": {
@@ -228,6 +234,7 @@ func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
 			}),
 			with(f, events.ExecutionFreezes, func(events.Nothing) (events.FreezeList, error) { return events.FreezeList{Freezes: f.freezes}, nil }),
 			with(f, events.ExecutionJobs, func(events.JobQuery) (events.JobRows, error) { return events.JobRows{Jobs: f.jobs}, nil }),
+			with(f, events.ExecutionOutcomes, func(q events.OutcomeQuery) (events.OutcomeAnswer, error) { return f.outcomes[q.Package], nil }),
 			with(f, events.ExecutionStop, func(events.StopRequest) (events.StopAnswer, error) { return f.stops[0], nil }),
 			with(f, events.ExecutionStopped, func(events.StopQuery) (events.StopAnswer, error) {
 				if len(f.stops) > 1 {

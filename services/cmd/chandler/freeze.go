@@ -201,6 +201,9 @@ func scopeText(f events.Freeze) string {
 }
 
 func (a *app) unfreezeCommand(f events.Freeze) string {
+	if f.Scope == "deployment" { // a gate halted its rollout
+		return a.self + " deployment resume " + f.Name
+	}
 	return strings.TrimSuffix(a.self+" unfreeze --"+f.Scope+" "+f.Name, " ")
 }
 

@@ -147,6 +147,9 @@ func whoFields(s, before events.JobStatus) (fields []field) {
 // statusText is one transition in a line.
 func statusText(s events.JobStatus) string {
 	text := strings.ReplaceAll(string(s.State), "_", " ")
+	if s.Step != "" {
+		text += ", " + s.Step + " first"
+	}
 	if s.WaitingFor != "" {
 		text += " for " + strings.ReplaceAll(string(s.WaitingFor), "_", " ")
 	}

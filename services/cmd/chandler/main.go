@@ -32,7 +32,8 @@ func main() {
 func groups(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newUp(a), newServe(a), newContext(a),
-		newPackage(a), newCollection(a), newDeployment(a), newFreeze(a), newUnfreeze(a),
+		newPackage(a), newCollection(a), newDeployment(a), newLimits(a), newSignal(a), newFreeze(a), newUnfreeze(a),
+		newApply(a), newDiff(a), newExport(a),
 		newAgent(a), newWhy(a), newJob(a), newTrust(a), newToken(a), newUser(a), newAccount(a), newLease(a),
 		newEvents(a), newDoctor(a),
 		newDemo(a), newVersion(a), newSupervise(),

@@ -27,6 +27,7 @@ type publishFlags struct {
 	dryRun             bool
 	source             sourceFlags
 	asked              *asking
+	beside             map[string]events.Manifest // packages about to be published, by name@version
 }
 
 func packagePublish(a *app) *cobra.Command {
@@ -127,13 +128,21 @@ func (a *app) plan(cmd *cobra.Command, c *client, path string, f publishFlags) (
 		if err := s.mayPublish(); err != nil {
 			return nil, err
 		}
-		seal = func(m events.Manifest) ([]byte, error) {
-			if err := referencesPinned(m, s.trust.PinnedReferences); err != nil {
-				return nil, err
-			}
-			return s.seal(m)
-		}
+		seal = s.sealPinned
 	}
+	return a.readNoted(cmd, c, path, f, seal)
+}
+
+// sealPinned signs a manifest that agents would not refuse for its references.
+func (s signer) sealPinned(m events.Manifest) ([]byte, error) {
+	if err := referencesPinned(m, s.trust.PinnedReferences); err != nil {
+		return nil, err
+	}
+	return s.seal(m)
+}
+
+// readNoted reads a package and tells what the administrator should know of it.
+func (a *app) readNoted(cmd *cobra.Command, c *client, path string, f publishFlags, seal func(events.Manifest) ([]byte, error)) (*publish.Plan, error) {
 	plan, err := a.readPackage(cmd, c, path, f, seal)
 	if err != nil {
 		return nil, err
@@ -224,7 +233,7 @@ func (a *app) readPackage(cmd *cobra.Command, c *client, path string, f publishF
 		return nil, err
 	}
 	o := publish.Options{Run: events.RunMode(f.run), Name: f.name, Version: f.version, Now: a.now, Seal: seal, Outside: outside, Mounted: mounted,
-		Published: c.publishedPackage, Expression: func(e string) error { return checkExpression("expression", e) }}
+		Published: f.published(c), Expression: func(e string) error { return checkExpression("expression", e) }}
 	plan, err := publish.Read(cmd.Context(), path, o)
 	if !errors.Is(err, publish.ErrNoRun) {
 		return plan, err
@@ -239,6 +248,16 @@ func (a *app) readPackage(cmd *cobra.Command, c *client, path string, f publishF
 	}
 	o.Run = events.RunMode(typed)
 	return publish.Read(cmd.Context(), path, o)
+}
+
+// published finds a package that another one depends on: among those about to be published, else by asking.
+func (f publishFlags) published(c *client) func(ctx context.Context, name, version string) (events.Manifest, bool, error) {
+	return func(ctx context.Context, name, version string) (events.Manifest, bool, error) {
+		if m, ok := f.beside[packageText(name, version)]; ok {
+			return m, true, nil
+		}
+		return c.publishedPackage(ctx, name, version)
+	}
 }
 
 // publishedPackage asks for a package that another one depends on.

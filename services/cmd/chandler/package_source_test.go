@@ -19,8 +19,8 @@ import (
 	"chandler/agent/source"
 	"chandler/events"
 	"chandler/events/manifest"
-	"chandler/events/order"
 	"chandler/services/content/publish"
+	"chandler/services/declared"
 )
 
 // shelf is a source with files by their address, below folders.
@@ -278,12 +278,12 @@ func TestWhoeverSignsADeploymentOfAPackageIsShownWhatItMayRead(t *testing.T) {
 	}
 	defer c.bus.Conn().Close()
 	s := f.signer(t)
-	o := order.Order{Deployment: "everywhere", Program: "install", Rerun: order.RerunNever, Assignments: []order.Assignment{{ASAP: true}}, Issued: testNow, NotAfter: testNow.Add(time.Hour)}
-	if _, err := f.app.fillOrder(t.Context(), c, s, &o, createFlags{packageRef: "hello@2.10-3", program: "install", to: "office"}); err != nil {
+	p, err := newLookups(c, s.trust).propose(t.Context(), declared.Deployment{Deployment: "everywhere", Program: "hello@2.10-3/install", Collection: "office"}, testNow)
+	if err != nil {
 		t.Fatal(err)
 	}
 	var described strings.Builder
-	if err := f.app.describe(t.Context(), &described, c, s, o, nil, []string{"agent0002"}); err != nil {
+	if err := f.app.describe(t.Context(), &described, c, s, p.order, nil, []string{"agent0002"}); err != nil {
 		t.Fatal(err)
 	}
 	for _, shown := range []string{stdout + stderr, described.String()} {

@@ -96,3 +96,38 @@ func TestTheContextOfAProgramInWords(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatAPackageNeedsIsShownAndCheckedBeforeItIsSigned(t *testing.T) {
+	f := helloFleet(t)
+	dir := packageDir(t, `  install:
+    command: [setup]
+    run: administrative
+    interactive: true
+    window: hidden
+    run-first: [prepare]
+    disk-space: 2GiB
+    platforms: [{os: linux, name: debian, min-version: "12"}, {os: windows, arch: amd64, min-version: "10", max-version: "11"}, {os: darwin, max-version: "15"}]
+  prepare: {command: [prepare], run: administrative}
+  again: {command: [again], run: administrative, run-first: [prepare], always-run-first: true}
+  repair: {command: [repair], run: administrative, repairs: install}
+  remove: {command: [remove], run: administrative, undoes: install}
+category: Office
+supersedes: [{package: hello, version: < 1}, {package: greet}]
+`)
+	code, stdout, stderr := command(t, f.app, "", "package", "publish", dir, "--dry-run")
+	if code != 0 {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	for _, says := range []string{"Office", "hello < 1", "greet", "window hidden; after prepare where that did not succeed yet; 2GiB must be free; on debian 12 or newer or windows 10 to 11 amd64 or darwin up to 15: setup",
+		"after prepare each time: again", "repairs install: repair", "undoes install: remove"} {
+		if !strings.Contains(stdout, says) {
+			t.Errorf("it does not say %q: %s", says, stdout)
+		}
+	}
+	lacking := packageDir(t, "  install: {command: [a], run: administrative}\nsupersedes: [{package: nothing, uninstall: nothing@1/remove}]\n")
+	for _, args := range [][]string{{"package", "publish", lacking}, {"package", "publish", lacking, "--dry-run"}} {
+		if code, _, stderr := command(t, f.app, "", args...); code == 0 || !strings.Contains(stderr, "hello@1/install → nothing@1 (not published)") {
+			t.Errorf("%s: exit code %d: %s", args, code, stderr)
+		}
+	}
+}

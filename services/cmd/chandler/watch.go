@@ -24,7 +24,8 @@ func deploymentWatch(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "watch NAME", Short: "Follow a deployment until every job of it has ended", Args: cobra.ExactArgs(1),
 		Long: `Follows a deployment until every machine in its target has ended its job. Exit codes: 0 all succeeded
-(or had nothing to do), 2 some failed, 3 the deployment was stopped.
+(or had nothing to do), 2 some failed, 3 the deployment was stopped, or its rollout is halted and nothing of it runs
+any more.
 
 Where nobody is in the target it ends at once with 0, unless --wait is given: then it waits for the first
 machine that comes into it.`,
@@ -56,7 +57,7 @@ func (a *app) watch(cmd *cobra.Command, c *client, name string, wait bool) error
 				note(cmd.ErrOrStderr(), "watching goes on: %v", err)
 			}
 		default:
-			if text := watchLine(view); text != last {
+			if text := a.watchLine(view); text != last {
 				last = text
 				if err := show(view); err != nil {
 					return err
@@ -133,6 +134,8 @@ func watchOutcome(view events.DeploymentView) (done bool, outcome error) {
 	switch {
 	case view.Life == events.LifeStopped:
 		return true, exitStopped
+	case view.Life == events.LifeHalted && (view.Progress == nil || view.Progress.States[events.Running] == 0):
+		return true, exitStopped // what was offered is held back until somebody resumes, skips or rolls back
 	case t.open > 0:
 		return false, nil
 	case view.Life != events.LifeExpired && (total == 0 || missing):
@@ -180,13 +183,19 @@ func reasonsText(p events.Progress) string {
 	return strings.Join(parts, " · ")
 }
 
-func watchLine(view events.DeploymentView) string {
+func (a *app) watchLine(view events.DeploymentView) string {
 	line := fmt.Sprintf("%s · of %s", view.Life, plural(view.Members, "machine", "machines"))
 	if view.Progress != nil {
 		line += " · " + progressText(*view.Progress)
 		if reasons := reasonsText(*view.Progress); reasons != "" {
 			line += " (" + reasons + ")"
 		}
+	}
+	if phase := a.rolloutLine(view); phase != "" {
+		line += " · " + phase
+	}
+	if view.Life == events.LifeHalted && view.Why != "" {
+		line += " · halted: " + a.localTimes(view.Why)
 	}
 	return line
 }
@@ -202,7 +211,7 @@ func (a *app) watchView(cmd *cobra.Command) func(events.DeploymentView) error {
 		return func(view events.DeploymentView) error { return table.draw(a.watchTable(view)) }
 	}
 	return func(view events.DeploymentView) error {
-		note(out, "%s  %s", a.now().In(a.zone).Format(time.TimeOnly), watchLine(view))
+		note(out, "%s  %s", a.now().In(a.zone).Format(time.TimeOnly), a.watchLine(view))
 		return nil
 	}
 }
@@ -222,6 +231,9 @@ var stateColumns = listing[stateCount]{columns: []column[stateCount]{
 
 func (a *app) watchTable(view events.DeploymentView) string {
 	head := fmt.Sprintf("%s  %s  %s to %s, %s", view.Deployment, view.Life, programText(view.DeploymentNotice), view.Collection, plural(view.Members, "machine", "machines"))
+	if phase := a.rolloutLine(view); phase != "" {
+		head += "\n" + phase
+	}
 	if view.Progress == nil || view.Progress.Total == 0 {
 		return head + "\nno machine has been offered it yet"
 	}

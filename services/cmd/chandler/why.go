@@ -194,6 +194,9 @@ func (a *app) whyDeploymentLines(d whyDeployment, w whyAnswer) []string {
 		lines = append(lines, "the machine has said nothing about it that is still stored")
 	}
 	lines = append(t.once(lines), openJob(*d.Job, w)...)
+	if d.Life == events.LifeHalted && !d.Job.State.Terminal() && d.Job.State != events.Running {
+		lines = append(lines, haltedText(d.Deployment))
+	}
 	lines = append(lines, adviceLines(t.advised, *d.Job)...)
 	return append(lines, "its whole story: `chandler job why "+jobCell(d.Job.Job).text+"`")
 }
@@ -212,6 +215,8 @@ func noJob(d events.WhyDecision, w whyAnswer) string {
 		return "the deployment is not available yet"
 	case events.LifePaused:
 		return "the deployment is paused: `chandler deployment resume " + d.Deployment + "`"
+	case events.LifeHalted:
+		return haltedText(d.Deployment)
 	case events.LifeStopped:
 		return "the deployment was stopped"
 	case events.LifeExpired:
@@ -220,10 +225,17 @@ func noJob(d events.WhyDecision, w whyAnswer) string {
 	if d.Released {
 		return "the machine was released, and execution has not offered it yet: `chandler doctor` shows whether execution runs"
 	}
+	if d.Phase != "" {
+		return "its phase, " + d.Phase + ", is not open yet, or a limit of jobs in flight holds it back"
+	}
 	if w.Silent {
 		return "the machine is offline; it is offered the order, and gets it when it is back"
 	}
 	return "the machine is about to be released"
+}
+
+func haltedText(deployment string) string {
+	return "its rollout is halted: `chandler deployment show " + deployment + "` says by what; deployment resume, skip or rollback ends that"
 }
 
 // openJob says what holds up a job that has not ended.
@@ -237,6 +249,14 @@ func openJob(j events.JobRow, w whyAnswer) []string {
 	}
 	if w.Silent {
 		lines = append(lines, "the machine is offline: it goes on when it is back")
+	}
+	switch {
+	case j.WaitingFor == events.WaitMaintenanceWindow:
+		lines = append(lines, "it starts in the next maintenance window that is long enough: `chandler collection windows NAME --agent "+w.Agent.Facts.Hostname+"` shows when they open")
+	case j.WaitingFor == events.WaitAssignment:
+		lines = append(lines, "its time has not come")
+	case j.Occurrence > 0:
+		lines = append(lines, "this is the occurrence of "+time.Unix(j.Occurrence, 0).UTC().Format("2006-01-02 15:04")+" of the machine's clock")
 	}
 	if len(w.Freezes) > 0 {
 		lines = append(lines, "a freeze holds on the machine: the program starts when it is lifted")

@@ -45,6 +45,27 @@ func TestWhyAnswersWhetherThereIsAJobOrNot(t *testing.T) {
 		"paused": {func(t *testing.T, f *fakeFleet) {
 			f.decisions = []events.WhyDecision{{Deployment: "hello", Member: true, Life: events.LifePaused, Says: "in the target"}}
 		}, []string{"chandler deployment resume hello"}},
+		"its phase is not open": {func(t *testing.T, f *fakeFleet) {
+			f.decisions = []events.WhyDecision{{Deployment: "hello", Member: true, Life: events.LifeActive, Phase: "rest", Says: "in phase rest, which is not open yet"}}
+		}, []string{"which is not open yet", "its phase, rest, is not open yet"}},
+		"halted before it was released": {func(t *testing.T, f *fakeFleet) {
+			f.decisions = []events.WhyDecision{{Deployment: "hello", Member: true, Life: events.LifeHalted, Phase: "rest", Says: "in phase rest"}}
+		}, []string{"there is no job: its rollout is halted", "chandler deployment show hello"}},
+		"halted while it waits": {func(t *testing.T, f *fakeFleet) {
+			halted := member
+			halted.Life = events.LifeHalted
+			f.decisions = []events.WhyDecision{halted}
+			f.jobs = []events.JobRow{{Job: events.JobID("hello", 1, testAgent, 0, ""), Deployment: "hello", Agent: testAgent, State: events.Waiting, WaitingFor: events.WaitFreeze, Changed: testNow}}
+		}, []string{"waiting for freeze", "its rollout is halted"}},
+		"outside its maintenance windows": {func(t *testing.T, f *fakeFleet) {
+			f.decisions = []events.WhyDecision{member}
+			f.jobs = []events.JobRow{{Job: events.JobID("hello", 1, testAgent, 0, ""), Deployment: "hello", Agent: testAgent, State: events.Waiting, WaitingFor: events.WaitMaintenanceWindow, Changed: testNow}}
+		}, []string{"waiting for maintenance window", "chandler collection windows NAME --agent"}},
+		"what runs first": {func(t *testing.T, f *fakeFleet) {
+			f.decisions = []events.WhyDecision{member}
+			s := status(t, f, 1, func(s *events.JobStatus) { s.State, s.Step = events.Running, "runtime@4.2/install" })
+			f.jobs = []events.JobRow{{Job: s.Job, Deployment: "hello", Agent: testAgent, State: s.State, Changed: testNow}}
+		}, []string{"running, runtime@4.2/install first"}},
 		"frozen by its site": {func(t *testing.T, f *fakeFleet) {
 			f.decisions = []events.WhyDecision{member}
 			f.jobs = []events.JobRow{{Job: events.JobID("hello", 1, testAgent, 0, ""), Deployment: "hello", Agent: testAgent, State: events.Waiting, WaitingFor: events.WaitFreeze, Changed: testNow}}

@@ -1,0 +1,5 @@
+//go:build unix
+
+package host
+
+func systemVolume() string { return "/" }
