@@ -21,11 +21,14 @@ func (t *task) decide(ctx context.Context) error {
 	if err := t.asWhom(); err != nil {
 		return err
 	}
+	if t.stood() {
+		return nil // it may apply again; the occurrences decide for themselves
+	}
 	if err := t.applies(); err != nil {
 		return err
 	}
 	if t.umbrella() {
-		return nil // it runs nothing: the occurrences that it opens decide for themselves
+		return nil // it runs nothing
 	}
 	if err := t.repairable(ctx); err != nil {
 		return err
@@ -81,7 +84,10 @@ func (t *task) runsAgain(found detect.Result) error {
 		last = timing.LastFailed
 	}
 	if timing.RunsAgain(t.order.Rerun, last) {
-		return nil
+		if last != timing.LastSucceeded {
+			return nil
+		}
+		return t.ranBefore()
 	}
 	return end(events.WillNotRerun, events.AlreadyRan, "program %s of %s %s ended here as %s before, and rerun is %s; to run it all the same, deploy it with --rerun always",
 		name.Program, name.Package, name.Version, state, t.order.Rerun)
@@ -120,7 +126,7 @@ func (t *task) readManifest(ctx context.Context) error {
 
 // applies holds what the program asks of machines against the facts of this one.
 func (t *task) applies() error {
-	if err := t.platform(); err != nil {
+	if err := t.ofPlatform(); err != nil {
 		return err
 	}
 	if t.program.AppliesIf == "" {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,8 +26,8 @@ type asked struct {
 	err   error
 }
 
-// askPatience is how long a job may take to hear a user.
-const askPatience = 5 * time.Second
+// askPatience is how long a job may take to hear a user: it may look at much that is slow, on a machine that is busy.
+const askPatience = 15 * time.Second
 
 // listenLocally serves the users of this machine until ctx is done. An agent that cannot listen does all else.
 func (a *Agent) listenLocally(ctx context.Context) error {
@@ -45,7 +46,9 @@ func (a *Agent) listenLocally(ctx context.Context) error {
 func (a *Agent) startable(local.Caller) []local.Item {
 	var items []local.Item
 	for _, t := range a.startableTasks("") {
-		items = append(items, *t.startable.Load())
+		if item := t.startable.Load(); item != nil { // it may have started meanwhile
+			items = append(items, *item)
+		}
 	}
 	slices.SortFunc(items, func(x, y local.Item) int { return strings.Compare(x.Deployment, y.Deployment) })
 	return slices.CompactFunc(items, func(x, y local.Item) bool { return x.Deployment == y.Deployment })
@@ -69,7 +72,7 @@ func (a *Agent) startableTasks(name string) (found []*task) {
 	if len(found) == 0 {
 		found = ofPackage
 	}
-	slices.SortFunc(found, func(x, y *task) int { return int(y.opened - x.opened) })
+	slices.SortFunc(found, func(x, y *task) int { return cmp.Compare(y.opened, x.opened) })
 	return found
 }
 
@@ -140,7 +143,7 @@ func (t *task) startNow(ctx context.Context, caller local.Caller) (words string,
 	if !t.umbrella() {
 		t.job.AskedBy = caller.Name
 		t.startable.Store(nil)
-		return "it starts as soon as nothing else hinders it, as job " + t.job.Offer.Job, t.a.journal.Keep(t.job)
+		return "it starts as soon as nothing else hinders it, as job " + t.job.Offer.Job, t.journalled(ctx, func() error { return t.a.journal.Keep(t.job) })
 	}
 	if job, err := t.waiting(); err != nil || job != "" {
 		return "", orRefused(err, "it is under way as job "+job)
@@ -154,10 +157,13 @@ func (t *task) startNow(ctx context.Context, caller local.Caller) (words string,
 	}
 	now := t.a.Clock()
 	what := opening{Opening: timing.Opening{Assignment: -1, Occurrence: t.nextNumber(now)}, opened: now, askedBy: caller.Name}
-	if err := t.open(ctx, what); err != nil {
+	switch err := t.open(ctx, what); {
+	case errors.Is(err, errBusy):
+		return "", &local.Refused{Why: "too many jobs are under way here; try again later"}
+	case err != nil:
 		return "", err
 	}
-	return "it starts as soon as nothing hinders it, as job " + events.JobID(t.deployment, t.revision, t.a.id, what.Occurrence, ""), nil
+	return "it starts as soon as nothing hinders it, as job " + events.JobID(t.deployment, t.revision, t.a.id, t.openings().Last, ""), nil
 }
 
 func orRefused(err error, why string) error {

@@ -91,6 +91,9 @@ func (t *task) carryOut(ctx context.Context) {
 		if c := t.withdrawn(); c != nil {
 			e = withdrawnEnding(c)
 		}
+		if t.persists(ctx, e) {
+			continue
+		}
 		again := t.finish(ctx, e)
 		t.leaveSlot() // with the end in the history, by which another job of the same program decides
 		if !again {
@@ -105,6 +108,7 @@ func (t *task) attempt(ctx context.Context) error {
 	defer stop()
 	defer t.leaveOutside()
 	t.step, t.have, t.fetched = nil, nil, false
+	t.startable.Store(nil) // until there is somebody again who hears a local user
 	switch {
 	case t.job.Boot != "":
 		return t.goOn(ctx, t.afterRestart(ctx))
@@ -185,6 +189,7 @@ func withdrawnEnding(c *events.CancelRequest) *ending {
 // another installer is busy counts as such: nothing else may make it run twice.
 func (t *task) finish(ctx context.Context, e *ending) (again bool) {
 	started := t.job.Started == t.job.Offer.Attempt
+	t.job.Acted = t.job.Acted || started && t.step == nil
 	if e.state == events.Failed && (!started || e.reason == events.InstallerBusy) {
 		retry := e.reason.Info().Class.Retry()
 		if pause, ok := retry.PauseFor(t.job.Offer.Attempt, t.job.Offer.Job); ok {

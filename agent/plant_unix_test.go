@@ -103,8 +103,10 @@ func (p *plant) order(steps []order.Step, change ...func(*given)) *task {
 func (p *plant) offerOf(name string, steps []order.Step, change ...func(*given)) *task {
 	p.t.Helper()
 	all := append([]func(*given){program(func(own *events.Program) { own.Command = p.command("own", "", 0) }), func(g *given) { g.order.First, g.order.Deployment = steps, name }}, change...)
-	t := p.offer(all...)
-	t.job.Offer.Deployment, t.job.Offer.Job, t.deployment = name, events.JobID(name, 1, p.id, 0, ""), name
+	revision := uint64(0)
+	t := p.offer(append(all, func(g *given) { revision = g.order.Revision })...)
+	t.revision = revision
+	t.job.Offer.Deployment, t.job.Offer.Revision, t.job.Offer.Job, t.deployment = name, t.revision, events.JobID(name, t.revision, p.id, 0, ""), name
 	if err := p.journal.Keep(t.job); err != nil {
 		p.t.Fatal(err)
 	}
@@ -138,16 +140,6 @@ func (p *plant) carry(t *task, until events.State) events.JobStatus {
 			}
 		}
 	}
-}
-
-// kept is what the journal says of a job.
-func (p *plant) kept(id string) journal.Job {
-	p.t.Helper()
-	job, _, err := p.journal.Job(id)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return job
 }
 
 // again is the agent's next process.

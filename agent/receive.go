@@ -54,22 +54,24 @@ func (a *Agent) Offer(_ context.Context, o events.JobOffer, trace string, known 
 	return a.beginIfRoom(job)
 }
 
-// take takes in a job that this agent opens by itself. It fails with errBusy where there is no room.
-func (a *Agent) take(job journal.Job) error {
+// take takes in a job that this agent opens by itself, and journals with it what the one that opens it is from then on. It
+// fails with errBusy where there is no room.
+func (a *Agent) take(job, by journal.Job) error {
 	a.offering.Lock()
 	defer a.offering.Unlock()
-	return a.beginIfRoom(job)
+	return a.beginIfRoom(job, by)
 }
 
-// beginIfRoom journals a job and begins it. The caller holds offering and knows that the job is not under way.
-func (a *Agent) beginIfRoom(job journal.Job) error {
+// beginIfRoom journals a job, and others with it, and begins it. The caller holds offering and knows that the job is not
+// under way.
+func (a *Agent) beginIfRoom(job journal.Job, others ...journal.Job) error {
 	a.mu.Lock()
 	busy := len(a.tasks) >= maxTasks
 	a.mu.Unlock()
 	if busy {
 		return &inbox.Refused{Err: errBusy}
 	}
-	if err := a.journal.Keep(job); err != nil {
+	if err := a.journal.Keep(append(others, job)...); err != nil {
 		return err
 	}
 	a.begin(a.ctx, a.newTask(job))

@@ -92,12 +92,44 @@ func (t *task) rollable(ctx context.Context) error {
 // ranFor says whether the own program of an order ran here, in any of its jobs, and whether it is still under way.
 func (t *task) ranFor(r order.Rolls) (ran, runs bool, err error) {
 	err = t.a.journal.Jobs(func(j journal.Job) error {
-		if o := j.Offer; o.Deployment != r.Deployment || o.Revision != r.Revision || !j.Ran || j.Work == nil || j.Work.Step != nil {
+		// What an earlier revision ran is taken back too: signing anew does not run it again.
+		if o := j.Offer; o.Deployment != r.Deployment || o.Revision > r.Revision {
 			return nil
 		}
-		ran = true
-		runs = runs || !j.Ended() && (j.Boot != "" || j.Last.State == events.Running)
+		own := j.Ran && j.Work != nil && j.Work.Step == nil // of the present attempt, else of one that is over
+		ran = ran || own || j.Acted
+		runs = runs || own && !j.Ended() && (j.Boot != "" || j.Last.State == events.Running)
 		return nil
 	})
 	return ran, runs, err
+}
+
+// ranBefore ends a job whose occurrence succeeded here under an earlier revision of its deployment that says the same of
+// what runs and when: a deployment that is signed anew, for its validity, its target or its windows, runs nothing again.
+func (t *task) ranBefore() error {
+	o := t.job.Offer
+	var earlier []journal.Job
+	err := t.a.journal.Jobs(func(j journal.Job) error {
+		if e := j.Offer; e.Deployment == o.Deployment && e.Revision < o.Revision && e.Occurrence == o.Occurrence && e.User == o.User && j.Acted && j.Last.State == events.Succeeded {
+			earlier = append(earlier, j)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, j := range earlier {
+		answer, ok, err := t.a.journal.Order(j.Offer.Order)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		before, _, err := order.Open(answer.Envelope)
+		if err == nil && before.RunsAs(t.order) {
+			return end(events.WillNotRerun, events.AlreadyRan, "revision %d of the deployment, which says the same of what runs and when, ran the program here already", j.Offer.Revision)
+		}
+	}
+	return nil
 }

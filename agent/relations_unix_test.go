@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"chandler/agent/journal"
 	"chandler/events"
+	"chandler/events/calendar"
 	"chandler/events/order"
 )
 
@@ -62,6 +64,20 @@ func back(deployment, v string) func(*given) {
 	}
 }
 
+func revision(n uint64) func(*given) { return func(g *given) { g.order.Revision = n } }
+
+func TestADeploymentThatIsSignedAnewRunsNothingAgain(t *testing.T) {
+	always := func(g *given) { g.order.Rerun = order.RerunAlways }
+	later := func(g *given) { g.order.NotAfter = g.order.NotAfter.Add(time.Hour) }
+	p := newPlant(t)
+	p.wants(p.offerOf("two", nil, version("2"), always), events.Succeeded, "", "own")
+	p.wants(p.offerOf("two", nil, version("2"), always, later, revision(2)), events.WillNotRerun, events.AlreadyRan, "own")
+	p.wants(p.offerOf("two", nil, version("2"), always, later, revision(3), func(g *given) {
+		g.order.Assignments = []order.Assignment{{At: new(calendar.At(p.Clock().Add(-time.Minute)))}}
+	}), events.Succeeded, "", "own own")
+	p.wants(p.offerOf("three", nil, version("2"), always), events.Succeeded, "", "own own own")
+}
+
 func TestARollbackIsObeyedOnlyWhereThereIsSomethingToRollBack(t *testing.T) {
 	older := events.Supersede{Package: "hello", Version: "< 2"}
 	never := func(g *given) { g.order.Rerun = order.RerunNever }
@@ -74,10 +90,15 @@ func TestARollbackIsObeyedOnlyWhereThereIsSomethingToRollBack(t *testing.T) {
 		p.carry(p.offerOf("two", []order.Step{p.step("a", func(q *events.Program) { q.Command = p.command("a", "", 1) })}, version("2", older)), "")
 		p.wants(p.offerOf("two-rollback", nil, back("two", "2")), events.Rejected, events.NothingToRollBack, "a")
 	})
-	t.Run("not where another revision ran", func(t *testing.T) {
+	t.Run("not where only a later revision ran", func(t *testing.T) {
+		p := newPlant(t)
+		p.carry(p.offerOf("two", nil, version("2", older), revision(2)), "")
+		p.wants(p.offerOf("two-rollback", nil, back("two", "2")), events.Rejected, events.NothingToRollBack, "own")
+	})
+	t.Run("also where an earlier revision ran, which was signed anew since", func(t *testing.T) {
 		p := newPlant(t)
 		p.carry(p.offerOf("two", nil, version("2", older)), "")
-		p.wants(p.offerOf("two-rollback", nil, back("two", "2"), func(g *given) { g.order.Rolls.Revision = 2 }), events.Rejected, events.NothingToRollBack, "own")
+		p.wants(p.offerOf("two-rollback", nil, back("two", "2"), func(g *given) { g.order.Rolls.Revision = 2 }), events.Succeeded, "", "own own")
 	})
 	t.Run("by what was superseded, whatever rerun and loose rules say, and once", func(t *testing.T) {
 		p := newPlant(t)
@@ -99,6 +120,21 @@ func TestARollbackIsObeyedOnlyWhereThereIsSomethingToRollBack(t *testing.T) {
 		p.carry(p.offerOf("two", nil, program(func(q *events.Program) { q.Command = p.command("broken", "", 1) }), version("2", older)), "")
 		p.wants(p.offerOf("two-rollback", nil, version("2", older), p.removing, back("two", "2")), events.Succeeded, "", "broken remove")
 	})
+	t.Run("also where it is tried again and a step before it fails now", func(t *testing.T) {
+		p := newPlant(t)
+		always := func(_ *events.Manifest, s *order.Step) { s.Always = true }
+		once := func(q *events.Program) {
+			q.Command.Argv[2] = fmt.Sprintf("test ! -e '%s' && touch '%s'", p.mark("once"), p.mark("once"))
+		}
+		forward := p.offerOf("two", []order.Step{p.step("a", once, always)}, program(func(q *events.Program) { q.Command = p.command("broken", "", 1) }), version("2", older))
+		p.carry(forward, "")
+		again := p.kept(forward.job.Offer.Job)
+		again.Offer.Attempt, again.Last.State = 2, events.Retrying // as Offer does
+		if last := p.carry(p.newTask(again), ""); last.Reason != events.DependencyFailed {
+			t.Fatalf("it is %s (%s): %s", last.State, last.Reason, last.Explanation)
+		}
+		p.wants(p.offerOf("two-rollback", nil, version("2", older), p.removing, back("two", "2")), events.Succeeded, "", "broken remove")
+	})
 	t.Run("once it has ended", func(t *testing.T) {
 		p := newPlant(t)
 		forward := p.offerOf("two", nil, version("2", older))
@@ -112,7 +148,7 @@ func TestARollbackIsObeyedOnlyWhereThereIsSomethingToRollBack(t *testing.T) {
 		if last := p.carry(job, events.Waiting); last.WaitingFor != events.WaitDependency || !strings.Contains(last.Explanation, "two revision 1") {
 			t.Errorf("it waits for %s: %s", last.WaitingFor, last.Explanation)
 		}
-		running.Last.State, running.Last.Transition, running.Last.At = events.Succeeded, 2, time.Now()
+		running.Acted, running.Last.State, running.Last.Transition, running.Last.At = true, events.Succeeded, 2, time.Now()
 		if err := p.journal.Advance(running); err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -15,12 +16,18 @@ import (
 )
 
 // A standing order (see [order.Order.Standing]) is offered as one job, the umbrella, which runs nothing: it opens the
-// occurrences, jobs of their own, as their time comes, until the deployment's is over. What was opened is journalled after
-// the job that was; an agent that is killed between the two finds the job there. So none is opened twice, and what a
-// machine missed several times is opened once.
+// occurrences, jobs of their own, as their time comes, until the deployment's is over. An occurrence's job and that it was
+// opened are journalled in one, so that none is opened twice; what a machine missed several times is opened once. What
+// stands in the way of one occurrence ends that one: execution, which follows the newest, would not offer the umbrella again.
 
 // umbrella says that the job is the one of a standing order that runs nothing.
 func (t *task) umbrella() bool { return t.order.Standing() && t.job.Offer.Occurrence == 0 }
+
+// stood says that the job is an umbrella that opened occurrences, or waited to, before now.
+func (t *task) stood() bool { return t.job.Openings != nil }
+
+// hasOpened says that the job is an umbrella out of which an occurrence has come.
+func (t *task) hasOpened() bool { return t.stood() && t.job.Openings.Last > 0 }
 
 // isOccurrence says whether the job is the one that is offered for an order, or one that the order may open.
 func (t *task) isOccurrence(o order.Order) bool {
@@ -58,16 +65,18 @@ func (t *task) standing(ctx context.Context) error {
 			}
 			continue
 		}
-		if err := t.everFits(); err != nil {
-			return err
+		if !t.hasOpened() { // else an occurrence that finds no window any more is passed over
+			if err := t.everFits(); err != nil {
+				return err
+			}
 		}
 		if err := t.openDue(ctx); err != nil {
 			return err
 		}
-		next := timing.NextDue(t.order, t.machine(), t.openings().Newest, t.a.Clock())
-		if t.allOpened(next) {
+		if t.allOpened() {
 			return t.standingOver()
 		}
+		next := timing.NextDue(t.order, t.machine(), t.openings().Newest, t.a.Clock())
 		t.show(next)
 		if err := t.fetchAhead(ctx, next, logons); err != nil {
 			return err
@@ -92,13 +101,35 @@ func (t *task) look(next time.Time) time.Time {
 }
 
 // allOpened says that no occurrence is to come any more, and one was there.
-func (t *task) allOpened(next time.Time) bool {
-	comes := slices.ContainsFunc(t.order.Assignments, func(a order.Assignment) bool { return a.Logon || a.Logoff || a.Cron != "" })
-	return next.IsZero() && len(t.order.Assignments) > 0 && !comes && t.openings().Last > 0
+func (t *task) allOpened() bool {
+	for i, a := range t.order.Assignments {
+		if _, came := t.openings().Newest[i]; !came || !a.ASAP && a.At == nil {
+			return false
+		}
+	}
+	return len(t.order.Assignments) > 0 && t.hasOpened()
+}
+
+// persistAfter is how long an umbrella that failed waits before it begins anew.
+const persistAfter = time.Minute
+
+// persists says that an umbrella goes on in spite of a failure that others would be offered again after, once some time
+// has passed or it is withdrawn.
+func (t *task) persists(ctx context.Context, e *ending) bool {
+	if !t.hasOpened() || e.state != events.Failed || e.reason.Info().Class.Retry().Attempts < 2 {
+		return false
+	}
+	t.say(warning, "The standing order cannot go on, which is tried again after %s: %v", persistAfter, e)
+	select {
+	case <-ctx.Done():
+	case <-t.stopped:
+	case <-time.After(persistAfter):
+	}
+	return true
 }
 
 func (t *task) standingOver() error {
-	if t.openings().Last == 0 {
+	if !t.hasOpened() {
 		return t.tooLate()
 	}
 	return &ending{events.Succeeded, events.NoReason, status{explanation: "no occurrence is to come any more; those that were opened say for themselves how they ended"}}
@@ -114,7 +145,7 @@ func (t *task) standingWords(next time.Time) string {
 		all = append(all, a.String())
 	}
 	words := "runs " + strings.Join(all, ", ")
-	if !next.IsZero() && t.openings().Last == 0 {
+	if !next.IsZero() && !t.hasOpened() {
 		words += "; next at " + shown(next)
 	}
 	return words
@@ -134,7 +165,7 @@ func (t *task) openings() *journal.Openings {
 // openDue opens the occurrences whose time has come.
 func (t *task) openDue(ctx context.Context) error {
 	now := t.a.Clock()
-	heard, err := t.heedClock(now)
+	heard, err := t.heedClock(ctx, now)
 	if err != nil {
 		return err
 	}
@@ -158,7 +189,7 @@ func (t *task) unlessBusy(ctx context.Context, err error) error {
 
 // heedClock gives the time since which occurrences count. A clock that ran ahead when something was opened, and was set
 // back since, begins anew: what recurs is due again from now on, but for the occurrences that are in the journal.
-func (t *task) heedClock(now time.Time) (heard time.Time, err error) {
+func (t *task) heedClock(ctx context.Context, now time.Time) (heard time.Time, err error) {
 	o := t.openings()
 	if heard = t.job.Heard; heard.IsZero() {
 		heard = t.job.Opened
@@ -176,7 +207,7 @@ func (t *task) heedClock(now time.Time) (heard time.Time, err error) {
 		o.Logon = now
 	}
 	t.say(warning, "The clock was set back; occurrences count from %s on", shown(now))
-	return now, t.a.journal.Keep(t.job)
+	return now, t.journalled(ctx, func() error { return t.a.journal.Keep(t.job) })
 }
 
 // openForSessions opens an occurrence where users have logged on, and where the last one has logged off.
@@ -201,11 +232,7 @@ func (t *task) openForSessions(ctx context.Context, heard, now time.Time) error 
 		}
 	}
 	if logon >= 0 && newest.After(o.Logon) {
-		if err := t.open(ctx, opening{Opening: timing.Opening{Assignment: logon, Occurrence: t.nextNumber(now)}, opened: newest}); err != nil {
-			return err
-		}
-		o.Logon = newest
-		if err := t.a.journal.Keep(t.job); err != nil {
+		if err := t.open(ctx, opening{Opening: timing.Opening{Assignment: logon, Occurrence: t.nextNumber(now)}, opened: newest, logon: newest}); err != nil {
 			return err
 		}
 	}
@@ -217,11 +244,7 @@ func (t *task) openForSessions(ctx context.Context, heard, now time.Time) error 
 	case !t.job.SawUser:
 		return nil
 	}
-	if err := t.open(ctx, opening{Opening: timing.Opening{Assignment: logoff, Occurrence: t.nextNumber(now)}, opened: now, sawUser: true}); err != nil {
-		return err
-	}
-	t.job.SawUser = false
-	return t.a.journal.Keep(t.job)
+	return t.open(ctx, opening{Opening: timing.Opening{Assignment: logoff, Occurrence: t.nextNumber(now)}, opened: now, sawUser: true})
 }
 
 // nextNumber is that of an occurrence which no time names.
@@ -233,42 +256,79 @@ func (t *task) nextNumber(now time.Time) int64 {
 type opening struct {
 	timing.Opening
 	opened  time.Time // since when it counts: of a logon, when that was
-	sawUser bool
+	logon   time.Time // of the session that it is opened for; zero: for none
+	sawUser bool      // it is opened for a logoff
 	askedBy string
 }
 
 // open opens an occurrence, unless it is there, would start together with one that waits to start, or its program is not
 // to run again and a former occurrence has told so. Then it is passed over, and only the log says so.
 func (t *task) open(ctx context.Context, what opening) error {
-	offer := t.job.Offer
-	offer.Occurrence, offer.Attempt = what.Occurrence, 1
-	offer.Job = events.JobID(offer.Deployment, offer.Revision, t.a.id, what.Occurrence, "")
-	_, there, err := t.a.journal.Job(offer.Job)
+	offer, there, err := t.numbered(&what)
 	if err != nil {
 		return err
 	}
+	next, o := t.job, *t.openings()
+	o.Newest = maps.Clone(o.Newest)
 	why := "it was opened before"
-	if !there && what.askedBy == "" {
+	if there {
+		o.Last = max(o.Last, what.Occurrence)
+	} else if why = ""; what.askedBy == "" {
 		if why, err = t.passesOver(ctx); err != nil {
 			return err
 		}
-		there = why != ""
 	}
-	o := t.openings()
-	if there {
-		t.say(info, "Occurrence %d of deployment %s is passed over: %s", what.Occurrence, t.deployment, why)
-	} else {
-		job := journal.Job{Offer: offer, Trace: t.job.Trace, Opened: what.opened, SawUser: what.sawUser, AskedBy: what.askedBy, Occurrence: &journal.Occurrence{Assignment: what.Assignment}}
-		if err := t.a.take(job); err != nil {
-			return err
-		}
-		t.say(info, "Occurrence %d of deployment %s is opened as job %s", what.Occurrence, t.deployment, offer.Job)
+	if why == "" {
 		o.Last, o.At = max(o.Last, what.Occurrence), t.a.Clock()
 	}
 	if what.Assignment >= 0 {
 		o.Newest[what.Assignment] = max(o.Newest[what.Assignment], what.Occurrence)
 	}
-	return t.a.journal.Keep(t.job)
+	if what.logon.After(o.Logon) {
+		o.Logon = what.logon
+	}
+	next.Openings, next.SawUser = &o, next.SawUser && !what.sawUser
+	if why != "" {
+		t.say(info, "Occurrence %d of deployment %s is passed over: %s", what.Occurrence, t.deployment, why)
+		err = t.journalled(ctx, func() error { return t.a.journal.Keep(next) })
+	} else {
+		err = t.takeOut(ctx, next, journal.Job{Offer: offer, Trace: t.job.Trace, Opened: what.opened, SawUser: what.sawUser, AskedBy: what.askedBy, Occurrence: &journal.Occurrence{Assignment: what.Assignment}})
+	}
+	if err == nil {
+		t.job = next
+	}
+	return err
+}
+
+// numbered gives the offer of an occurrence, and whether it was opened before. A number that execution offered before it
+// was opened here is that of a job which this agent refused: the next one is taken.
+func (t *task) numbered(what *opening) (offer events.JobOffer, there bool, err error) {
+	offer = t.job.Offer
+	for offer.Attempt = 1; ; what.Occurrence++ {
+		offer.Occurrence = what.Occurrence
+		offer.Job = events.JobID(offer.Deployment, offer.Revision, t.a.id, offer.Occurrence, "")
+		job, known, err := t.a.journal.Job(offer.Job)
+		if err != nil || !known || job.Occurrence != nil {
+			return offer, known, err
+		}
+	}
+}
+
+// takeOut begins an occurrence, with what the umbrella is from then on. It fails with errBusy where there is no room.
+func (t *task) takeOut(ctx context.Context, umbrella, occurrence journal.Job) error {
+	var busy error
+	err := t.journalled(ctx, func() error {
+		err := t.a.take(occurrence, umbrella)
+		if errors.Is(err, errBusy) {
+			busy, err = err, nil
+		}
+		return err
+	})
+	if err != nil || busy != nil {
+		return errors.Join(err, busy)
+	}
+	t.say(info, "Occurrence %d of deployment %s is opened as job %s", occurrence.Offer.Occurrence, t.deployment, occurrence.Offer.Job)
+	return nil
 }
 
 // passesOver says why an occurrence that is due is not opened; "": it is.
@@ -276,11 +336,13 @@ func (t *task) passesOver(ctx context.Context) (why string, err error) {
 	if job, err := t.waiting(); err != nil || job != "" {
 		return "job " + job + " waits to start, and they start together", err
 	}
-	if t.openings().Last == 0 {
+	if !t.hasOpened() {
 		return "", nil // that it will not run is told once
 	}
-	e, ok := errors.AsType[*ending](t.stillToRun(ctx))
-	if ok && e.state == events.WillNotRerun {
+	if err = t.everFits(); err == nil {
+		err = t.stillToRun(ctx)
+	}
+	if e, ok := errors.AsType[*ending](err); ok && (e.state == events.WillNotRerun || e.reason == events.WindowNeverFits) {
 		return e.detail.explanation, nil
 	}
 	return "", ctx.Err()

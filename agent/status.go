@@ -75,13 +75,12 @@ const recentJobs = 50
 // lastStatuses lists the jobs under way and the last few that ended, newest last.
 func lastStatuses(j *journal.Journal) ([]events.JobStatus, error) {
 	var live, ended []events.JobStatus
-	err := j.Jobs(func(job journal.Job) error {
-		if job.Ended() {
-			ended = append(ended, job.Last)
+	err := j.Statuses(func(s events.JobStatus) {
+		if s.State.Terminal() {
+			ended = append(ended, s)
 		} else {
-			live = append(live, job.Last)
+			live = append(live, s)
 		}
-		return nil
 	})
 	byTime := func(a, b events.JobStatus) int { return a.At.Compare(b.At) }
 	slices.SortFunc(ended, byTime)

@@ -56,13 +56,13 @@ func (t *task) meantForHere(answer events.OrderAnswer) error {
 		return err
 	}
 	meant, err := target.Matches(t.facts)
-	if err != nil {
+	switch {
+	case meant, t.stood(): // the machine may come back into the target; each occurrence looks for itself
+		return nil
+	case err != nil:
 		return end(events.Rejected, events.NotTargeted, "the target cannot be evaluated on this machine: %v", err)
 	}
-	if !meant {
-		return end(events.Rejected, events.NotTargeted, "%s", target.Explain(t.facts))
-	}
-	return nil
+	return end(events.Rejected, events.NotTargeted, "%s", target.Explain(t.facts))
 }
 
 // superseded ends the job where a newer revision of the deployment was seen.

@@ -70,7 +70,19 @@ func newMachine(t *testing.T) *machine {
 
 // Open gives a blob of memory.
 func (m *machine) Open(_ context.Context, ref fetch.Ref, _ int64) (io.ReadCloser, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	return io.NopCloser(bytes.NewReader(m.blobs[ref.SHA256])), nil
+}
+
+// kept is what the journal says of a job.
+func (m *machine) kept(id string) journal.Job {
+	m.t.Helper()
+	job, _, err := m.journal.Job(id)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return job
 }
 
 func signer(name string) sign.Key {

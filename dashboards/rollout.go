@@ -23,7 +23,7 @@ func Rollout() Board {
 	return Board{
 		UID: "rollout", Title: "Chandler: rollout", Description: "How far deployments are, what fails and why. For every machine by itself: chandler deployment show, chandler why.",
 		Variables: []Variable{{Name: "deployment", Title: "Deployment", Metric: "chandler_execution_jobs"}},
-		Rows:      []Row{rolloutNow(), rolloutProgress(), rolloutTrouble(), rolloutFleet()},
+		Rows:      []Row{rolloutNow(), rolloutProgress(), rolloutPhases(), rolloutTrouble(), rolloutFleet()},
 	}
 }
 
@@ -55,6 +55,20 @@ func rolloutProgress() Row {
 			Queries: []Query{{Expr: "sum by (deployment, state) (" + jobsIn(".*") + ")"}}},
 		{Title: "Succeeded, by deployment", Kind: TimeSeries, Unit: Share, Width: 12, Description: "Share of the jobs that ended in success or failure.",
 			Queries: []Query{{Expr: "sum by (deployment) (" + jobsIn("succeeded") + ") / on (deployment) sum by (deployment) (" + jobsIn(ended) + ")", Legend: "{{deployment}}"}}},
+	}}
+}
+
+func rolloutPhases() Row {
+	return Row{Title: "Phases and limits", Panels: []Panel{
+		{Title: "Halted now", Kind: Stat, Unit: Count, Width: 4, Description: "Rollouts that a bad gate halted, of all deployments. chandler deployment ls names them, chandler deployment show says why.",
+			Steps: []Step{{Color: "green"}, {From: 1, Color: "red"}}, Queries: []Query{{Expr: `max(chandler_scheduling_deployments{life="halted"})`}}},
+		{Title: "Held by limits", Kind: Stat, Unit: Count, Width: 4, Description: "Agents whom nothing but a limit of jobs in flight keeps from being handed to execution, once for each deployment.",
+			Queries: []Query{{Expr: "max(chandler_scheduling_held_agents)"}}},
+		{Title: "Phases", Kind: TimeSeries, Unit: Count, Width: 8, Description: "Phases of all rollouts that opened, and rollouts that were halted, since the services started.",
+			Queries: []Query{{Expr: "sum(chandler_scheduling_phases_opened_total)", Legend: "opened"}, {Expr: "sum(chandler_scheduling_halts_total)", Legend: "halted"}}},
+		{Title: "Retries put off", Kind: TimeSeries, Unit: PerSecond, Width: 8, Description: "Retries that have to wait because the fleet's budget of retries is spent (chandler limits), beside those that are made.",
+			Queries: []Query{{Expr: "sum(rate(chandler_execution_retries_postponed_total[$__rate_interval]))", Legend: "put off"},
+				{Expr: "sum(rate(chandler_execution_retries_total[$__rate_interval]))", Legend: "made", Quiet: true}}},
 	}}
 }
 

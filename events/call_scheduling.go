@@ -117,7 +117,9 @@ type DeploymentView struct {
 	Plan       *Plan            `json:"plan,omitempty"`
 	Phases     []PhaseView      `json:"phases,omitempty"`
 	Rollback   string           `json:"rollback,omitempty"` // the deployment that takes this one back, or would: signed with it
-	RolledBack bool             `json:"rolled_back,omitempty"`
+	// RollbackTo is the program that the order signed with this one runs: package@version/program.
+	RollbackTo string `json:"rollback_to,omitempty"`
+	RolledBack bool   `json:"rolled_back,omitempty"`
 }
 
 // PhaseView is where a phase of a rollout stands.

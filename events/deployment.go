@@ -42,6 +42,8 @@ type DeploymentOrder struct {
 	Include []string `json:"include,omitempty"`
 	Exclude []string `json:"exclude,omitempty"`
 	Plan    *Plan    `json:"plan,omitempty"` // not signed; nil: everybody at once
+	// RollbackTo is the program of the order that was signed to take this one back: package@version/program.
+	RollbackTo string `json:"rollback_to,omitempty"`
 }
 
 // MaxListed bounds the agents that one collection or order includes and excludes by id, together. An agent

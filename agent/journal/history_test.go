@@ -1,8 +1,10 @@
 package journal
 
 import (
+	"fmt"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"chandler/events"
 	"chandler/events/order"
@@ -159,5 +161,54 @@ func TestWhatARollbackTookBackNeverRan(t *testing.T) {
 	}
 	if got := lastRun(t, j, "hello", "1", "install"); got != events.Succeeded {
 		t.Errorf("what the rollback brought back has history %q", got)
+	}
+}
+
+func TestOfAStandingOrderTheNewestOccurrencesAreRememberedAndOneThatRan(t *testing.T) {
+	j := open(t, filepath.Join(t.TempDir(), "journal.db"))
+	occurrence := func(n int64, state events.State, acted bool) Job {
+		name := fmt.Sprintf("occurrence-%04d", n)
+		o := job(name, state, 1)
+		o.Offer.Deployment, o.Offer.Revision, o.Offer.Occurrence, o.Occurrence, o.Acted = "patches", 1, n, &Occurrence{}, acted
+		return o
+	}
+	all := []Job{occurrence(1, events.Waiting, false), job("another", events.Succeeded, 1)}
+	for n := int64(2); n < MaxOccurrences+20; n++ {
+		all = append(all, occurrence(n, events.Rejected, n == 5 || n == 7))
+	}
+	must(t, j.Keep(all...))
+	must(t, j.Forget(t0, t0.Add(-time.Hour)))
+	there := map[int64]bool{}
+	ended := 0
+	must(t, j.Jobs(func(o Job) error {
+		there[o.Offer.Occurrence] = true
+		if o.Ended() && o.Occurrence != nil {
+			ended++
+		}
+		return nil
+	}))
+	if ended != MaxOccurrences+1 || !there[0] || !there[1] || there[5] || !there[7] || there[19] || !there[20] {
+		t.Errorf("%d are remembered: %v", ended, there)
+	}
+}
+
+func TestAnEndedJobDoesNotKeepWhatOnlyARunNeeds(t *testing.T) {
+	j := open(t, filepath.Join(t.TempDir(), "journal.db"))
+	step := order.Step{Package: "runtime", Version: "4.2", Program: "setup"}
+	must(t, j.Advance(ended("a", "hello", "1.0", "install", events.Running, Work{Step: &step})))
+	if kept, _, err := j.Job("a"); err != nil || kept.Work == nil {
+		t.Fatalf("while it runs it has %+v, %v", kept.Work, err)
+	}
+	must(t, j.Advance(ended("a", "hello", "1.0", "install", events.Failed, Work{Step: &step})))
+	if kept, _, err := j.Job("a"); err != nil || kept.Work != nil {
+		t.Errorf("it has %+v, %v", kept.Work, err)
+	}
+	if got := lastRun(t, j, "runtime", "4.2", "setup"); got != events.Failed {
+		t.Errorf("the step has history %q", got)
+	}
+	var said []events.State
+	must(t, j.Statuses(func(s events.JobStatus) { said = append(said, s.State) }))
+	if len(said) != 1 || said[0] != events.Failed {
+		t.Errorf("statuses: %v", said)
 	}
 }

@@ -2,7 +2,6 @@ package journal
 
 import (
 	"encoding/binary"
-	"fmt"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -29,7 +28,10 @@ type Job struct {
 	Passed int `json:"passed,omitempty"`
 	// Ran: the program of some attempt was started; only then does the end enter the program's history.
 	Ran bool `json:"ran,omitempty"`
-	// Work is what an attempt that was started needs to be followed to its end without asking anybody.
+	// Acted: the order's own program, not only a step, was started in an attempt that is over.
+	Acted bool `json:"acted,omitempty"`
+	// Work is what an attempt that was started needs to be followed to its end without asking anybody; nil once the job has
+	// ended.
 	Work *Work `json:"work,omitempty"`
 	// Boot is the boot id under which the program asked for a restart; Hard: nothing else may start before.
 	Boot string `json:"boot,omitempty"`
@@ -125,16 +127,44 @@ func (j *Journal) Jobs(each func(Job) error) error {
 	})
 }
 
-// Keep records a job without a transition (an offer taken in, a start about to happen).
-func (j *Journal) Keep(job Job) error {
-	return j.write(func(root *bbolt.Bucket) error { return put(root.Bucket(bucketJobs), []byte(job.Offer.Job), job) })
+// Statuses calls each for the last transition of every job, as Jobs does.
+func (j *Journal) Statuses(each func(events.JobStatus)) error {
+	return j.read(func(root *bbolt.Bucket) error {
+		b := root.Bucket(bucketJobs)
+		return b.ForEach(func(key, _ []byte) error {
+			var job struct {
+				Last events.JobStatus `json:"last"`
+			}
+			_, err := get(b, key, &job)
+			if err == nil {
+				each(job.Last)
+			}
+			return err
+		})
+	})
+}
+
+// Keep records jobs without a transition (an offer taken in, a start about to happen), all or none.
+func (j *Journal) Keep(jobs ...Job) error {
+	return j.write(func(root *bbolt.Bucket) error {
+		for _, job := range jobs {
+			if err := put(root.Bucket(bucketJobs), []byte(job.Offer.Job), job); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Advance records a transition: the job with its new last status, the status in the outbox, and, where
 // the program ran and the job has ended, the program's history; all or nothing.
 func (j *Journal) Advance(job Job) error {
+	kept := job
+	if kept.Ended() {
+		kept.Work = nil // most of what a job takes, and ended ones are many
+	}
 	return j.write(func(root *bbolt.Bucket) error {
-		if err := put(root.Bucket(bucketJobs), []byte(job.Offer.Job), job); err != nil {
+		if err := put(root.Bucket(bucketJobs), []byte(job.Offer.Job), kept); err != nil {
 			return err
 		}
 		if err := remember(root, job, job.Last.State); err != nil {
@@ -238,58 +268,4 @@ func (j *Journal) RetellJob(id string) error {
 		}
 		return enqueue(root, Entry{Status: job.Last, Trace: job.Trace, Retold: true})
 	})
-}
-
-// Forget removes what is no longer needed: statuses acknowledged before ackedBefore (older than twice the
-// broker's sync interval, so that a power cut there loses none), and jobs that ended before endedBefore
-// together with orders no job names.
-func (j *Journal) Forget(ackedBefore, endedBefore time.Time) error {
-	return j.write(func(root *bbolt.Bucket) error {
-		if err := deleteWhere(root.Bucket(bucketOutbox), func(e Entry) bool { return !e.Acked.IsZero() && e.Acked.Before(ackedBefore) }); err != nil {
-			return fmt.Errorf("forget statuses: %w", err)
-		}
-		needed := map[string]bool{}
-		err := deleteWhere(root.Bucket(bucketJobs), func(job Job) bool {
-			old := job.Ended() && job.Last.At.Before(endedBefore)
-			needed[job.Offer.Order] = needed[job.Offer.Order] || !old
-			return old
-		})
-		if err != nil {
-			return fmt.Errorf("forget jobs: %w", err)
-		}
-		orders := root.Bucket(bucketOrders)
-		c := orders.Cursor()
-		var unused [][]byte
-		for k, _ := c.First(); k != nil; k, _ = c.Next() {
-			if !needed[string(k)] {
-				unused = append(unused, append([]byte(nil), k...))
-			}
-		}
-		return deleteKeys(orders, unused)
-	})
-}
-
-// deleteWhere collects first and deletes afterwards: bbolt's cursors do not stand deletion while they go.
-func deleteWhere[T any](b *bbolt.Bucket, gone func(T) bool) error {
-	var keys [][]byte
-	c := b.Cursor()
-	for k, _ := c.First(); k != nil; k, _ = c.Next() {
-		var v T
-		if _, err := get(b, k, &v); err != nil {
-			return err
-		}
-		if gone(v) {
-			keys = append(keys, append([]byte(nil), k...))
-		}
-	}
-	return deleteKeys(b, keys)
-}
-
-func deleteKeys(b *bbolt.Bucket, keys [][]byte) error {
-	for _, k := range keys {
-		if err := b.Delete(k); err != nil {
-			return err
-		}
-	}
-	return nil
 }

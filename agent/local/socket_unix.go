@@ -61,9 +61,12 @@ func makeDirectory(dir string) error {
 	case !errors.Is(err, fs.ErrExist):
 		return err
 	}
-	st, err := os.Stat(dir)
+	st, err := os.Lstat(dir)
 	if err != nil {
 		return err
+	}
+	if !st.IsDir() { // a link would lead wherever its owner wants
+		return fmt.Errorf("%s is not a directory", dir)
 	}
 	owner, ok := st.Sys().(*syscall.Stat_t)
 	if !ok || st.Mode().Perm()&0o022 != 0 || int(owner.Uid) != os.Geteuid() && owner.Uid != 0 {

@@ -41,3 +41,17 @@ func TestTheDirectoryOfAnAgentsStateStaysItsOwn(t *testing.T) {
 		t.Errorf("%v, %v", st.Mode(), err)
 	}
 }
+
+func TestASocketIsNotPutWhereALinkLeads(t *testing.T) {
+	dir := t.TempDir()
+	theirs, link := filepath.Join(dir, "theirs"), filepath.Join(dir, "link")
+	if err := os.Mkdir(theirs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(theirs, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := makeDirectory(link); err == nil {
+		t.Error("a link is taken for the directory")
+	}
+}

@@ -96,3 +96,10 @@ func (s Step) Agrees(m events.Manifest) error {
 	}
 	return nil
 }
+
+// RunsAs says whether two orders of one deployment run the same at the same times: what differs is at most for whom, within
+// which windows and until when.
+func (o Order) RunsAs(other Order) bool {
+	return o.Manifest == other.Manifest && o.Program == other.Program && o.Rerun == other.Rerun && o.Zone == other.Zone &&
+		slices.EqualFunc(o.Assignments, other.Assignments, Assignment.same)
+}

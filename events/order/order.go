@@ -281,7 +281,7 @@ func (o Order) validateTimes() error {
 		return errors.New("validity must end after it begins")
 	case o.Expires != nil && !o.Over().After(o.Issued):
 		return errors.New("expires lies before the order was issued")
-	case o.Expires != nil && !o.before(o.Available):
+	case o.Available != nil && o.Expires != nil && !o.earlier(*o.Available, *o.Expires):
 		return errors.New("expires lies before available")
 	case o.Jitter < 0 || o.Grace < 0 || time.Duration(o.Jitter) > MaxDelay || time.Duration(o.Grace) > MaxDelay:
 		return fmt.Errorf("jitter and grace must be at most %s", MaxDelay)
@@ -303,8 +303,10 @@ func (o Order) validateAssignments() error {
 		switch {
 		case a.kinds() != 1:
 			return fmt.Errorf("assignment %d: an assignment is as soon as possible, at a time, by cron, at logon or at logoff: exactly one of them", i+1)
-		case o.Expires != nil && !o.before(a.At):
+		case a.At != nil && o.Expires != nil && !o.earlier(*a.At, *o.Expires):
 			return errors.New("expires lies before the deadline")
+		case a.At != nil && o.Available != nil && *a.At != *o.Available && !o.earlier(*o.Available, *a.At):
+			return errors.New("the deadline lies before available")
 		case slices.ContainsFunc(o.Assignments[:i], a.same):
 			return fmt.Errorf("assignment %d, %s, is there twice", i+1, a)
 		}
@@ -321,16 +323,12 @@ func (a Assignment) same(b Assignment) bool {
 	return a.ASAP == b.ASAP && a.Logon == b.Logon && a.Logoff == b.Logoff && a.Cron == b.Cron && (a.At == nil) == (b.At == nil) && (a.At == nil || *a.At == *b.At)
 }
 
-// before says whether a moment comes before the order expires, on every machine; nil does.
-func (o Order) before(m *calendar.Moment) bool {
-	if m == nil {
-		return true
+// earlier says whether a moment comes before another one on every machine.
+func (o Order) earlier(m, than calendar.Moment) bool {
+	if m.Floating() == than.Floating() { // one zone for both: each machine has one
+		return m.In(o.Zone.Location(time.UTC)).Before(than.In(o.Zone.Location(time.UTC)))
 	}
-	own := time.UTC // one zone for both: each machine has one
-	if m.Floating() != o.Expires.Floating() {
-		own = lastZone
-	}
-	return o.Expires.In(o.Zone.Location(own)).After(m.In(o.Zone.Location(own)))
+	return m.In(o.Zone.Location(lastZone)).Before(than.In(o.Zone.Location(firstZone)))
 }
 
 func validResources(resources []string) error {

@@ -152,6 +152,7 @@ func TestContradictoryOrdersAreNotSigned(t *testing.T) {
 	for name, edit := range map[string]func(*Order){
 		"expiry before availability":        func(o *Order) { o.Available, o.Expires = at(5), at(4) },
 		"expiry before the deadline":        func(o *Order) { o.Assignments = []Assignment{{At: at(5)}}; o.Expires = at(4) },
+		"a deadline before availability":    func(o *Order) { o.Available, o.Assignments = at(5), []Assignment{{At: at(4)}} },
 		"an assignment of both kinds":       func(o *Order) { o.Assignments = []Assignment{{ASAP: true, At: at(1)}} },
 		"as soon as possible and at logon":  func(o *Order) { o.Assignments = []Assignment{{ASAP: true, Logon: true}} },
 		"at logon and at logoff":            func(o *Order) { o.Assignments = []Assignment{{Logon: true, Logoff: true}} },

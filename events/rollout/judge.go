@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -60,7 +61,7 @@ func reached(l events.Limit, n, of int64) bool {
 	if l.Count > 0 {
 		return n >= int64(l.Count)
 	}
-	return float64(n)*100 >= l.Percent*float64(of)
+	return attains(n, l.Percent, of)
 }
 
 // enough says whether n successes open the gate: as many as the limit names, or all there can be.
@@ -68,7 +69,23 @@ func enough(l events.Limit, n, of int64) bool {
 	if l.Count > 0 {
 		return n >= min(int64(l.Count), of)
 	}
-	return float64(n)*100 >= l.Percent*float64(of)
+	return attains(n, l.Percent, of)
+}
+
+// millionths of a percent: shares are compared in whole numbers, for the product of 1.1 and 17,000 is a little above 18,700.
+const millionths = 1_000_000
+
+func exact(percent float64) int64 { return int64(math.Round(percent * millionths)) }
+
+// attains says whether n is at least a share of a number.
+func attains(n int64, percent float64, of int64) bool {
+	return n*100*millionths >= exact(percent)*of
+}
+
+// shareOf is a share of a number, rounded up.
+func shareOf(percent float64, of int) int {
+	const whole = 100 * millionths
+	return int((exact(percent)*int64(of) + whole - 1) / whole)
 }
 
 func share(what string, n, of int64) string {
@@ -91,6 +108,9 @@ func advance(a *events.Advance, v View, applies int64, now time.Time) Verdict {
 		met = now
 		if a.Succeeded == nil {
 			met = v.Opened
+			if v.Resumed.After(met) {
+				met = v.Resumed
+			}
 		}
 	}
 	w := Verdict{Met: met}

@@ -24,7 +24,7 @@ func Cut(phase events.Phase, places []float64) float64 {
 		if phase.Percent >= 100 {
 			return 1
 		}
-		n = int(math.Ceil(phase.Percent * float64(len(places)) / 100))
+		n = shareOf(phase.Percent, len(places))
 	}
 	if len(places) == 0 {
 		return -1

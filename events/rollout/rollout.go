@@ -14,6 +14,8 @@ import (
 type View struct {
 	Index  int       // of the phase
 	Opened time.Time // when it opened
+	// Resumed is when somebody let it go on after a halt; zero: it was never halted. Bake time begins anew then.
+	Resumed time.Time
 	// Size is the number of agents in it when it opened, less those who left before they were handed over.
 	Size   int
 	Counts events.WaveCounts // of its agents
@@ -30,6 +32,11 @@ type View struct {
 type Forgiven struct {
 	Failed int64 `json:"failed,omitempty"`
 	Silent int64 `json:"silent,omitempty"`
+}
+
+// Among are those that still stand among the counts of now: what failed and is tried again counts anew when it fails again.
+func (f Forgiven) Among(c events.WaveCounts) Forgiven {
+	return Forgiven{Failed: min(f.Failed, c.Failed), Silent: min(f.Silent, c.Silent)}
 }
 
 // Step is what a verdict says to do.

@@ -53,6 +53,7 @@ func TestWhatAGateDecides(t *testing.T) {
 		"a skip comes before a bad gate":                       {view: rollout.View{Size: 100, Counts: counts(0, 50, 0, 0, 0), Skipped: true}, want: rollout.Open, says: "skipped"},
 		"an approval is waited for":                            {view: rollout.View{Index: 1, Size: 10, Opened: now.Add(-time.Hour)}, want: rollout.Wait, met: now.Add(-time.Hour), says: "somebody's approval"},
 		"an approval is enough":                                {view: rollout.View{Index: 1, Size: 10, Opened: now.Add(-time.Hour), Approved: true}, want: rollout.Open, met: now.Add(-time.Hour)},
+		"without a success gate it bakes since it went on":     {view: rollout.View{Index: 1, Size: 10, Opened: now.Add(-time.Hour), Resumed: now.Add(-time.Minute), Approved: true}, want: rollout.Open, met: now.Add(-time.Minute)},
 		"nobody is in the phase":                               {view: rollout.View{Met: now.Add(-24 * time.Hour)}, want: rollout.Open, met: now.Add(-24 * time.Hour)},
 		"the last phase goes on":                               {view: rollout.View{Index: 2, Size: 90, Counts: counts(80, 9, 0, 0, 0)}, want: rollout.Wait, says: "89 of 90 machines have ended"},
 		"the last phase is over":                               {view: rollout.View{Index: 2, Size: 90, Counts: counts(79, 11, 0, 0, 0)}, want: rollout.Done},
@@ -171,8 +172,9 @@ func TestPhasesAreRoundedUpAndJoinersReshuffleNobody(t *testing.T) {
 		for i := range n + late {
 			ids = append(ids, "agent"+strconv.Itoa(i))
 		}
-		phase := events.Phase{Percent: rapid.Float64Range(0.001, 100).Draw(t, "percent")}
-		want := min(n, int(math.Ceil(phase.Percent*float64(n)/100)))
+		thousandths := rapid.IntRange(1, 100_000).Draw(t, "thousandths of a percent")
+		phase := events.Phase{Percent: float64(thousandths) / 1000}
+		want := (thousandths*n + 99_999) / 100_000
 		if rapid.Bool().Draw(t, "a number") {
 			phase = events.Phase{Count: rapid.IntRange(1, 400).Draw(t, "count")}
 			want = min(n, phase.Count)
@@ -204,6 +206,35 @@ func TestPhasesAreRoundedUpAndJoinersReshuffleNobody(t *testing.T) {
 	if rollout.Cut(events.Phase{Percent: 100}, nil) != 1 {
 		t.Error("everybody is not everybody")
 	}
+}
+
+func TestSharesAreExact(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		// A share of tenths of a percent that is a whole number of machines.
+		tenths := rapid.IntRange(1, 1000).Draw(t, "tenths of a percent")
+		size := 1000 * rapid.IntRange(1, 100).Draw(t, "thousands")
+		n := int64(tenths * size / 1000)
+		limit := events.Limit{Percent: float64(tenths) / 10}
+		places := make([]float64, size)
+		for i := range places {
+			places[i] = float64(i) / float64(size)
+		}
+		if cut := rollout.Cut(events.Phase{Percent: limit.Percent}, places); limit.Percent < 100 && cut != places[n-1] {
+			t.Fatalf("%s of %d machines: up to %v, not %v", limit, size, cut, places[n-1])
+		}
+		p := plan()
+		p.Phases[0].HaltWhen, p.Phases[0].AdvanceWhen = &events.Halt{Failed: &limit}, &events.Advance{Succeeded: &limit}
+		for failed, want := range map[int64]rollout.Step{n - 1: rollout.Wait, n: rollout.Stop} {
+			if v := rollout.Judge(p, rollout.View{Size: size, Counts: events.WaveCounts{Failed: failed}}, now); v.Step != want {
+				t.Fatalf("%d of %d failed, limit %s: %+v", failed, size, limit, v)
+			}
+		}
+		for succeeded, want := range map[int64]rollout.Step{n - 1: rollout.Wait, n: rollout.Open} {
+			if v := rollout.Judge(p, rollout.View{Size: size, Counts: events.WaveCounts{Succeeded: succeeded}}, now); v.Step != want {
+				t.Fatalf("%d of %d succeeded, limit %s: %+v", succeeded, size, limit, v)
+			}
+		}
+	})
 }
 
 func TestWhatIsWrongWithAPlanIsSaid(t *testing.T) {

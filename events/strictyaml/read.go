@@ -24,6 +24,9 @@ const (
 	maxDashes   = 20_000
 )
 
+// ErrTooDeep is what Parse says of more lists than it reads.
+var ErrTooDeep = errors.New("has too many lists")
+
 // Value is what a [Rule] sees of the value of a key.
 type Value struct {
 	Text   string // as it is written, without quotes
@@ -49,7 +52,7 @@ func Parse(name string, data []byte, rule Rule) ([]*Document, error) {
 	}
 	text := string(data)
 	if strings.Count(text, "[")+strings.Count(text, "{") > maxBrackets || strings.Count(text, "- ") > maxDashes {
-		return nil, fmt.Errorf("%s has too many lists", name)
+		return nil, fmt.Errorf("%s %w", name, ErrTooDeep)
 	}
 	frame := Document{name: name, lines: strings.Split(text, "\n")}
 	if err := frame.noneEmpty(); err != nil {
@@ -121,6 +124,16 @@ func (d *Document) Into(v any) error {
 
 // At is an error about the place where points to ("$.phases[1].name"), or the innermost one around it that is there.
 func (d *Document) At(where, text string) error { return d.at(d.find(where), text) }
+
+// Place is where At points to, as file, line and column, for what must not be quoted.
+func (d *Document) Place(where string) string {
+	n := d.find(where)
+	if n == nil || n.GetToken() == nil {
+		return d.name
+	}
+	p := n.GetToken().Position
+	return fmt.Sprintf("%s:%d:%d", d.name, p.Line, p.Column)
+}
 
 func (d *Document) at(n ast.Node, text string) error {
 	if n == nil || n.GetToken() == nil {

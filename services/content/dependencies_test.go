@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"chandler/events"
 	"chandler/events/bus"
 	"chandler/events/eventstest"
@@ -109,5 +111,29 @@ func TestWhatAPackageNeedsIsKnownAlsoWhereItsManifestIsLost(t *testing.T) {
 		if _, err := s.remove(at[0], at[1]); err != nil {
 			t.Errorf("%s %s: %v", at[0], at[1], err)
 		}
+	}
+}
+
+func TestAPackageThatWouldTakeADeploymentBackIsNeededByIt(t *testing.T) {
+	s := begin(t)
+	for _, version := range []string{"1", "2"} {
+		s.mustPublish(s.pack("hello", version, clock, map[string]string{"a.sh": version}))
+	}
+	n := events.DeploymentNotice{Deployment: "d1", Revision: 1, Package: "hello", Version: "2"}
+	if err := s.noteUse(t.Context(), "d1", n, "hello@1/install", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.remove("hello", "1"); !errors.Is(err, bus.ErrConflict) || !strings.Contains(err.Error(), "needed by d1") {
+		t.Errorf("the package that takes it back: %v", err)
+	}
+	n.Revision = 2
+	if err := s.noteUse(t.Context(), "d1", n, "hello@2/remove", false); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := s.show("hello", "2"); err != nil || !cmp.Equal(info.Deployments, []string{"d1"}) {
+		t.Errorf("deployments %v, %v", info.Deployments, err)
+	}
+	if _, err := s.remove("hello", "1"); err != nil {
+		t.Errorf("nobody needs it any more: %v", err)
 	}
 }

@@ -2,7 +2,7 @@
 //
 // # Consumes
 //
-// DeploymentCreated and DeploymentRemoved, to know which packages are needed; TrustChanged, to know who may
+// DeploymentCreated and DeploymentRemoved, to know which packages are needed, also to take a deployment back; TrustChanged, to know who may
 // publish. It answers the requests of
 // package events that begin with Content, and on HTTP, at addresses that it signs and that soon expire:
 //

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,7 +56,22 @@ type use struct {
 	Package  string `json:"package"`
 	Version  string `json:"version"`
 	Revision uint64 `json:"revision"` // of the deployment
+	// Rollback is the program that takes the deployment back, of this or another package: package@version/program.
+	Rollback string `json:"rollback,omitempty"`
 	Removed  bool   `json:"removed,omitempty"`
+}
+
+// packages are the keys of those that the deployment needs, also to be taken back.
+func (u use) packages() []string {
+	keys := []string{packageKey(u.Package, u.Version)}
+	if u.Rollback == "" {
+		return keys
+	}
+	back, err := manifest.ParseRef(u.Rollback, events.Manifest{})
+	if err != nil {
+		return keys // what names no package needs none
+	}
+	return slices.Compact(append(keys, packageKey(back.Package, back.Version)))
 }
 
 // summary is what the record knows of a manifest that cannot be read.
@@ -199,8 +215,9 @@ func (r *records) uses(ctx context.Context) (map[string][]string, error) {
 			return fmt.Errorf("read record %s: %w", e.Key(), err)
 		}
 		if !u.Removed {
-			key := packageKey(u.Package, u.Version)
-			all[key] = append(all[key], strings.TrimPrefix(e.Key(), "use."))
+			for _, key := range u.packages() {
+				all[key] = append(all[key], strings.TrimPrefix(e.Key(), "use."))
+			}
 		}
 		return nil
 	})
@@ -239,7 +256,7 @@ func (r *records) each(ctx context.Context, pattern string, do func(jetstream.Ke
 }
 
 // noteUse keeps what an event says of a deployment, unless more is known of it.
-func (s *Service) noteUse(ctx context.Context, subject string, n events.DeploymentNotice, removed bool) error {
+func (s *Service) noteUse(ctx context.Context, subject string, n events.DeploymentNotice, rollback string, removed bool) error {
 	if subject != n.Deployment {
 		return bus.Drop("subject", fmt.Errorf("an event about %q speaks of deployment %q", subject, n.Deployment))
 	}
@@ -247,7 +264,7 @@ func (s *Service) noteUse(ctx context.Context, subject string, n events.Deployme
 	if err != nil {
 		return err
 	}
-	next := use{Package: n.Package, Version: n.Version, Revision: n.Revision, Removed: removed}
+	next := use{Package: n.Package, Version: n.Version, Revision: n.Revision, Rollback: rollback, Removed: removed}
 	var revision uint64
 	switch entry, err := kv.Get(ctx, useKey(n.Deployment)); {
 	case err == nil:

@@ -155,7 +155,7 @@ func TestALargeBlobUsesUpNoneOfTheShareOfHashing(t *testing.T) {
 func TestAnEventAboutAnotherDeploymentIsNotHeeded(t *testing.T) {
 	s := begin(t)
 	n := events.DeploymentNotice{Deployment: "d1", Revision: 1, Package: "hello", Version: "1"}
-	if err := s.noteUse(t.Context(), "d2", n, false); err == nil {
+	if err := s.noteUse(t.Context(), "d2", n, "", false); err == nil {
 		t.Error("it was noted")
 	}
 	if uses, err := s.records.uses(t.Context()); err != nil || len(uses) != 0 {

@@ -223,10 +223,10 @@ func (s *Service) follow(ctx context.Context) error {
 			return s.noteTrust(ctx, e)
 		}),
 		bus.On(events.DeploymentCreated, func(ctx context.Context, e events.Event[events.DeploymentOrder], _ bus.Meta) error {
-			return s.noteUse(ctx, e.Subject, e.Data.DeploymentNotice, false)
+			return s.noteUse(ctx, e.Subject, e.Data.DeploymentNotice, e.Data.RollbackTo, false)
 		}),
 		bus.On(events.DeploymentRemoved, func(ctx context.Context, e events.Event[events.DeploymentNotice], _ bus.Meta) error {
-			return s.noteUse(ctx, e.Subject, e.Data, true)
+			return s.noteUse(ctx, e.Subject, e.Data, "", true)
 		}))
 }
 

@@ -285,6 +285,24 @@ func (l Limits) Check() error {
 	return nil
 }
 
+// ParseWindow reads one maintenance window by itself, as an entry of windows: has it.
+func ParseWindow(name, text string) (w calendar.Window, err error) {
+	docs, err := strictyaml.Parse(name, []byte(text), rule)
+	if err != nil {
+		return w, err
+	}
+	if len(docs) != 1 {
+		return w, fmt.Errorf("%s has %d windows: name one", name, len(docs))
+	}
+	if err := docs[0].Into(&w); err != nil {
+		return w, err
+	}
+	if err := w.Validate(); err != nil {
+		return w, docs[0].At("$", err.Error())
+	}
+	return w, nil
+}
+
 // ParseWindows reads a file with maintenance windows alone, as windows: of a collection's document, which will do too.
 func ParseWindows(name string, data []byte) ([]calendar.Window, error) {
 	docs, err := strictyaml.Parse(name, data, rule)

@@ -179,7 +179,28 @@ func (d Deployment) Check() error {
 			return d.At(delay.key, fmt.Sprintf("at most %s", Span(order.MaxDelay).text()))
 		}
 	}
+	if err := d.checkTogether(); err != nil {
+		return err
+	}
 	return d.checkPlan()
+}
+
+// checkTogether holds times and assignments against each other as whoever gets the order will. When it is signed is not
+// known here.
+func (d Deployment) checkTogether() error {
+	o, err := d.order(time.Unix(0, 0))
+	if err != nil {
+		return err
+	}
+	o.Fleet, o.Manifest, o.Expression, o.Revision, o.Run = "any", events.DigestOf(nil), "true", 1, events.RunAdministrative
+	endless := o
+	if endless.Expires = nil; endless.Validate() != nil {
+		return d.At("assignments", endless.Validate().Error())
+	}
+	if err := o.Validate(); err != nil {
+		return d.At("expires", strings.TrimPrefix(err.Error(), "expires "))
+	}
+	return nil
 }
 
 func (s Span) text() string { text, _ := s.MarshalText(); return string(text) }
@@ -244,7 +265,14 @@ func (d Deployment) Order(issued time.Time) (order.Order, error) {
 	if err := d.Check(); err != nil {
 		return order.Order{}, err
 	}
-	ref, _ := ParseReference(d.Program) // checked
+	return d.order(issued)
+}
+
+func (d Deployment) order(issued time.Time) (order.Order, error) {
+	ref, err := ParseReference(d.Program)
+	if err != nil {
+		return order.Order{}, d.At("program", err.Error())
+	}
 	o := order.Order{
 		Format: order.Format, Deployment: d.Deployment, Package: ref.Package, Version: ref.Version, Program: ref.Program, Collection: d.Collection,
 		Zone: d.Zone, Available: d.Available, Expires: d.Expires, Jitter: d.Jitter, Grace: d.Grace, Rerun: cmp.Or(d.Rerun, order.RerunIfFailed),

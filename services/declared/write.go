@@ -3,6 +3,9 @@ package declared
 import (
 	"bytes"
 	"fmt"
+	"regexp"
+	"strings"
+	"unicode"
 
 	"github.com/goccy/go-yaml"
 
@@ -14,11 +17,43 @@ import (
 func Write(document any) ([]byte, error) {
 	text, err := yaml.MarshalWithOptions(document,
 		yaml.CustomMarshaler[events.Duration](func(d events.Duration) ([]byte, error) { return []byte(calendar.Duration(d).String()), nil }),
-		yaml.UseSingleQuote(false))
+		yaml.CustomMarshaler[string](func(s string) ([]byte, error) { return []byte(quoted(s)), nil }))
 	if err != nil {
 		return nil, fmt.Errorf("write a document: %w", err)
 	}
 	return text, nil
+}
+
+var (
+	// plain texts are to YAML what they look like.
+	plain = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_./@()&|"'=!<>+*%-]*(?: [A-Za-z0-9_./@()&|"'=!<>+*%-]+)*$`)
+	// words are those that some reader takes for something else than text.
+	words = regexp.MustCompile(`(?i)^(?:null|true|false|yes|no|on|off|y|n)$`)
+)
+
+// quoted writes a text so that it is read as the same: in quotes, unless there is nothing in it that anybody could take for
+// something else.
+func quoted(s string) string {
+	if plain.MatchString(s) && !words.MatchString(s) {
+		return s
+	}
+	var out strings.Builder
+	out.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			out.WriteByte('\\')
+			out.WriteRune(r)
+		case r == '\n':
+			out.WriteString(`\n`)
+		case unicode.IsPrint(r):
+			out.WriteRune(r)
+		default:
+			fmt.Fprintf(&out, `\U%08X`, r)
+		}
+	}
+	out.WriteByte('"')
+	return out.String()
 }
 
 // WriteAll gives several documents as one file.

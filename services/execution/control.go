@@ -37,6 +37,8 @@ type stopMark struct {
 	By         string    `json:"by"`
 	Why        string    `json:"why,omitempty"`
 	At         time.Time `json:"at"`
+	// Until is when the time of the orders ended that were forgotten since; zero: none were.
+	Until time.Time `json:"until,omitzero"`
 }
 
 func (m stopMark) cancel(agent string) events.CancelRequest {

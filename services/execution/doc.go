@@ -56,7 +56,8 @@
 // If that is not enough, an administrator lets everybody tell again (Reconcile of scheduling, ExecutionRetell
 // here): orders and releases come once more, and a new generation of STATUS makes agents tell what they keep.
 // Whatever execution then offers to an agent that had the job already, the agent answers with what it knows. The phases
-// of jobs are in FOLD and in releases alone: after a loss of FOLD, jobs count in the first phase until then.
+// of jobs are in FOLD and in releases alone: after a loss of FOLD, jobs count in none until then, so that scheduling takes
+// them to be in flight and no gate is met or bad. Nor does what an agent says count that no release names.
 //
 // The jobs of an agent that was archived or revoked are left as they are: scheduling counts on it no longer and
 // hands it nothing over, and a job that nobody speaks of ends with its order's time, or by a stop. An agent that

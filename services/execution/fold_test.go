@@ -94,7 +94,7 @@ func recount(s *jobs) map[string]events.Progress {
 
 // recountRollout counts one job by its phase and site, by what package events says of them.
 func recountRollout(p *events.Progress, j job, site string) {
-	if j.user != "" {
+	if j.user != "" || j.flags&flagStray != 0 {
 		return
 	}
 	if p.Sites == nil {
@@ -208,7 +208,8 @@ func TestTake(t *testing.T) {
 		{"a higher transition of a lower attempt keeps the attempt", status(2, 60, 1, 6, events.Cancelled), true, events.Cancelled, 2, flagCancel | flagJoined},
 		{"a later occurrence is taken whatever its transition", status(2, 120, 1, 1, events.Accepted), true, events.Accepted, 1, flagCancel | flagJoined},
 		{"an earlier occurrence is not taken", status(2, 0, 9, 9, events.Failed), false, events.Running, 2, flagSilent | flagCancel | flagJoined},
-		{"a newer revision is taken whatever its occurrence, and knows neither a stop nor a phase", status(3, 0, 1, 1, events.Accepted), true, events.Accepted, 1, 0},
+		{"the end of the job without an occurrence is noted", status(2, 0, 1, 9, events.Cancelled), true, events.Running, 2, flagSilent | flagCancel | flagJoined | flagClosed},
+		{"a newer revision is taken whatever its occurrence, and knows neither a stop nor a release", status(3, 0, 1, 1, events.Accepted), true, events.Accepted, 1, flagStray},
 		{"an older revision is not taken", status(1, 999, 9, 9, events.Failed), false, events.Running, 2, flagSilent | flagCancel | flagJoined},
 	}
 	for _, test := range tests {

@@ -16,7 +16,9 @@ const orderPatience = 30
 
 // handleDeployments takes what scheduling says.
 func (s *Service) handleDeployments(ctx context.Context) error {
-	return s.bus.Handle(ctx, bus.Consumer{Stream: events.StreamEvents, Name: "execution"},
+	// What a replica died with comes again as soon as its partitions go to another. Until a release does, its agents of whom
+	// execution heard by a status alone count in no phase, and no gate sees them.
+	return s.bus.Handle(ctx, bus.Consumer{Stream: events.StreamEvents, Name: "execution", AckWait: bus.PinnedTTL},
 		bus.On(events.DeploymentCreated, s.created),
 		bus.On(events.DeploymentReleased, s.released),
 		bus.On(events.DeploymentRemoved, s.removed),
@@ -143,11 +145,14 @@ func (s *Service) offerAgain(j job, attempt int, o *outcome) {
 	o.delta.jobs = append(o.delta.jobs, j.offered(attempt, s.now()))
 }
 
-// removed forgets a deployment: first its orders, so that nothing is folded for it any more, then its jobs.
+// removed forgets a deployment, but not that it was stopped: first its orders, so that nothing is folded for it any more, then its jobs.
 func (s *Service) removed(ctx context.Context, e events.Event[events.DeploymentNotice], _ bus.Meta) error {
 	name := e.Data.Deployment
 	if k, ok := s.orders.newest(name); ok && k.Revision > e.Data.Revision {
 		return nil // made again since
+	}
+	if err := s.keepStop(ctx, name, s.orders.until(name, e.Data.Revision)); err != nil {
+		return err
 	}
 	kv, err := s.js.KeyValue(ctx, events.BucketOrders)
 	if err != nil {

@@ -41,6 +41,12 @@ const (
 	flagCancel
 	// flagJoined: the agent came after its phase had opened, and counts in no gate.
 	flagJoined
+	// flagStray: no release of this revision names the agent, as far as is known. Whatever it says, it counts in no phase and
+	// at no site: gates and limits are for those who were handed over.
+	flagStray
+	// flagClosed: the job without an occurrence has ended for good; of a standing order, whose record keeps the latest
+	// occurrence: the agent will open no further one.
+	flagClosed
 )
 
 // quiet are the flags of a job of which its agent does not speak.
@@ -125,14 +131,14 @@ func (j job) row() events.JobRow {
 // offered is the job after it was offered (again): what the agent said before stays known by its
 // transition number, so that a late repetition of it changes nothing.
 func (j job) offered(attempt int, now time.Time) job {
-	j.state, j.reason, j.waiting, j.flags = events.Offered, events.NoReason, "", j.flags&flagJoined
+	j.state, j.reason, j.waiting, j.flags = events.Offered, events.NoReason, "", j.flags&(flagJoined|flagStray|flagClosed)
 	j.attempt, j.changed = clampAttempt(attempt), unix(now)
 	return j
 }
 
 // released is the job in the phase of a release.
 func (j job) released(r events.Release) job {
-	j.wave, j.flags = uint8(r.Phase), j.flags&^flagJoined
+	j.wave, j.flags = uint8(r.Phase), j.flags&^(flagJoined|flagStray)
 	if r.Joined {
 		j.flags |= flagJoined
 	}
@@ -152,23 +158,38 @@ func (j job) known() job {
 func (j job) take(s events.JobStatus) (after job, changed bool) {
 	attempt := clampAttempt(s.Attempt)
 	same := j.revision == s.Revision && j.occurrence == s.Occurrence
+	closed := closing(s)
 	switch {
-	case j.revision > s.Revision, j.revision == s.Revision && j.occurrence > s.Occurrence:
+	case j.revision > s.Revision:
 		return j, false
+	case j.revision == s.Revision && j.occurrence > s.Occurrence:
+		changed = closed&^j.flags != 0
+		j.flags |= closed
+		return j, changed
 	case same && j.transition >= s.Transition:
-		changed = attempt > j.attempt
-		j.attempt = max(j.attempt, attempt)
+		changed = attempt > j.attempt || closed&^j.flags != 0
+		j.attempt, j.flags = max(j.attempt, attempt), j.flags|closed
 		return j, changed
 	case same:
 		attempt = max(attempt, j.attempt)
 	}
 	after = job{deployment: s.Deployment, agent: s.Agent, user: s.User, revision: s.Revision, occurrence: s.Occurrence,
 		changed: unix(s.At), transition: s.Transition, attempt: attempt, state: s.State, reason: s.Reason, waiting: s.WaitingFor}
-	if j.revision == s.Revision {
-		// A cancellation names a revision, not an occurrence; so does a release, which puts an agent into a phase.
-		after.wave, after.flags = j.wave, j.flags&(flagCancel|flagJoined)
+	if j.revision != s.Revision {
+		after.flags = flagStray | closed
+		return after, true
 	}
+	// A cancellation names a revision, not an occurrence; so does a release, which puts an agent into a phase.
+	after.wave, after.flags = j.wave, closed|j.flags&(flagCancel|flagJoined|flagStray|flagClosed)
 	return after, true
+}
+
+// closing is flagClosed for a status that sets it.
+func closing(s events.JobStatus) uint8 {
+	if s.Occurrence == 0 && (s.State == events.Succeeded || s.State == events.Cancelled || s.State == events.Expired) {
+		return flagClosed
+	}
+	return 0
 }
 
 // newerThan compares two states of the same record by what can only grow.

@@ -101,6 +101,25 @@ func TestAPhaseIsKeptThroughARetryAndSetByAReleaseThatComesAgain(t *testing.T) {
 	w.counted(r, "hello", []events.WaveCounts{{Wave: 2, Offered: 2, InFlight: 2, Agents: 2}}, map[string]events.SiteCounts{"": {Offered: 2, InFlight: 2}})
 }
 
+func TestWhoWasNotHandedOverCountsInNoPhase(t *testing.T) {
+	w := newWorld(t)
+	r := w.start()
+	d, ids := w.deploy("hello", 1), agents(3)
+	w.releasePhase(d, 0, false, []string{"oslo"}, ids[0])
+	w.tell(statusOf(w, d, ids[1], 1, events.Failed)) // got the order elsewhere
+	w.tell(statusOf(w, d, ids[2], 1, events.Succeeded))
+	w.states(r, "hello", map[events.State]int64{events.Offered: 1, events.Failed: 1, events.Succeeded: 1})
+	waves, sites := []events.WaveCounts{{Offered: 1, InFlight: 1, Agents: 1}}, map[string]events.SiteCounts{"oslo": {Offered: 1, InFlight: 1}}
+	w.counted(r, "hello", waves, sites)
+	must[events.RetryAnswer](w)(ask(w, events.ExecutionRetry, events.Named{Name: "hello"}))
+	w.tell(statusOf(w, d, ids[1], 2, events.Failed))
+	w.states(r, "hello", map[events.State]int64{events.Offered: 1, events.Failed: 1, events.Succeeded: 1})
+	w.counted(r, "hello", waves, sites)
+	w.releasePhase(d, 1, false, []string{"bergen", "bergen"}, ids[1:]...)
+	sites["bergen"] = events.SiteCounts{Offered: 2}
+	w.counted(r, "hello", append(waves, events.WaveCounts{Wave: 1, Offered: 2, Agents: 2, Failed: 1, Succeeded: 1}), sites)
+}
+
 func TestAnAgentOfAPhaseIsSilentAfterTheTimeOfItsGate(t *testing.T) {
 	w := newWorld(t)
 	r := w.start()

@@ -94,3 +94,34 @@ func TestAStopReachesAStandingOrderBetweenItsOccurrences(t *testing.T) {
 		t.Errorf("cancellation %+v", c.Data)
 	}
 }
+
+func TestAStopOfAStandingOrderCountsWhoMayStillOpenAnOccurrence(t *testing.T) {
+	w := newWorld(t)
+	r := w.start()
+	d, ids := w.deploy("nightly", 1, every("0 3 * * *")), agents(3)
+	w.release(d, 0, ids...)
+	for _, agent := range ids {
+		w.tell(occurrenceOf(w, d, agent, 1000, 2, events.Succeeded))
+	}
+	w.states(r, "nightly", map[events.State]int64{events.Succeeded: 3})
+	k, _ := r.orders.newest("nightly")
+	answer := must[events.StopAnswer](w)(ask(w, events.ExecutionStop, events.StopRequest{Deployment: "nightly"}))
+	if diff := cmp.Diff(events.StopAnswer{Deployment: "nightly", Unreachable: 3, MayStart: new(k.over())}, answer); diff != "" {
+		t.Errorf("at first (-want +got):\n%s", diff)
+	}
+	w.tell(statusOf(w, d, ids[0], 7, events.Cancelled)) // the umbrella
+	stopped := func() events.StopAnswer {
+		return must[events.StopAnswer](w)(ask(w, events.ExecutionStopped, events.StopQuery{Deployment: "nightly"}))
+	}
+	w.until("one confirmed it", func() bool { return stopped().Stopped == 1 })
+	if got := stopped(); got.Unreachable != 2 || got.Ended != 0 {
+		t.Errorf("one has confirmed: %+v", got)
+	}
+	if offers := w.outstandingOf(r, ids[0]).Offers; len(offers) != 0 {
+		t.Errorf("outstanding of who confirmed: %+v", offers)
+	}
+	w.ahead.Add(int64(30 * time.Hour)) // its time is over
+	if got := stopped(); got.Unreachable != 0 || got.Ended != 2 || got.Stopped != 1 || got.MayStart != nil {
+		t.Errorf("at the end: %+v", got)
+	}
+}

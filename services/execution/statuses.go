@@ -225,8 +225,9 @@ func (s *Service) bringBack(ctx context.Context, p *partition, list []job) error
 				if !ok {
 					old, _ = jobs.find(j.key())
 				}
+				j.flags = flagStray // an offer does not name the phase
 				if old.revision == j.revision {
-					j.wave, j.flags = old.wave, old.flags&flagJoined // an offer does not name the phase
+					j.wave, j.flags = old.wave, old.flags&(flagJoined|flagStray|flagClosed)
 				}
 				if j.newerThan(old) {
 					newest[j.key()] = j

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"chandler/events"
@@ -49,7 +51,7 @@ func readStop(ctx context.Context, kv jetstream.KeyValue, deployment string) (*s
 // stopCall stops a deployment: first the mark, so that nothing is offered any more, then a cancellation to
 // every agent whose job has not ended. Asking again sends them again.
 func (s *Service) stopCall(ctx context.Context, caller string, req events.StopRequest) (events.StopAnswer, error) {
-	k, err := s.deployment(req.Deployment)
+	k, err := s.newestTold(ctx, req.Deployment)
 	if err != nil {
 		return events.StopAnswer{}, err
 	}
@@ -70,6 +72,50 @@ func (s *Service) stopCall(ctx context.Context, caller string, req events.StopRe
 		return events.StopAnswer{}, err
 	}
 	return s.stopAnswer(k, mark), nil
+}
+
+// newestTold is the newest revision of a deployment that was told, also where its event was not handled here yet: whoever
+// stops the deployment means that one. What cannot be asked does not hinder the stop of what is known.
+func (s *Service) newestTold(ctx context.Context, name string) (*known, error) {
+	k, err := s.deployment(name)
+	if err != nil {
+		return nil, err
+	}
+	told, err := s.lastCreated(ctx, name)
+	if err != nil {
+		s.log.WarnContext(ctx, "newest revision of a deployment not looked for", "deployment", name, "error", err)
+	}
+	if told != nil && told.Deployment == name && told.Revision > k.Revision {
+		return told, nil
+	}
+	return k, nil
+}
+
+// lastCreated is the order that EVENTS holds last of a deployment; nil: none.
+func (s *Service) lastCreated(ctx context.Context, name string) (*known, error) {
+	stream, err := s.js.Stream(ctx, events.StreamEvents)
+	if err != nil {
+		return nil, fmt.Errorf("open stream %s: %w", events.StreamEvents, err)
+	}
+	stored, err := stream.GetLastMsgForSubject(ctx, events.DeploymentCreated.Subject(name))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the order of deployment %s: %w", name, err)
+	}
+	raw, err := bus.Decode(&nats.Msg{Subject: stored.Subject, Header: stored.Header, Data: stored.Data})
+	if err != nil {
+		return nil, err
+	}
+	e, err := bus.Typed[events.DeploymentOrder](raw)
+	if err == nil && e.Source != events.ServiceSource(events.DeploymentCreated.Sender) {
+		err = fmt.Errorf("%s tells %s", e.Source, events.DeploymentCreated.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return openOrder(storedOrder{e.Data, e.Trace})
 }
 
 // markStopped writes the mark and notes that for the audit, or gives the one that is there if it says as much.
@@ -93,6 +139,12 @@ func (s *Service) markStopped(ctx context.Context, mark stopMark) (stopMark, err
 			bus.NoteChange(ctx, old, old)
 			return *old, nil
 		}
+		if old != nil && old.Until.After(mark.Until) { // of a deployment that was removed and made again
+			mark.Until = old.Until
+			if value, err = json.Marshal(mark); err != nil {
+				return mark, err
+			}
+		}
 		if old == nil {
 			_, err = kv.Create(ctx, key, value)
 		} else {
@@ -108,6 +160,35 @@ func (s *Service) markStopped(ctx context.Context, mark stopMark) (stopMark, err
 		}
 	}
 	return mark, fmt.Errorf("store %s: others keep changing it", key)
+}
+
+// keepStop notes in a deployment's mark, before its orders are forgotten, until when agents may still obey those: one that
+// was away is told of the stop as long. Where there is no mark nothing was stopped.
+func (s *Service) keepStop(ctx context.Context, deployment string, until time.Time) error {
+	kv, err := s.controlBucket(ctx)
+	if err != nil {
+		return err
+	}
+	for range stopAttempts {
+		mark, revision, err := readStop(ctx, kv, deployment)
+		if err != nil || mark == nil || !mark.Until.Before(until) {
+			return err
+		}
+		mark.Until = until
+		value, err := json.Marshal(mark)
+		if err != nil {
+			return err
+		}
+		key := keyStop + deployment
+		if _, err = kv.Update(ctx, key, value, revision); err == nil {
+			_, err = s.control.see(key, value)
+			return err
+		}
+		if !wrongSequence(err) {
+			return fmt.Errorf("store %s: %w", key, err)
+		}
+	}
+	return fmt.Errorf("store %s%s: others keep changing it", keyStop, deployment)
 }
 
 // cancelAll sends the stop to the agents whose jobs have not ended: to those who did not get it yet, or to all.
@@ -144,7 +225,7 @@ func (s *Service) lives(j job) bool {
 		return true
 	}
 	k, ok := s.orders.revision(j.deployment, j.revision)
-	return ok && j.occurrence != 0 && k.order.Standing() && s.now().Before(k.over())
+	return ok && j.occurrence != 0 && j.flags&flagClosed == 0 && k.order.Standing() && s.now().Before(k.over())
 }
 
 // stoppedCall tells how far a stop has got. That older revisions were stopped, or replaced, is no stop of the deployment.
@@ -175,9 +256,39 @@ func (s *Service) stopAnswer(k *known, mark stopMark) events.StopAnswer {
 			answer.Running += n
 		}
 	}
+	s.countStanding(k, mark, &answer)
 	if answer.Unreachable > 0 {
 		over := k.over()
 		answer.MayStart = &over
 	}
 	return answer
+}
+
+// countStanding corrects the answer for agents whose last occurrence of a standing order has ended: until they confirm the
+// stop, they may open another one.
+func (s *Service) countStanding(k *known, mark stopMark, answer *events.StopAnswer) {
+	if !k.order.Standing() {
+		return
+	}
+	for _, p := range s.partitions {
+		p.mu.RLock()
+		for j := range p.jobs.all(mark.Deployment) {
+			if j.revision > mark.Revision || j.user != "" || j.occurrence == 0 || !j.state.Terminal() {
+				continue
+			}
+			was := &answer.Ended
+			if j.state == events.Cancelled {
+				was = &answer.Stopped
+			}
+			is := was
+			if s.lives(j) {
+				is = &answer.Unreachable
+			} else if j.flags&(flagClosed|flagCancel) == flagClosed|flagCancel {
+				is = &answer.Stopped
+			}
+			*was--
+			*is++
+		}
+		p.mu.RUnlock()
+	}
 }

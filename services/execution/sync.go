@@ -110,8 +110,12 @@ func (s *Service) outstanding(p *partition, agent string, format int) (all []eve
 	return all[:min(len(all), outstandingMost)], held
 }
 
-// cancelsFor lists the stops whose orders may still be obeyed, whether or not execution knows that the
-// agent has a job of them, and those of the jobs listed.
+// maxCancels bounds the stops that one answer names beside those of the agent's own jobs: an answer is one message.
+const maxCancels = 1000
+
+// cancelsFor lists the stops whose orders may still be obeyed, whether or not execution knows that the agent has a job of
+// them, the newest [maxCancels] of them, and all those of the deployments listed. Where a newer revision took the place of an order,
+// which is no rare thing, only the deployments listed are named: an agent that holds another hears of that revision.
 func (s *Service) cancelsFor(agent string, offers []events.Outstanding) []events.CancelRequest {
 	listed := map[string]uint64{} // the lowest revision
 	for _, o := range offers {
@@ -119,12 +123,30 @@ func (s *Service) cancelsFor(agent string, offers []events.Outstanding) []events
 			listed[o.Deployment] = o.Revision
 		}
 	}
-	var all []events.CancelRequest
-	for _, mark := range s.control.stopsThat(func(m stopMark) bool {
+	marks := s.control.stopsThat(func(m stopMark) bool {
+		until := s.orders.until(m.Deployment, m.Revision)
+		if m.Until.After(until) {
+			until = m.Until
+		}
 		lowest, ok := listed[m.Deployment]
-		return ok && lowest <= m.Revision || s.now().Before(s.orders.until(m.Deployment, m.Revision).Add(s.pace.lapse))
-	}) {
+		return ok && lowest <= m.Revision || (ok || !s.replaced(m)) && s.now().Before(until.Add(s.pace.lapse))
+	})
+	slices.SortFunc(marks, func(a, b stopMark) int { return b.At.Compare(a.At) })
+	var all []events.CancelRequest
+	others := 0
+	for _, mark := range marks {
+		if _, ok := listed[mark.Deployment]; !ok {
+			if others++; others > maxCancels {
+				continue
+			}
+		}
 		all = append(all, mark.cancel(agent))
 	}
 	return all
+}
+
+// replaced says that the mark is there because a newer revision was signed, not because somebody stopped the deployment.
+func (s *Service) replaced(m stopMark) bool {
+	k, ok := s.orders.newest(m.Deployment)
+	return ok && k.Revision > m.Revision
 }

@@ -25,6 +25,7 @@ const (
 	waiting
 	silent // its agent has said nothing since the offer
 	joined
+	stray // counts nowhere
 )
 
 // newStanding is that of a job whose agent speaks and did not join later; silent is set where it would be if it did not.
@@ -59,6 +60,9 @@ func (c *codes) standing(r *record) standing {
 	if r.flags&flagJoined != 0 {
 		s |= joined
 	}
+	if r.flags&flagStray != 0 {
+		s |= stray
+	}
 	return s | standing(r.wave)<<8
 }
 
@@ -79,6 +83,9 @@ func (s *jobs) replace(before, after *kept, site uint32) {
 }
 
 func (c *rollout) add(of standing, site uint32, n int64) {
+	if of&stray != 0 {
+		return
+	}
 	wave := int(of >> 8)
 	for len(c.waves) <= wave {
 		c.waves = append(c.waves, events.WaveCounts{Wave: len(c.waves)})

@@ -69,6 +69,8 @@ type agentFile struct {
 	CacheSize, Bandwidth                   int64
 	Beacon                                 time.Duration
 	RetryAfter                             time.Duration
+	Ahead                                  time.Duration // by which its clock is
+	LocalSocket                            string
 }
 
 // runAgent is an agent's process: the real one, with short intervals.
@@ -106,7 +108,9 @@ func runAgent(file string) error {
 		Kinds:     map[string]detect.Kind{detect.KindFile: detect.File{}, detect.KindScript: detect.Script{Run: detect.Exec(env), Dir: scripts}},
 		CacheSize: f.CacheSize, Bandwidth: f.Bandwidth, RetryAfter: f.RetryAfter,
 		CheckEvery: 2 * time.Second, BeaconEvery: f.Beacon, ReconnectMax: 500 * time.Millisecond,
-		Log: log,
+		Clock:       func() time.Time { return time.Now().Add(f.Ahead) },
+		LocalSocket: f.LocalSocket,
+		Log:         log,
 	})
 	if err != nil {
 		return err

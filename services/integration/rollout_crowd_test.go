@@ -31,6 +31,7 @@ type crowd struct {
 	most     int           // that were in flight at once
 	limit    int           // of jobs in flight
 	full     chan struct{} // closed when as many were in flight as the limit allows
+	told     chan struct{} // closed when execution next tells how far it is
 	again    int           // offers of an attempt that were heard before
 	done     int           // machines whose job ended
 	amiss    []string
@@ -63,7 +64,7 @@ func (a *crowdAgent) end() events.State {
 
 // newCrowd draws the phases as a rollout does: by the machines' places in the deployment.
 func newCrowd(f *fleet, deployment string, machines int) *crowd {
-	c := &crowd{f: f, deployment: deployment, all: map[string]*crowdAgent{}, phases: make([]crowdPhase, len(crowdCuts)), offers: make(chan events.JobOffer, 2*machines), full: make(chan struct{})}
+	c := &crowd{f: f, deployment: deployment, all: map[string]*crowdAgent{}, phases: make([]crowdPhase, len(crowdCuts)), offers: make(chan events.JobOffer, 2*machines), full: make(chan struct{}), told: make(chan struct{})}
 	var order []*crowdAgent
 	for i := range machines {
 		id := events.AgentID(fmt.Append(nil, "machine ", i))
@@ -125,17 +126,26 @@ func (c *crowd) report() {
 	must(t, stored.Flush(t.Context()))
 }
 
-// start has the machines hear offers and carry them out until the test ends. No program ends in the second phase before as
-// many jobs were in flight as the limit allows, so that it is put to the test.
+// start has the machines hear offers and carry them out until the test ends.
 func (c *crowd) start(limit int) {
 	c.limit = limit
 	ctx, cancel := context.WithCancel(context.Background())
 	var working sync.WaitGroup
 	c.f.t.Cleanup(func() { cancel(); working.Wait() })
-	working.Go(func() {
-		if err := c.f.owner.Follow(ctx, events.StreamJobs, events.OfferStored("*"), 1, c.hear); err != nil && ctx.Err() == nil {
-			c.f.t.Errorf("follow offers: %v", err)
-		}
+	follow := func(stream, filter string, each func(jetstream.Msg) error) {
+		working.Go(func() {
+			if err := c.f.owner.Follow(ctx, stream, filter, 1, each); err != nil && ctx.Err() == nil {
+				c.f.t.Errorf("follow %s: %v", stream, err)
+			}
+		})
+	}
+	follow(events.StreamJobs, events.OfferStored("*"), c.hear)
+	follow(events.StreamEvents, events.DeploymentProgressed.Subject(c.deployment), func(jetstream.Msg) error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		close(c.told)
+		c.told = make(chan struct{})
+		return nil
 	})
 	for range 2 * limit {
 		working.Go(func() {
@@ -194,32 +204,55 @@ func (c *crowd) hear(m jetstream.Msg) error {
 	return nil
 }
 
-// carryOut tells of a job from its beginning to its end.
+// carryOut tells of a job from its beginning to its end. A program runs until execution has told of jobs once more, so that
+// scheduling has the time to hand over too many; after the canary none starts before as many jobs were in flight as the limit
+// allows, so that the limit is put to the test.
 func (c *crowd) carryOut(ctx context.Context, o events.JobOffer) error {
 	a := c.all[o.Agent]
-	status := events.JobStatus{Job: o.Job, Deployment: o.Deployment, Revision: o.Revision, Order: o.Order, Agent: o.Agent, Occurrence: o.Occurrence, User: o.User, Attempt: o.Attempt}
-	for i, state := range []events.State{events.Accepted, events.Running, a.end()} {
-		status.State, status.Transition, status.At = state, uint32(i+1), time.Now().UTC()
-		if state.Terminal() {
-			if a.phase > 0 {
-				select {
-				case <-c.full:
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			}
-			status.ExitCode = new(0)
-			if a.fails {
-				status.Reason, status.ExitCode = events.ExitCode, new(1603)
-			}
-			c.note(a)
-		}
-		kind, _ := events.StatusType(state)
-		if _, err := bus.Publish(ctx, c.f.owner, kind, events.Event[events.JobStatus]{ID: status.StatusID(), Source: events.AgentSource(a.id), Subject: a.id, Time: status.At, Data: status}); err != nil {
+	if err := c.say(ctx, o, 1, events.Accepted); err != nil {
+		return err
+	}
+	if a.phase > 0 {
+		if err := closed(ctx, c.full); err != nil {
 			return err
 		}
 	}
-	return nil
+	c.mu.Lock()
+	told := c.told // that it runs is told of later than now
+	c.mu.Unlock()
+	if err := c.say(ctx, o, 2, events.Running); err != nil {
+		return err
+	}
+	if err := closed(ctx, told); err != nil {
+		return err
+	}
+	c.note(a)
+	return c.say(ctx, o, 3, a.end())
+}
+
+// closed waits until a channel is.
+func closed(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// say stores a status as its machine would.
+func (c *crowd) say(ctx context.Context, o events.JobOffer, transition uint32, state events.State) error {
+	status := events.JobStatus{Job: o.Job, Deployment: o.Deployment, Revision: o.Revision, Order: o.Order, Agent: o.Agent, Occurrence: o.Occurrence, User: o.User,
+		Attempt: o.Attempt, Transition: transition, State: state, At: time.Now().UTC()}
+	switch state {
+	case events.Succeeded:
+		status.ExitCode = new(0)
+	case events.Failed:
+		status.Reason, status.ExitCode = events.ExitCode, new(1603)
+	}
+	kind, _ := events.StatusType(state)
+	_, err := bus.Publish(ctx, c.f.owner, kind, events.Event[events.JobStatus]{ID: status.StatusID(), Source: events.AgentSource(o.Agent), Subject: o.Agent, Time: status.At, Data: status})
+	return err
 }
 
 // note counts a job that is about to end, before anybody can hear of it.

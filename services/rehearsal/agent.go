@@ -5,6 +5,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/order"
+	"chandler/events/platform"
 	"chandler/events/timing"
 )
 
@@ -91,7 +92,7 @@ func (s *play) hears(i int) {
 	if !s.order.IgnoreWindows {
 		a.windows = s.member.windows(a.machine.Facts)
 	}
-	if a.windows != nil && a.windows.fit(a.who, s.now, s.need).Never {
+	if len(s.order.Assignments) > 0 && s.neverFits(a, s.now) {
 		s.move(i, events.Failed, events.WindowNeverFits, "")
 		return
 	}
@@ -104,9 +105,19 @@ func (s *play) hears(i int) {
 	s.tries(i)
 }
 
+// neverFits says that from a time on no maintenance window opens any more, before the order ends, in which the program
+// could start: the agent fails it at once then, rather than wait for its end.
+func (s *play) neverFits(a *agent, at time.Time) bool {
+	if a.windows == nil {
+		return false
+	}
+	fit := a.windows.fit(a.who, at, s.need)
+	return fit.Never || !fit.Open && !fit.Next.Before(a.ends)
+}
+
 // refuses is why the program does not run on a machine, whenever it is.
 func (s *play) refuses(a *agent) (events.State, events.Reason) {
-	if !runsOn(s.in.Program.Platforms, a.machine.Facts) {
+	if platform.Refuses(s.in.Program.Platforms, a.machine.Facts) != "" {
 		return events.Rejected, events.PlatformUnsupported
 	}
 	if s.needs != nil {
@@ -199,6 +210,19 @@ func (s *play) tries(i int) {
 		return
 	case timing.NotYet:
 		s.later(i, d.Until, tries, events.WaitAssignment)
+		return
+	}
+	begins := s.now
+	if d.Verdict == timing.Prepare {
+		begins = d.Until
+	}
+	if s.neverFits(a, begins) {
+		if a.story.State.Terminal() { // a later occurrence is passed over
+			s.next(i)
+			return
+		}
+		s.move(i, events.Failed, events.WindowNeverFits, "")
+		s.next(i)
 		return
 	}
 	s.fetch(a)

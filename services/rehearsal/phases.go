@@ -124,7 +124,7 @@ func (s *play) settle() {
 // judge acts by the verdict about the newest phase; it says whether another one has opened.
 func (s *play) judge() bool {
 	p := s.phases[s.opened-1]
-	p.view.Counts = p.counts
+	p.view.Counts, p.view.Forgiven = p.counts, p.view.Forgiven.Among(p.counts)
 	verdict := rollout.Judge(events.Plan{Phases: s.plan()}, p.view, s.now)
 	p.line.Says = verdict.Says
 	met := p.view.Met
@@ -191,7 +191,7 @@ func (s *play) halt(p *phase, says string, met time.Time) {
 // resume forgives what halted the rollout; whoever was held starts, if it still may.
 func (s *play) resume(index int) {
 	p := s.phases[index]
-	s.frozen = false
+	s.frozen, p.view.Resumed = false, s.now
 	p.view.Forgiven = rollout.Forgiven{Failed: max(p.view.Forgiven.Failed, p.counts.Failed), Silent: max(p.view.Forgiven.Silent, p.counts.Silent)}
 	p.line.Halts[len(p.line.Halts)-1].Resumed = s.now
 	held := s.held

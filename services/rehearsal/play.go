@@ -133,6 +133,7 @@ func newPlay(in Input) (*play, error) {
 func (s *play) admit(all target.Target) {
 	s.line.Start = s.in.Start
 	for _, m := range s.in.Fleet {
+		m.Presence = m.Presence.among(s.in.Heard)
 		member, err := all.Matches(m.Facts)
 		if err != nil {
 			s.line.Faults++

@@ -3,6 +3,7 @@ package rehearsal
 import (
 	"encoding/hex"
 	"fmt"
+	"math/bits"
 	"time"
 
 	"chandler/events/rollout"
@@ -31,6 +32,35 @@ func ParsePresence(s string) (p Presence, err error) {
 func (p Presence) known() bool { return p != Presence{} }
 
 func (p Presence) in(hour int) bool { return p[hour/8]&(0x80>>(hour%8)) != 0 }
+
+// Heard are the hours of the week in which any of the machines was heard. In the others nobody listened yet, rather than
+// that everybody was away.
+func Heard(fleet []Machine) (p Presence) {
+	for _, m := range fleet {
+		for i, hours := range m.Presence {
+			p[i] |= hours
+		}
+	}
+	return p
+}
+
+// hours is how many of the week there are in it.
+func (p Presence) hours() (n int) {
+	for _, hours := range p {
+		n += bits.OnesCount8(hours)
+	}
+	return n
+}
+
+// among is the presence of a machine, with the hours that nothing is known of.
+func (p Presence) among(heard Presence) Presence {
+	if p.known() && heard.known() {
+		for i := range p {
+			p[i] |= ^heard[i]
+		}
+	}
+	return p
+}
 
 // hourOf is the hour of the week of an instant.
 func hourOf(t time.Time) int {

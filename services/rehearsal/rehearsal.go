@@ -37,6 +37,9 @@ type Input struct {
 	// Fleet in the order in which scheduling hands machines over where limits hold others back: that in which it got to
 	// know them.
 	Fleet []Machine
+	// Heard are the hours of the week of which anything is known, as [Heard] gives them: of the others each machine counts
+	// as there. None: all are.
+	Heard Presence
 	// Outcome says how an attempt, counted from 1, of an agent's job ends. See [Model].
 	Outcome func(agent string, attempt int) Result
 	// Identity says why a machine could not run it for want of an identity or account on the network; "": it could. nil:

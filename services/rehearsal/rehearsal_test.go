@@ -306,3 +306,25 @@ func TestPresenceIsReadAndFollowed(t *testing.T) {
 		}
 	}
 }
+
+func TestHoursInWhichNobodyWasHeardAreUnknown(t *testing.T) {
+	monday := func(hours ...int) (p Presence) {
+		for _, h := range hours {
+			p[h/8] |= 0x80 >> (h % 8)
+		}
+		return p
+	}
+	fleet := []Machine{{Presence: monday(8)}, {Presence: monday(9)}, {}}
+	heard := Heard(fleet)
+	if heard != monday(8, 9) || heard.hours() != 2 {
+		t.Fatalf("heard in %d hours", heard.hours())
+	}
+	for hour, want := range map[int]bool{8: true, 9: false, 10: true} {
+		if got := fleet[0].Presence.among(heard).in(hour); got != want {
+			t.Errorf("the first is there in hour %d: %v", hour, got)
+		}
+	}
+	if fleet[0].Presence.among(Presence{}) != fleet[0].Presence || fleet[2].Presence.among(heard) != (Presence{}) {
+		t.Error("where nothing is known it stays so")
+	}
+}

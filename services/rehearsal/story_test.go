@@ -147,6 +147,17 @@ func TestAHaltHoldsWhatHasNotStarted(t *testing.T) {
 	}
 }
 
+func TestBakeTimeBeginsAnewWhenAHaltedRolloutGoesOn(t *testing.T) {
+	in := everybody(10)
+	in.Plan = events.Plan{Phases: []events.Phase{{Name: "half", Percent: 50, AdvanceWhen: &events.Advance{For: events.Duration(24 * time.Hour)}, HaltWhen: &events.Halt{Failed: limit(t, "5")}}, {Name: "rest", Percent: 100}}}
+	in.Outcome = func(string, int) Result { return Result{Took: time.Minute, Reason: events.ExitCode} }
+	in.People.Resume = new(30 * time.Hour)
+	line := played(t, in)
+	if halts := line.Phases[0].Halts; len(halts) != 1 || !line.Phases[1].Opened.Equal(halts[0].Resumed.Add(24*time.Hour)) {
+		t.Fatalf("%+v", line.Phases)
+	}
+}
+
 func TestAPhaseForNobodyDoesNotOpen(t *testing.T) {
 	in := everybody(3)
 	for i := range in.Fleet {

@@ -121,11 +121,17 @@ func (s *play) supposes() []string {
 		"Downloads take no time, and machines that start a program stay on until it ends; restarts are not played.",
 		"Nothing else is in flight, and nobody joins, leaves or changes collections.",
 	}
+	if n := s.in.Heard.hours(); n > 0 && n < hoursOfWeek {
+		all = append(all, fmt.Sprintf("Any machine at all was heard in %d of the %d hours of a week: in the others every one of them is taken to be there.", n, hoursOfWeek))
+	}
 	for _, a := range s.order.Assignments {
 		if a.Logon || a.Logoff {
 			all = append(all, "Users log on or off as soon as a program waits for that, once: who is logged on is not recorded.")
 			break
 		}
+	}
+	if len(s.order.First) > 0 {
+		all = append(all, "What runs first takes no time, and succeeds.")
 	}
 	if s.in.Program.LogonNeeded() != events.LogonAny {
 		all = append(all, "Wherever the program needs somebody, or nobody, to be logged on, that is so.")

@@ -40,8 +40,11 @@ func (r *reconciler) step(ctx context.Context, d *deployment, all bool) (again b
 		return r.open(ctx, d, state, "")
 	}
 	verdict, judged, err := r.judge(ctx, d, state, all)
-	if err != nil || judged == nil {
+	if err != nil || judged.old {
 		return false, err
+	}
+	if verdict.Step != rollout.Open {
+		r.noteStuck(d, false)
 	}
 	switch verdict.Step {
 	case rollout.Open:
@@ -49,7 +52,7 @@ func (r *reconciler) step(ctx context.Context, d *deployment, all bool) (again b
 	case rollout.Stop:
 		return false, r.halt(ctx, d, state, verdict.Says)
 	}
-	if err := r.keepMet(ctx, d, state, verdict, judged); err != nil {
+	if err := r.keepJudged(ctx, d, state, verdict, judged); err != nil {
 		return false, err
 	}
 	if verdict.Until.IsZero() || verdict.Until.Equal(r.baking[d.record.Deployment]) {
@@ -62,32 +65,42 @@ func (r *reconciler) step(ctx context.Context, d *deployment, all bool) (again b
 	return false, nil
 }
 
-// judge decides about the newest phase. judged is nil where that is left to a replica with newer news; at a tick nobody is
-// waited for.
-func (s *Service) judge(ctx context.Context, d *deployment, state rolloutRecord, all bool) (rollout.Verdict, *uint64, error) {
+// basis is what a verdict about a phase is founded on.
+type basis struct {
+	old       bool   // others know newer news: it is left to them
+	sequence  uint64 // in EVENTS, of the progress
+	signalled bool
+	forgiven  rollout.Forgiven
+}
+
+// judge decides about the newest phase. At a tick no replica with newer news is waited for, and the external event is looked
+// for whatever else is lacking: EVENTS does not keep it for ever.
+func (s *Service) judge(ctx context.Context, d *deployment, state rolloutRecord, all bool) (rollout.Verdict, basis, error) {
 	p := state.newest()
 	view, sequence := s.viewOf(d, state, all)
 	if sequence < p.Judged && !all {
-		return rollout.Verdict{}, nil, nil
+		return rollout.Verdict{}, basis{old: true}, nil
+	}
+	if sequence > 0 {
+		view.Forgiven = view.Forgiven.Among(view.Counts)
 	}
 	plan := d.plan(state)
 	if a := p.AdvanceWhen; a != nil && a.Event != nil && !view.Signalled {
-		// It is only looked for when nothing else is lacking.
-		view.Signalled = true
-		if v := rollout.Judge(plan, view, s.now()); v.Step == rollout.Open {
+		with := view
+		with.Signalled = true
+		if all || rollout.Judge(plan, with, s.now()).Step == rollout.Open {
 			came, err := s.signalled(ctx, *a.Event, p.Opened)
 			if err != nil {
-				return rollout.Verdict{}, nil, err
+				return rollout.Verdict{}, basis{}, err
 			}
 			view.Signalled = came
-		} else {
-			view.Signalled = false
 		}
 	}
-	return rollout.Judge(plan, view, s.now()), &sequence, nil
+	return rollout.Judge(plan, view, s.now()), basis{sequence: sequence, signalled: view.Signalled, forgiven: view.Forgiven}, nil
 }
 
-// viewOf is what is known of the newest phase. Its size is less those who left before they were handed over.
+// viewOf is what is known of the newest phase. Its size is less those who left before they were handed over, and those whom
+// a contradiction keeps from it.
 func (s *Service) viewOf(d *deployment, state rolloutRecord, again bool) (rollout.View, uint64) {
 	index, p := len(state.Phases)-1, state.newest()
 	counts, sequence := s.countsOf(d, index)
@@ -97,49 +110,65 @@ func (s *Service) viewOf(d *deployment, state rolloutRecord, again bool) (rollou
 	if log := s.releases[d.record.Deployment][d.record.Revision]; log != nil {
 		own, released = log.phases[index].own, log.released
 	}
-	size := min(p.Size, own+queue.countNotIn(released))
+	size := min(p.Size, own+s.due(d, queue, released).count())
 	s.mu.RUnlock()
-	return rollout.View{Index: index, Opened: p.Opened, Size: size, Counts: counts, Met: p.Met, Approved: p.Approved != "", Signalled: p.Signalled,
-		Skipped: p.Skipped != "", Forgiven: p.Forgiven}, sequence
+	return rollout.View{Index: index, Opened: p.Opened, Resumed: p.Resumed, Size: size, Counts: counts, Met: p.Met, Approved: p.Approved != "",
+		Signalled: p.Signalled, Skipped: p.Skipped != "", Forgiven: p.Forgiven}, sequence
 }
 
-// draw finds who would be in the next phase. ok is false while it can hold nobody, where it must not open: whoever came
-// later would be in none that a gate watches.
-func (s *Service) draw(d *deployment, state rolloutRecord) (p phaseRecord, ok bool) {
+// draw finds who would be in the next phase. nobody says why it can hold nobody, where it must not open: whoever came later
+// would be in none that a gate watches; "": it may open.
+func (s *Service) draw(d *deployment, state rolloutRecord) (p phaseRecord, nobody string) {
 	plan, index := d.plan(state), len(state.Phases)
 	p = phaseRecord{Phase: plan.Phases[index], Opened: s.now().UTC(), All: index == len(plan.Phases)-1}
+	members := s.members(d)
 	if p.Collection == "" {
 		var places []float64
 		seen := s.now().Add(-rollout.Seen)
-		for _, a := range s.members(d) {
+		for _, a := range members {
 			if p.All || !a.lastSeen().Before(seen) {
 				places = append(places, timing.Place(d.record.Deployment, a.facts.ID))
 			}
 		}
 		if len(places) == 0 && !p.All {
-			return p, false
+			p.Cut = rollout.Cut(p.Phase, nil)
+			return p, nobodyOf(len(members))
 		}
 		p.Cut = rollout.Cut(p.Phase, places)
 		if p.All && p.Count >= len(places) {
 			p.Cut = 1 // it has room for who joins
 		}
 	} else if _, there := s.targetOf(p.Collection); !there {
-		return p, false
+		return p, "there is no collection " + p.Collection
 	}
 	q := s.queue(d, append(slices.Clone(state.Phases), p))
 	p.Size = q.phases[index].count()
-	return p, index > 0 || p.Size > 0
+	switch {
+	case index > 0 || p.Size > 0:
+		return p, ""
+	case p.Collection == "" || len(members) == 0 || q.unseen > 0:
+		return p, nobodyOf(len(members))
+	}
+	return p, "nobody of the target is in collection " + p.Collection
+}
+
+// nobodyOf says why no member of a target can be drawn for a phase.
+func nobodyOf(members int) string {
+	if members == 0 {
+		return "nobody is in the target"
+	}
+	return fmt.Sprintf("whoever may be in it was not heard of for %d days", rollout.Seen/(24*time.Hour))
 }
 
 // open opens the next phase.
 func (r *reconciler) open(ctx context.Context, d *deployment, state rolloutRecord, says string) (opened bool, err error) {
-	p, ok := r.draw(d, state)
-	if !ok {
+	p, nobody := r.draw(d, state)
+	if r.noteStuck(d, nobody != ""); nobody != "" {
 		return false, nil
 	}
 	_, err = r.changeRollout(ctx, d, func(now *rolloutRecord) error {
-		if len(now.Phases) != len(state.Phases) || !now.Halted.IsZero() {
-			return errKeep // another replica was first
+		if !now.asJudged(&state) {
+			return errKeep // another replica was first, or knows better
 		}
 		now.Phases = append(now.Phases, p)
 		now.note(events.RolloutOpened.Declaration, "", says, p.Opened)
@@ -161,7 +190,7 @@ func (r *reconciler) open(ctx context.Context, d *deployment, state rolloutRecor
 func (r *reconciler) halt(ctx context.Context, d *deployment, state rolloutRecord, why string) error {
 	at, halted := r.now().UTC(), false
 	_, err := r.changeRollout(ctx, d, func(now *rolloutRecord) error {
-		if len(now.Phases) != len(state.Phases) || !now.Halted.IsZero() || now.newest().Forgiven != state.newest().Forgiven || now.newest().Skipped != "" {
+		if !now.asJudged(&state) {
 			return errKeep
 		}
 		now.stop("", why, at)
@@ -183,30 +212,33 @@ func (r *reconciler) halt(ctx context.Context, d *deployment, state rolloutRecor
 
 // stop halts the rollout and tells it.
 func (r *rolloutRecord) stop(by, why string, at time.Time) {
-	r.Halted, r.Because = at, why
-	if p := r.newest(); p != nil {
-		p.Met = time.Time{}
-	}
 	r.note(events.RolloutHalted.Declaration, by, why, at)
+	r.Halted, r.Because = r.Outbox.At, why
+	if p := r.newest(); p != nil {
+		p.Met = time.Time{} // the bake time begins anew when it goes on
+	}
 }
 
 // rollBack notes the deployment that takes this one back and tells it.
 func (r *rolloutRecord) rollBack(rolls, by, why string, at time.Time) {
-	r.RolledBack = rolls
+	r.RolledBack, r.RolledBy, r.RolledWhy, r.RolledAt = rolls, by, why, at
 	r.note(events.RolloutRolledBack.Declaration, by, why, at)
 	r.Outbox.Notes[len(r.Outbox.Notes)-1].Rolls = rolls
 }
 
-// keepMet notes since when the success gate is met, or that it is not any more.
-func (r *reconciler) keepMet(ctx context.Context, d *deployment, state rolloutRecord, v rollout.Verdict, judged *uint64) error {
-	if v.Met.Equal(state.newest().Met) {
+// keepJudged notes since when the success gate is met, or that it is not any more, that the external event came, and which
+// failures still are those that were forgiven.
+func (r *reconciler) keepJudged(ctx context.Context, d *deployment, state rolloutRecord, v rollout.Verdict, on basis) error {
+	p := *state.newest()
+	if v.Met.Equal(p.Met) && on.signalled == p.Signalled && on.forgiven == p.Forgiven {
 		return nil
 	}
 	_, err := r.changeRollout(ctx, d, func(now *rolloutRecord) error {
-		if len(now.Phases) != len(state.Phases) || !now.newest().Met.Equal(state.newest().Met) || !now.Halted.IsZero() {
+		if !now.asJudged(&state) {
 			return errKeep
 		}
-		now.newest().Met, now.newest().Judged = v.Met, *judged
+		to := now.newest()
+		to.Met, to.Signalled, to.Forgiven, to.Judged = v.Met, on.signalled, on.forgiven, on.sequence
 		return nil
 	})
 	if err != nil {

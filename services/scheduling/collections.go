@@ -206,10 +206,48 @@ func (s *Service) collectionView(c events.Collection, t target.Target) events.Co
 		view.Fault = faults.first.Error()
 	}
 	if c.Name != "" {
-		view.OutdatedWindows = s.liveDeployments(func(d *deployment) bool { return !windowsAsSigned(d.order, c) })
+		view.OutdatedWindows = s.outdatedWindows(c, members)
 		view.Outdated = s.liveDeployments(func(d *deployment) bool { return d.record.Collection == c.Name && !signedAs(d.order, c) })
 	}
 	return view
+}
+
+// outdatedWindows names the live deployments that hold other maintenance windows of a collection, where that matters: to
+// somebody in their target who is in the collection, as it is or as it was when they were signed.
+func (s *Service) outdatedWindows(c events.Collection, members []string) []string {
+	var now idSet
+	for _, place := range s.fleet.places(members) {
+		now = now.set(place, true)
+	}
+	return s.liveDeployments(func(d *deployment) bool {
+		if windowsAsSigned(d.order, c) {
+			return false
+		}
+		return !d.members.evaluated || d.members.set.and(now).count() > 0 || s.windowsHold(d, c)
+	})
+}
+
+// windowsHold says whether the windows of a collection that a deployment was signed with hold anybody in its target, where
+// the collection is another one since. The caller holds the lock.
+func (s *Service) windowsHold(d *deployment, c events.Collection) bool {
+	i := slices.IndexFunc(d.order.Windows, func(w order.Windows) bool { return w.Collection == c.Name })
+	if i < 0 {
+		return false
+	}
+	w := d.order.Windows[i]
+	if sameDefinition(events.Collection{Expression: w.Expression, Include: w.Include, Exclude: w.Exclude}, c) {
+		return false
+	}
+	t, err := target.New(w.Expression, w.Include, w.Exclude)
+	if err != nil {
+		return true // agents hold what they cannot find out to be held
+	}
+	for _, a := range s.fleet.at(d.members.set.firstNotIn(nil, d.members.set.count())) {
+		if in, err := t.Matches(a.facts); in || err != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // matching lists the ids of the members of a target now, sorted.

@@ -73,3 +73,36 @@ func TestTheOlderOfTwoContradictoryDeploymentsHoldsBackWhoGotTheNewer(t *testing
 		t.Error(diff)
 	}
 }
+
+func TestAGateDoesNotWaitForWhomAContradictionKeepsFromIt(t *testing.T) {
+	s := newStory(t)
+	s.contentWith(map[string]events.Program{"install": {}, "remove": {Undoes: "install"}})
+	r := s.running()
+	tagged := func(tags ...string) func(*events.Facts) { return func(f *events.Facts) { f.Tags = tags } }
+	s.report(facts("agent001", tagged("pilot")), facts("agent002", tagged("pilot")), facts("agent003"))
+	s.published()
+	s.knows(r, 3)
+	must(s, events.CollectionSet, linuxMachines())
+	for _, tag := range []string{"pilot", "kiosk"} {
+		must(s, events.CollectionSet, events.Collection{Name: tag, Expression: `"` + tag + `" in agent.tags`})
+	}
+	plan := &events.Plan{MaxInFlight: 1, Phases: []events.Phase{
+		{Name: "pilots", Collection: "pilot", AdvanceWhen: &events.Advance{Succeeded: &events.Limit{Percent: 100}}}, {Name: "rest", Percent: 100}}}
+	must(s, events.DeploymentCreate, events.DeploymentRequest{Plan: plan, Envelope: s.sign(s.order(func(o *order.Order) { o.Issued = o.Issued.Add(-time.Hour) }))})
+	if got := s.released(1, nil); !cmp.Equal(got, []string{"agent001"}) {
+		t.Fatalf("handed over: %v", got)
+	}
+	s.deploy(func(o *order.Order) {
+		o.Deployment, o.Program, o.Collection, o.Expression = "gone", "remove", "kiosk", `"kiosk" in agent.tags`
+	})
+	s.report(facts("agent002", tagged("pilot", "kiosk")))
+	s.released(1, func(e events.Event[events.Release]) bool { return e.Data.Deployment == "gone" })
+	s.progress(wave(0, 1, 1, 0))
+	if second := opened(s, 2)[1]; second.Phase != "rest" {
+		t.Errorf("opened: %+v", second)
+	}
+	rest := s.released(1, func(e events.Event[events.Release]) bool { return e.Data.Deployment == "hello" && e.Data.Phase == 1 })
+	if diff := cmp.Diff([]string{"agent003"}, rest); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -76,11 +76,15 @@ func (s *Service) accept(ctx context.Context, caller string, r deploymentRecord)
 			return old, err
 		}
 		// Notes of an older revision are dropped: the new one replaces it everywhere.
-		accepted.At, accepted.Outbox = at, outbox{Last: old.Outbox.Last}.with(events.DeploymentCreated.Declaration, caller, "", at)
+		accepted.At, accepted.Outbox = at, outbox{Last: old.Outbox.Last, At: old.Outbox.At}.with(events.DeploymentCreated.Declaration, caller, "", at)
 		return accepted, nil
 	})
 	if err != nil {
 		return events.DeploymentView{}, err
+	}
+	// Told before this answers: whoever stops the deployment next means this revision. What fails here is told later.
+	if err := s.announceDeployment(ctx, r.Deployment); err != nil {
+		s.log.Warn("an accepted deployment is not told yet", "deployment", r.Deployment, "revision", r.Revision, "error", err)
 	}
 	s.log.Info("deployment accepted", "deployment", r.Deployment, "revision", r.Revision, "package", r.Package, "version", r.Version,
 		"program", r.Program, "collection", r.Collection, "by", caller)
@@ -109,8 +113,8 @@ func (s *Service) acceptable(ctx context.Context, r deploymentRecord) (same bool
 	if err := s.checkOrder(ctx, d.order); err != nil {
 		return false, err
 	}
-	if err := s.checkPlan(r.Plan, r.Rollback); err != nil {
-		return false, bus.BadRequest(fmt.Errorf("plan: %w", err))
+	if err := s.checkPlan(ctx, r.Plan, r.Rollback); err != nil {
+		return false, err
 	}
 	if err := s.checkRollback(ctx, d); err != nil {
 		return false, err

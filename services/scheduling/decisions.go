@@ -28,8 +28,20 @@ func (s *Service) decideRollout(ctx context.Context, caller string, req events.N
 	return s.deploymentShow(ctx, caller, events.Named{Name: req.Name})
 }
 
-// liveDeployment reads a deployment from its bucket and refuses one that is over.
+// liveDeployment is readDeployment that refuses one that is over.
 func (s *Service) liveDeployment(ctx context.Context, req events.Named) (*deployment, error) {
+	d, err := s.readDeployment(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if l := s.life(d); !live(l) {
+		return nil, bus.Conflict(fmt.Errorf("deployment %s is %s, which is final: sign a new revision", req.Name, l))
+	}
+	return d, nil
+}
+
+// readDeployment reads a deployment from its bucket.
+func (s *Service) readDeployment(ctx context.Context, req events.Named) (*deployment, error) {
 	if err := checkNamed(req); err != nil {
 		return nil, bus.BadRequest(err)
 	}
@@ -39,9 +51,6 @@ func (s *Service) liveDeployment(ctx context.Context, req events.Named) (*deploy
 	d, ok := s.deployment(req.Name)
 	if !ok {
 		return nil, unknownDeployment(req.Name)
-	}
-	if l := s.life(d); !live(l) {
-		return nil, bus.Conflict(fmt.Errorf("deployment %s is %s, which is final: sign a new revision", req.Name, l))
 	}
 	return d, nil
 }
@@ -77,8 +86,9 @@ func (s *Service) resumeRollout(ctx context.Context, caller string, req events.N
 			return rolledBack(req.Name, r)
 		}
 		if phase := r.newest(); phase != nil {
-			counts, _ := s.countsOf(d, len(r.Phases)-1)
+			counts, sequence := s.countsOf(d, len(r.Phases)-1)
 			phase.Forgiven = rollout.Forgiven{Failed: max(phase.Forgiven.Failed, counts.Failed), Silent: max(phase.Forgiven.Silent, counts.Silent)}
+			phase.Resumed, phase.Judged = s.now().UTC(), max(phase.Judged, sequence)
 		}
 		r.goOn()
 		r.note(events.DeploymentResumed.Declaration, caller, req.Why, s.now().UTC())
@@ -107,8 +117,8 @@ func (s *Service) deploymentApprove(ctx context.Context, caller string, req even
 	})
 }
 
-// deploymentSkip lets the next phase open whatever the gate says, also that of a halted rollout. Where none is open since
-// nobody is in the first one, that one counts as gone through.
+// deploymentSkip lets the next phase open whatever the gate says, also that of a halted rollout. A phase that cannot open
+// since there is nobody for it counts as gone through.
 func (s *Service) deploymentSkip(ctx context.Context, caller string, req events.Named) (events.DeploymentView, error) {
 	return s.decideRollout(ctx, caller, req, func(d *deployment, r *rolloutRecord) error {
 		last := len(d.plan(*r).Phases) - 1
@@ -117,12 +127,15 @@ func (s *Service) deploymentSkip(ctx context.Context, caller string, req events.
 			return rolledBack(req.Name, r)
 		case last < 0 || len(r.Phases) > last || last == 0:
 			return bus.Conflict(fmt.Errorf("deployment %s has no phase that is still to open", req.Name))
-		case p != nil && p.Skipped != "":
-			return errKeep
-		case p == nil:
-			first, _ := s.draw(d, *r)
-			r.Phases = append(r.Phases, first)
-			r.note(events.RolloutOpened.Declaration, caller, req.Why, first.Opened)
+		case !s.evaluatedAlready(d.members):
+			return bus.Unavailable(fmt.Errorf("who is in the target of deployment %s is being found out: try again in a moment", req.Name))
+		case p == nil || p.Skipped != "" || s.stuckAt(ctx, d, *r) != "":
+			next, nobody := s.draw(d, *r)
+			if p != nil && (nobody == "" || len(r.Phases) == last) {
+				return errKeep // it opens in a moment; the last one cannot be gone through
+			}
+			r.Phases = append(r.Phases, next)
+			r.note(events.RolloutOpened.Declaration, caller, req.Why, next.Opened)
 		}
 		r.newest().Skipped = caller
 		r.goOn()
@@ -152,8 +165,8 @@ func (s *Service) deploymentPlan(ctx context.Context, caller string, req events.
 		}
 		now.record.Plan = &req.Plan
 		plan := now.plan(state) // phases that are open stay as they are
-		if err := s.checkPlan(&plan, now.record.Rollback); err != nil {
-			return events.Declaration{}, bus.BadRequest(fmt.Errorf("plan: %w", err))
+		if err := s.checkPlan(ctx, &plan, now.record.Rollback); err != nil {
+			return events.Declaration{}, err
 		}
 		if old, ok := s.deployment(req.Deployment); ok && old.record.Plan != nil && reflect.DeepEqual(*old.record.Plan, plan) {
 			return events.Declaration{}, errKeep
@@ -182,23 +195,37 @@ func (s *Service) replannable(d *deployment, state rolloutRecord, p events.Plan)
 	return nil
 }
 
-// checkPlan says what is wrong with a plan here and now.
-func (s *Service) checkPlan(p *events.Plan, rollback []byte) error {
+// checkPlan says what is wrong with a plan here and now. Collections are read from their bucket: what an administrator set a
+// moment ago, by whichever replica, is there.
+func (s *Service) checkPlan(ctx context.Context, p *events.Plan, rollback []byte) error {
 	if p == nil {
 		return nil
 	}
-	if err := rollout.Check(*p); err != nil {
+	if err := sound(*p, rollback); err != nil {
+		return bus.BadRequest(fmt.Errorf("plan: %w", err))
+	}
+	for _, phase := range p.Phases {
+		if phase.Collection == "" {
+			continue
+		}
+		if _, err := s.collection(ctx, phase.Collection); errors.Is(err, bus.ErrNotFound) {
+			return bus.BadRequest(fmt.Errorf("plan: phase %s: %w", phase.Name, err))
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sound says what is wrong with a plan by itself.
+func sound(p events.Plan, rollback []byte) error {
+	if err := rollout.Check(p); err != nil {
 		return err
 	}
 	if p.OnHalt == events.OnHaltRollback && len(rollback) == 0 {
 		return errors.New("on-halt: rollback needs the order that rolls back to be signed with the deployment")
 	}
 	for _, phase := range p.Phases {
-		if phase.Collection != "" {
-			if _, ok := s.targetOf(phase.Collection); !ok {
-				return fmt.Errorf("phase %s: there is no collection %q: `chandler collection ls` lists them", phase.Name, phase.Collection)
-			}
-		}
 		if a := phase.AdvanceWhen; a != nil && a.Event != nil {
 			if err := checkGate(*a.Event); err != nil {
 				return fmt.Errorf("phase %s: advance-when event: %w", phase.Name, err)

@@ -151,5 +151,6 @@ func (s *Service) drop(name string) {
 	}
 	delete(s.deployments, name)
 	delete(s.held, name)
+	delete(s.stuck, name)
 	s.index(old, false)
 }

@@ -55,7 +55,8 @@
 // caught up at the next start, and at the latest a minute later by any replica. Timers only wake: all
 // deployments are held against the clock at start and every minute. What comes for an external gate of Chandler's own types
 // is seen within that minute. A rollback that is due is carried out by any replica, after the halt of what it takes back is
-// stored; one that is refused is tried again every minute. While the broker is away nothing is
+// stored, also where that was stopped or its time is over; one that is refused is tried again every minute. What is told of one
+// record is told with rising times, whatever the clocks of replicas say, for others go by them. While the broker is away nothing is
 // decided, and Healthy says so. A bucket that is lost or restored from an older copy is read anew; what it
 // no longer holds is gone for scheduling: agents report again, orders are created again, and while no package
 // is known content is asked for all of them, at start, every minute, and when reconciling. No right order is

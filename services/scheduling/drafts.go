@@ -143,8 +143,7 @@ func (s *Service) draftView(d *deployment) events.DeploymentView {
 	if v.Signers, v.Needed = got.signers, got.needed; err != nil {
 		v.Why = err.Error() // the keys that signed it are trusted no longer
 	}
-	members, _ := s.matching(d.target)
-	v.Members = len(members)
+	v.Members = s.countMembers(d)
 	return v
 }
 

@@ -1,6 +1,7 @@
 package scheduling
 
 import (
+	"fmt"
 	"math"
 
 	"chandler/events"
@@ -134,4 +135,39 @@ func (r room) take(site string) bool {
 	}
 	r.taken[site]++
 	return true
+}
+
+// limited says which limit of jobs in flight keeps an agent of an open phase from being handed over now; "": none.
+func (s *Service) limited(d *deployment, state rolloutRecord, a *agent, phase string) string {
+	plan := d.plan(state)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	own, site, room := s.flights[d.record.Deployment], a.site(), s.roomFor(d, plan)
+	at := "at site " + site
+	if site == "" {
+		at = "of machines without a site"
+	}
+	for _, l := range []struct {
+		limit, inFlight int
+		what            string
+	}{
+		{s.limits.MaxInFlight, s.inFlight.total, "in the fleet"},
+		{s.limits.MaxInFlightPerSite, s.inFlight.sites[site], at + ", in the fleet"},
+		{plan.MaxInFlight, own.total, "in the deployment"},
+		{plan.MaxInFlightPerSite, own.sites[site], at + ", in the deployment"},
+	} {
+		if l.limit > 0 && l.inFlight >= l.limit {
+			return heldBack(l.limit, l.what)
+		}
+	}
+	for i, p := range plan.Phases {
+		if n, bounded := room.phases[i]; bounded && n == 0 && p.Name == phase {
+			return heldBack(p.MaxInFlight, "in the phase")
+		}
+	}
+	return ""
+}
+
+func heldBack(limit int, where string) string {
+	return fmt.Sprintf("held back by a limit: at most %d jobs in flight %s, and there are as many; it is handed to execution when some have ended", limit, where)
 }

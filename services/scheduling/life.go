@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"chandler/events"
 	"chandler/events/bus"
@@ -99,7 +100,7 @@ func (s *Service) deploymentRemove(ctx context.Context, caller string, req event
 	if err != nil {
 		return events.Nothing{}, err
 	}
-	if live(view.Life) && !done(view) {
+	if live(view.Life) && (!done(view) || s.recurs(req.Name)) {
 		return events.Nothing{}, bus.Conflict(fmt.Errorf("deployment %s is %s and not all its jobs have ended: stop it first", req.Name, view.Life))
 	}
 	_, err = changeNoted(ctx, s.deploymentStore, kindDeployment+"."+req.Name, func(old deploymentRecord, found bool) (deploymentRecord, error) {
@@ -113,6 +114,12 @@ func (s *Service) deploymentRemove(ctx context.Context, caller string, req event
 			Outbox: old.Outbox.with(events.DeploymentRemoved.Declaration, caller, req.Why, s.now().UTC())}, nil
 	})
 	return events.Nothing{}, err
+}
+
+// recurs says whether machines open occurrences of a deployment by themselves: then the end of their last ones ends nothing.
+func (s *Service) recurs(name string) bool {
+	d, ok := s.deployment(name)
+	return ok && d.order.Standing()
 }
 
 // done says whether everybody in the target was handed over and every job has ended.
@@ -139,7 +146,7 @@ func (s *Service) onHalted(ctx context.Context, e events.Event[events.Deployment
 		if !found || old.Removed || old.Stopped || old.Revision > n.Revision {
 			return old, errKeep
 		}
-		old.Stopped, old.Because = true, because(n.By, n.Why)
+		old.Stopped, old.Because = true, because(n.By+" at "+n.At.UTC().Format(time.RFC3339), n.Why)
 		return old, nil
 	})
 	if err != nil {

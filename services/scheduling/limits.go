@@ -40,7 +40,9 @@ func (s *Service) limitsSet(ctx context.Context, caller string, req events.Limit
 		if before.By, before.At = req.By, req.At; found && before == req {
 			return old, errKeep
 		}
-		return limitsRecord{Limits: req, Outbox: old.Outbox.with(events.LimitsChanged.Declaration, caller, "", req.At)}, nil
+		next := limitsRecord{Limits: req, Outbox: old.Outbox.with(events.LimitsChanged.Declaration, caller, "", req.At)}
+		next.At = next.Outbox.At
+		return next, nil
 	})
 	return r.Limits, err
 }

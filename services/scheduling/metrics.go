@@ -37,6 +37,7 @@ func newMetrics(reg prometheus.Registerer, s *Service) (*metrics, error) {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "chandler_scheduling_agents_seen", Help: "Agents heard of in the last 15 minutes."}, s.seen),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "chandler_scheduling_twins", Help: "Agents of which two were heard at the same time within the last hour: copies that run with one identity."}, s.countTwins),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "chandler_scheduling_held_agents", Help: "Agents whom nothing but a limit of jobs in flight keeps from being handed to execution, once for each deployment."}, s.countHeld),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "chandler_scheduling_stuck_rollouts", Help: "Rollouts whose next phase is due and for which there is nobody: it opens when there is somebody, or when somebody skips it."}, s.countStuck),
 	}
 	for _, life := range []events.Life{events.LifeDraft, events.LifePending, events.LifeActive, events.LifePaused, events.LifeHalted, events.LifeStopped, events.LifeExpired} {
 		collectors = append(collectors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "chandler_scheduling_deployments", Help: "Deployments, by where they are in their life.",
@@ -84,6 +85,12 @@ func (s *Service) countLife(life events.Life) float64 {
 		}
 	}
 	return float64(n)
+}
+
+func (s *Service) countStuck() float64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return float64(len(s.stuck))
 }
 
 func (s *Service) countHeld() float64 {

@@ -14,8 +14,11 @@ import (
 // outbox holds what is still to be told about a record. It is stored with the change that it tells of, and
 // emptied after the broker has stored the events: so every change is told, in order, at least once.
 type outbox struct {
-	Last  uint64 `json:"last,omitempty"` // number of the last note ever written
-	Notes []note `json:"notes,omitempty"`
+	Last uint64 `json:"last,omitempty"` // number of the last note ever written
+	// At is the time of the last note ever written. Each one is later than all before it, also where the clocks of replicas
+	// differ: who hears the events in another order compares their times.
+	At    time.Time `json:"at,omitzero"`
+	Notes []note    `json:"notes,omitempty"`
 }
 
 // note is one event to publish.
@@ -33,8 +36,11 @@ type note struct {
 }
 
 func (o outbox) with(t events.Declaration, by, why string, at time.Time) outbox {
+	if !at.After(o.At) {
+		at = o.At.Add(time.Nanosecond)
+	}
 	n := note{Number: o.Last + 1, Type: t.Name, By: by, Why: why, At: at}
-	return outbox{Last: n.Number, Notes: append(slices.Clone(o.Notes), n)}
+	return outbox{Last: n.Number, At: at, Notes: append(slices.Clone(o.Notes), n)}
 }
 
 // without drops the notes up to a number.
@@ -132,5 +138,5 @@ func (s *Service) tellDeployment(ctx context.Context, r deploymentRecord, n note
 
 // signed is the order as others need it.
 func (r deploymentRecord) signed(notice events.DeploymentNotice) events.DeploymentOrder {
-	return events.DeploymentOrder{DeploymentNotice: notice, Envelope: r.Envelope, Include: r.Include, Exclude: r.Exclude, Plan: r.Plan}
+	return events.DeploymentOrder{DeploymentNotice: notice, Envelope: r.Envelope, Include: r.Include, Exclude: r.Exclude, Plan: r.Plan, RollbackTo: r.rollbackTo()}
 }

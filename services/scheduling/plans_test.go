@@ -107,6 +107,12 @@ func TestAPlanIsChangedWhereItIsNotOpenYet(t *testing.T) {
 		t.Errorf("%d agents were handed over", len(got))
 	}
 	eventstest.ExpectExactly(t, s.admin, events.DeploymentCreated, nil, 2)
+	absent := plan
+	absent.Phases = slices.Clone(plan.Phases)
+	absent.Phases[2] = events.Phase{Name: "all", Collection: "absent"}
+	if _, err := ask(s, events.DeploymentPlan, events.PlanRequest{Deployment: "hello", Plan: absent}); !errors.Is(err, bus.ErrBadRequest) || !strings.Contains(err.Error(), `there is no collection "absent"`) {
+		t.Errorf("a phase in no collection: %v", err)
+	}
 	for what, p := range map[string]events.Plan{
 		"phases that are open are left out": {Phases: plan.Phases[2:]},
 		"an open one is another":            *canaryAndRest(),
@@ -160,13 +166,71 @@ func TestNoPhaseOpensWhileNobodyIsInTheFirst(t *testing.T) {
 	s.rolledOut(0, canaryAndRest(), r)
 	s.eventually("it says so", func() bool {
 		v := s.hello()
-		return len(v.Phases) == 2 && v.Life == events.LifeActive && strings.Contains(v.Phases[0].Says, "somebody is in it")
+		return len(v.Phases) == 2 && v.Life == events.LifeActive && v.Phases[0].Says == "there is nobody for it: nobody is in the target; it opens when there is somebody; `chandler deployment skip hello` passes it"
 	})
+	s.eventually("it is counted", func() bool { return r.countStuck() == 1 })
 	s.report(facts("agent001"))
 	if first := opened(s, 1)[0]; first.Size != 1 {
 		t.Errorf("opened: %+v", first)
 	}
 	s.released(1, nil)
+	s.eventually("it is counted no more", func() bool { return r.countStuck() == 0 })
+}
+
+func TestAPhaseThatThereIsNobodyForIsToldAndPassed(t *testing.T) {
+	advance := &events.Advance{Approval: true}
+	rest := events.Phase{Name: "rest", Percent: 100}
+	pilots := events.Phase{Name: "pilots", Collection: "pilots", AdvanceWhen: advance}
+	for name, c := range map[string]struct {
+		phases  []events.Phase
+		away    time.Duration // since when all machines were heard of last
+		stuck   int           // index of the phase that there is nobody for
+		nobody  string
+		skipped int // phases that somebody skipped, at the end
+	}{
+		"the first, of whose collection nobody is in the target": {phases: []events.Phase{pilots, rest}, nobody: "nobody of the target is in collection pilots", skipped: 1},
+		"the first, for whose share nobody was heard of lately": {phases: []events.Phase{{Name: "tenth", Percent: 10, AdvanceWhen: advance}, rest}, away: 20 * 24 * time.Hour,
+			nobody: "whoever may be in it was not heard of for 14 days", skipped: 1},
+		"the second, for whose share nobody was heard of lately": {phases: []events.Phase{pilots, {Name: "tenth", Percent: 10, AdvanceWhen: advance}, rest}, away: 20 * 24 * time.Hour, stuck: 1,
+			nobody: "whoever may be in it was not heard of for 14 days", skipped: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStory(t)
+			for _, id := range names(10) {
+				s.report(facts(id))
+			}
+			r := s.running()
+			s.knows(r, 10)
+			s.clock.advance(c.away)
+			must(s, events.CollectionSet, events.Collection{Name: "pilots", Expression: `agent.os == "windows"`})
+			s.rolledOut(0, &events.Plan{Phases: c.phases})
+			for range c.stuck { // the phases before it have nobody either
+				s.eventually("nobody is in the one before", func() bool { return r.countStuck() == 1 })
+				must(s, events.DeploymentSkip, events.Named{Name: "hello"})
+			}
+			says := "there is nobody for it: " + c.nobody + "; it opens when there is somebody; `chandler deployment skip hello` passes it"
+			s.eventually("it says so", func() bool { v := s.hello(); return v.Phases[c.stuck].Opened.IsZero() && v.Phases[c.stuck].Says == says })
+			why := must(s, events.Why, events.WhyRequest{Agent: "agent00003", Deployment: "hello"}).Answers[0]
+			if !strings.Contains(why.Says, c.phases[c.stuck].Name+" does not open: "+says) {
+				t.Errorf("why: %s", why.Says)
+			}
+			s.released(0, nil)
+			must(s, events.DeploymentSkip, events.Named{Name: "hello"})
+			if got := s.released(1, nil); len(got) != 10 {
+				t.Errorf("%d agents were handed over", len(got))
+			}
+			skipped := 0
+			for _, p := range s.hello().Phases {
+				if p.Skipped == "ada" {
+					skipped++
+				}
+			}
+			if skipped != c.skipped {
+				t.Errorf("%d phases were skipped", skipped)
+			}
+			s.eventually("it is counted no more", func() bool { return r.countStuck() == 0 })
+		})
+	}
 }
 
 func TestMachinesThatWereNotHeardOfForLongWaitForTheLastPhase(t *testing.T) {
@@ -197,8 +261,10 @@ func TestMachinesThatWereNotHeardOfForLongWaitForTheLastPhase(t *testing.T) {
 
 func TestMaintenanceWindowsOfCollections(t *testing.T) {
 	s := newStory(t)
-	s.running()
+	r := s.running()
 	s.published()
+	s.report(facts("agent001"), facts("agent002", windows))
+	s.knows(r, 2)
 	night := calendar.Window{Daily: 1, At: "02:00", For: calendar.Duration(3 * 3600e9)}
 	c := linuxMachines()
 	must(s, events.CollectionSet, c)
@@ -214,6 +280,17 @@ func TestMaintenanceWindowsOfCollections(t *testing.T) {
 	})
 	if v := must(s, events.CollectionShow, events.Named{Name: "linux"}); len(v.OutdatedWindows) != 0 {
 		t.Errorf("signed with its windows: %v", v.OutdatedWindows)
+	}
+	other := events.Collection{Name: "other", Expression: `agent.os == "windows"`, Windows: c.Windows}
+	if v := must(s, events.CollectionSet, other); len(v.OutdatedWindows) != 0 {
+		t.Errorf("windows of nobody in the target: %v", v.OutdatedWindows)
+	}
+	s.deploy(func(o *order.Order) {
+		o.Revision = 3
+		o.Windows = []order.Windows{{Collection: "linux", Expression: c.Expression, Windows: c.Windows}, {Collection: "other", Expression: c.Expression, Windows: c.Windows}}
+	})
+	if v := must(s, events.CollectionShow, events.Named{Name: "other"}); !cmp.Equal(v.OutdatedWindows, []string{"hello"}) {
+		t.Errorf("windows that hold the target as they were signed: %v", v.OutdatedWindows)
 	}
 	must(s, events.CollectionSet, c) // nothing new: no event
 	s.toldOf("linux", "changed", "changed")

@@ -137,13 +137,12 @@ func (r *reconciler) settle(ctx context.Context, name string, all bool) error {
 		}
 		r.timed[name] = d.record.Order
 	}
-	if live(life) {
-		if err := r.settleRollback(ctx, d, all); err != nil {
-			return err
-		}
+	if err := r.settleRollback(ctx, d, all); err != nil {
+		return err
 	}
 	if life != events.LifeActive {
 		r.noteHeld(d, 0)
+		r.noteStuck(d, false)
 		return nil
 	}
 	if all {

@@ -158,6 +158,15 @@ func (s *Service) noteHeld(d *deployment, n int) {
 	}
 }
 
+// noteStuck remembers whether the next phase of a rollout is due and there is nobody for it.
+func (s *Service) noteStuck(d *deployment, stuck bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if delete(s.stuck, d.record.Deployment); stuck {
+		s.stuck[d.record.Deployment] = true
+	}
+}
+
 // refresh brings memory up to the deployment's record.
 func (s *Service) refresh(ctx context.Context, d *deployment) error {
 	if _, _, err := load[deploymentRecord](ctx, s.deploymentStore, kindDeployment+"."+d.record.Deployment); err != nil {

@@ -104,9 +104,10 @@ func (s *Service) mayRoll(ctx context.Context, r deploymentRecord) error {
 	return nil
 }
 
-// deploymentRollback carries out the rollback that was signed with a deployment. The deployment halts for good.
+// deploymentRollback carries out the rollback that was signed with a deployment. The deployment halts for good; it may also
+// be stopped or over already.
 func (s *Service) deploymentRollback(ctx context.Context, caller string, req events.Named) (events.DeploymentView, error) {
-	d, err := s.liveDeployment(ctx, req)
+	d, err := s.readDeployment(ctx, req)
 	if err != nil {
 		return events.DeploymentView{}, err
 	}
@@ -124,7 +125,7 @@ func (s *Service) deploymentRollback(ctx context.Context, caller string, req eve
 		return events.DeploymentView{}, err
 	}
 	_, err = s.changeRollout(ctx, d, func(r *rolloutRecord) error {
-		return r.takeBack(rolling.Deployment, caller, req.Why, s.now().UTC())
+		return r.takeBack(rolling.Deployment, caller, req.Why, s.now().UTC(), live(s.life(d)))
 	})
 	if err != nil {
 		return events.DeploymentView{}, err
@@ -135,13 +136,13 @@ func (s *Service) deploymentRollback(ctx context.Context, caller string, req eve
 	return s.deploymentShow(ctx, caller, events.Named{Name: req.Name})
 }
 
-// takeBack halts a rollout for good, in favour of the deployment that takes it back; errKeep: it is already.
-func (r *rolloutRecord) takeBack(rolls, by, why string, at time.Time) error {
+// takeBack halts a rollout for good, where it is live, in favour of the deployment that takes it back; errKeep: it is already.
+func (r *rolloutRecord) takeBack(rolls, by, why string, at time.Time, live bool) error {
 	if r.RolledBack != "" {
 		return errKeep
 	}
-	if r.Halted.IsZero() {
-		r.stop(by, "taken back by deployment "+rolls, at)
+	if live && r.Halted.IsZero() {
+		r.stop(by, takenBack+rolls, at)
 	}
 	r.rollBack(rolls, by, why, at)
 	return nil
@@ -152,11 +153,11 @@ func (r *rolloutRecord) takeBack(rolls, by, why string, at time.Time) error {
 func (r *reconciler) settleRollback(ctx context.Context, d *deployment, all bool) error {
 	if rolls := d.order.Rolls; rolls != nil {
 		forward, ok := r.deployment(rolls.Deployment)
-		if !ok || forward.record.Revision != rolls.Revision || r.rolloutOf(forward).RolledBack != "" {
+		if !live(r.life(d)) || !ok || forward.record.Revision != rolls.Revision || r.rolloutOf(forward).RolledBack != "" {
 			return nil
 		}
 		if _, err := r.changeRollout(ctx, forward, func(now *rolloutRecord) error {
-			return now.takeBack(d.record.Deployment, d.record.By, "", r.now().UTC())
+			return now.takeBack(d.record.Deployment, d.record.By, "", r.now().UTC(), live(r.life(forward)))
 		}); err != nil {
 			return fmt.Errorf("halt %s, which is taken back: %w", rolls.Deployment, err)
 		}
@@ -192,6 +193,31 @@ func (s *Service) carriedOut(rolling deploymentRecord) bool {
 	defer s.mu.RUnlock()
 	d, ok := s.deployments[rolling.Deployment]
 	return ok && d.record.Revision >= rolling.Revision || s.removed[rolling.Deployment] >= rolling.Revision
+}
+
+// rollbackTo is the program by which the order signed with a deployment takes it back: package@version/program; "": none was.
+func (r deploymentRecord) rollbackTo() string {
+	if len(r.Rollback) == 0 {
+		return ""
+	}
+	o, _, err := order.Open(r.Rollback)
+	if err != nil {
+		return "" // it was checked when it was accepted
+	}
+	return fmt.Sprintf("%s@%s/%s", o.Package, o.Version, o.Program)
+}
+
+// meant are those in a deployment's target whom it is for: of one that takes another back, those whom that was handed over
+// to. The caller holds the lock, and does not change what it gets.
+func (s *Service) meant(d *deployment, members idSet) idSet {
+	if d.order.Rolls == nil {
+		return members
+	}
+	got := members.and(s.gotForward(d))
+	if log := s.releases[d.record.Deployment][d.record.Revision]; log != nil { // the other one may be forgotten since
+		got = got.or(members.and(log.released))
+	}
+	return got
 }
 
 // gotForward are the agents that the deployment was handed over to which this one takes back: nobody else is told to. The

@@ -249,7 +249,7 @@ func TestNoMoreAreHandedOverThanMayBeInFlight(t *testing.T) {
 		t.Errorf("%d agents were handed over", len(got))
 	}
 	left := slices.DeleteFunc(ids, func(id string) bool { return slices.Contains(got, id) })[0]
-	if why := must(s, events.Why, events.WhyRequest{Agent: left, Deployment: "hello"}).Answers[0]; why.Released || !strings.Contains(why.Says, "jobs in flight") {
+	if why := must(s, events.Why, events.WhyRequest{Agent: left, Deployment: "hello"}).Answers[0]; why.Released || why.Says != "a member, held back by a limit: at most 8 jobs in flight in the deployment, and there are as many; it is handed to execution when some have ended" {
 		t.Errorf("why: %+v", why)
 	}
 	s.progress(wave(0, 19, 19, 0))
@@ -285,11 +285,18 @@ func TestLimitsOfTheFleetAndOfSitesBindAllDeployments(t *testing.T) {
 	must(s, events.LimitsSet, events.Limits{MaxInFlight: 100, MaxInFlightPerSite: 5})
 	s.eventually("the sites are full", func() bool { return s.hello().Released == 10 })
 	s.eventually("the other one waits", func() bool { return r.countHeld() == 10+20 })
+	if why := must(s, events.Why, events.WhyRequest{Agent: "agent00000", Deployment: "other"}).Answers[0]; !strings.Contains(why.Says, "a member, held back by a limit: at most 5 jobs in flight at site oslo, in the fleet") {
+		t.Errorf("why: %+v", why)
+	}
+	must(s, events.LimitsSet, events.Limits{MaxInFlight: 10})
+	if why := must(s, events.Why, events.WhyRequest{Agent: "agent00000", Deployment: "other"}).Answers[0]; !strings.Contains(why.Says, "a member, held back by a limit: at most 10 jobs in flight in the fleet") {
+		t.Errorf("why: %+v", why)
+	}
 	must(s, events.LimitsSet, events.Limits{})
 	s.eventually("nothing holds back", func() bool {
 		return s.hello().Released == 20 && must(s, events.DeploymentShow, events.Named{Name: "other"}).Released == 20
 	})
-	if told := eventstest.ExpectExactly(t, s.admin, events.LimitsChanged, nil, 3)[1].Data; told.MaxInFlight != 100 || told.By != "ada" {
+	if told := eventstest.ExpectExactly(t, s.admin, events.LimitsChanged, nil, 4)[1].Data; told.MaxInFlight != 100 || told.By != "ada" {
 		t.Errorf("told: %+v", told)
 	}
 	if l := must(s, events.LimitsShow, events.Nothing{}); l.MaxInFlight != 0 || l.By != "ada" {
@@ -330,7 +337,7 @@ func TestARollbackReachesWhoGotTheDeploymentAndNobodyElse(t *testing.T) {
 				s.progress(wave(0, 5, 0, 5))
 			} else {
 				v := must(s, events.DeploymentRollback, events.Named{Name: "hello", Why: "breaks printing"})
-				if v.Life != events.LifeHalted || !v.RolledBack {
+				if v.Life != events.LifeHalted || !v.RolledBack || !takenBackSaid.MatchString(v.Why) {
 					t.Errorf("rolled back: %+v", v)
 				}
 			}
@@ -343,6 +350,9 @@ func TestARollbackReachesWhoGotTheDeploymentAndNobodyElse(t *testing.T) {
 				t.Errorf("told: %+v", told)
 			}
 			eventstest.ExpectExactly(t, s.admin, events.RolloutHalted, nil, 1)
+			if why := s.hello().Why; unattended && !(strings.HasPrefix(why, "taken back by deployment hello-rollback, asked for by its gate at ") && strings.HasSuffix(why, "Z: 5 of 5 machines failed (100%) in phase canary; the gate halts at 20%")) {
+				t.Errorf("says: %s", why)
+			}
 			if _, err := ask(s, events.DeploymentResume, events.Named{Name: "hello"}); err == nil {
 				t.Error("a deployment that is taken back was resumed")
 			}

@@ -1,6 +1,7 @@
 package scheduling
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,8 +25,11 @@ type rolloutRecord struct {
 	Halted  time.Time `json:"halted,omitzero"`
 	Because string    `json:"because,omitempty"`
 	// RolledBack is the deployment that takes this one back; it is final for the revision.
-	RolledBack string `json:"rolled_back,omitempty"`
-	Outbox     outbox `json:"outbox"`
+	RolledBack string    `json:"rolled_back,omitempty"`
+	RolledBy   string    `json:"rolled_by,omitempty"` // "": a gate
+	RolledWhy  string    `json:"rolled_why,omitempty"`
+	RolledAt   time.Time `json:"rolled_at,omitzero"`
+	Outbox     outbox    `json:"outbox"`
 }
 
 // phaseRecord is a phase that has opened. It keeps the phase as it was then: a plan that is changed later does not move
@@ -44,6 +48,28 @@ type phaseRecord struct {
 	Skipped   string           `json:"skipped,omitempty"`  // by whom
 	Signalled bool             `json:"signalled,omitempty"`
 	Forgiven  rollout.Forgiven `json:"forgiven,omitzero"`
+	Resumed   time.Time        `json:"resumed,omitzero"` // when somebody let it go on after a halt
+}
+
+// decided is what a verdict about a phase depends on, beside counts and time.
+type decided struct {
+	met, resumed      time.Time
+	judged            uint64
+	approved, skipped string
+	signalled         bool
+	forgiven          rollout.Forgiven
+}
+
+func (p *phaseRecord) decided() decided {
+	return decided{p.Met.UTC(), p.Resumed.UTC(), p.Judged, p.Approved, p.Skipped, p.Signalled, p.Forgiven}
+}
+
+// asJudged says whether a rollout still is as it was when its newest phase was judged.
+func (r *rolloutRecord) asJudged(then *rolloutRecord) bool {
+	if len(r.Phases) != len(then.Phases) || !r.Halted.IsZero() {
+		return false
+	}
+	return len(r.Phases) == 0 || r.newest().decided() == then.newest().decided()
 }
 
 func (r rolloutRecord) kept() any {
@@ -57,6 +83,24 @@ func (r *rolloutRecord) newest() *phaseRecord {
 		return nil
 	}
 	return &r.Phases[len(r.Phases)-1]
+}
+
+// takenBack begins what is said of a rollout that another deployment takes back.
+const takenBack = "taken back by deployment "
+
+// why says what a rollout was halted by, and who had it taken back; "": neither.
+func (r rolloutRecord) why() string {
+	if r.RolledBack == "" {
+		return r.Because
+	}
+	says := takenBack + r.RolledBack
+	if !r.RolledAt.IsZero() {
+		says += ", asked for " + because(cmp.Or(r.RolledBy, "its gate")+" at "+r.RolledAt.Format(time.RFC3339), r.RolledWhy)
+	}
+	if r.Because == "" || r.Because == r.RolledWhy || strings.HasPrefix(r.Because, takenBack) {
+		return says
+	}
+	return r.Because + "; " + says
 }
 
 // clone lets an edit change phases without changing what this replica holds in memory.

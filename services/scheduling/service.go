@@ -70,6 +70,7 @@ type Service struct {
 	flights         map[string]flight                   // jobs in flight by deployment
 	inFlight        flight                              // of all of them
 	held            map[string]int                      // agents that only a limit holds back, by deployment
+	stuck           map[string]bool                     // deployments whose next phase is due and has nobody
 	limits          limitsRecord
 	events          jetstream.Stream
 	problem         error // of the last reconciling
@@ -114,7 +115,7 @@ func newMemory(o Options) *Service {
 		fleet: newFleet(), work: newWork(), queues: newQueueCache(), twinsFound: make(chan *twins, 64), collections: map[string]collectionRecord{}, packages: map[string]packageRecord{}, packagesChanged: make(chan struct{}),
 		deployments: map[string]*deployment{}, drafts: map[string]*deployment{}, removed: map[string]uint64{}, releases: map[string]map[uint64]*releaseLog{},
 		rollouts: map[string]map[uint64]rolloutRecord{}, memberships: map[string]*membership{}, byProgram: map[string]programIndex{}, progressed: map[string]progress{},
-		flights: map[string]flight{}, inFlight: flight{sites: map[string]int{}}, held: map[string]int{},
+		flights: map[string]flight{}, inFlight: flight{sites: map[string]int{}}, held: map[string]int{}, stuck: map[string]bool{},
 	}
 }
 

@@ -1,43 +1,55 @@
 package scheduling
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"time"
 
 	"chandler/events"
+	"chandler/events/rollout"
 	"chandler/events/timing"
 )
 
 // rolloutView adds to a deployment's view how far its rollout has come.
 func (s *Service) rolloutView(ctx context.Context, d *deployment, v *events.DeploymentView) {
 	state := s.rolloutOf(d)
-	v.RolledBack = state.RolledBack != ""
+	v.RolledBack, v.RollbackTo = state.RolledBack != "", d.record.rollbackTo()
 	if v.RolledBack {
 		v.Rollback = state.RolledBack
 	} else if len(d.record.Rollback) > 0 {
 		v.Rollback = rollbackName(d.record.Deployment)
 	}
-	if v.Life == events.LifeHalted {
-		v.Why = state.Because
+	switch why := state.why(); {
+	case v.Life == events.LifeHalted || v.RolledBack && v.Why == "":
+		v.Why = why
+	case v.RolledBack:
+		v.Why += "; " + why
 	}
 	if d.record.Plan == nil {
 		return
 	}
 	plan := d.plan(state)
 	v.Plan = &plan
+	due := len(state.Phases) == 0 // the next phase is to open
 	for i, phase := range plan.Phases {
-		if i >= len(state.Phases) {
-			v.Phases = append(v.Phases, events.PhaseView{Name: phase.Name, Counts: events.WaveCounts{Wave: i}, Says: s.unopened(d, state, i)})
+		if i < len(state.Phases) {
+			var pv events.PhaseView
+			pv, due = s.phaseView(ctx, d, state, i, *v)
+			v.Phases = append(v.Phases, pv)
 			continue
 		}
-		v.Phases = append(v.Phases, s.phaseView(ctx, d, state, i, *v))
+		says := unopened(i, len(state.Phases))
+		if due && i == len(state.Phases) && v.Life == events.LifeActive {
+			says = cmp.Or(s.nobodyFor(d, state), says)
+		}
+		v.Phases = append(v.Phases, events.PhaseView{Name: phase.Name, Counts: events.WaveCounts{Wave: i}, Says: says})
 	}
 }
 
-func (s *Service) phaseView(ctx context.Context, d *deployment, state rolloutRecord, i int, v events.DeploymentView) events.PhaseView {
+// phaseView is an open phase; due: by its gate the next one is to open.
+func (s *Service) phaseView(ctx context.Context, d *deployment, state rolloutRecord, i int, v events.DeploymentView) (pv events.PhaseView, due bool) {
 	p := state.Phases[i]
-	pv := events.PhaseView{Name: p.Name, Opened: p.Opened, Size: p.Size, Counts: events.WaveCounts{Wave: i}, Met: p.Met, Approved: p.Approved, Skipped: p.Skipped}
+	pv = events.PhaseView{Name: p.Name, Opened: p.Opened, Size: p.Size, Counts: events.WaveCounts{Wave: i}, Met: p.Met, Approved: p.Approved, Skipped: p.Skipped}
 	pv.Counts, _ = s.countsOf(d, i)
 	if v.Progress != nil { // it was just read
 		pv.Counts = progress{waves: v.Progress.Waves}.wave(i)
@@ -49,32 +61,45 @@ func (s *Service) phaseView(ctx context.Context, d *deployment, state rolloutRec
 	}
 	s.mu.RUnlock()
 	if i < len(state.Phases)-1 {
-		return pv
+		return pv, false
 	}
 	if v.Life == events.LifeHalted {
-		pv.Says = "halted: " + state.Because
-		return pv
+		pv.Says = "halted: " + state.why()
+		return pv, false
 	}
 	verdict, _, err := s.judge(ctx, d, state, true)
 	if pv.Says = verdict.Says; err != nil {
 		pv.Says = err.Error()
 	}
-	return pv
+	return pv, err == nil && verdict.Step == rollout.Open
 }
 
-// unopened says why a phase is not open yet.
-func (s *Service) unopened(d *deployment, state rolloutRecord, i int) string {
-	if i > len(state.Phases) {
+// unopened says when a phase opens, of which so many before it are open.
+func unopened(i, open int) string {
+	switch {
+	case i > open:
 		return "opens after the phases before it"
-	}
-	phase := d.plan(state).Phases[i]
-	if _, ok := s.targetOf(phase.Collection); phase.Collection != "" && !ok {
-		return fmt.Sprintf("cannot open: there is no collection %s", phase.Collection)
-	}
-	if i == 0 {
+	case i == 0:
 		return "opens when the deployment is available and somebody is in it"
 	}
 	return "opens when the gate of the phase before it is met"
+}
+
+// nobodyFor says that the next phase, which is to open, does not since there is nobody for it; "": it opens in a moment.
+func (s *Service) nobodyFor(d *deployment, state rolloutRecord) string {
+	index, phases := len(state.Phases), d.plan(state).Phases
+	if index == len(phases) || !s.evaluatedAlready(d.members) {
+		return ""
+	}
+	_, nobody := s.draw(d, state)
+	if nobody == "" {
+		return ""
+	}
+	says := fmt.Sprintf("there is nobody for it: %s; it opens when there is somebody", nobody)
+	if index < len(phases)-1 {
+		says += fmt.Sprintf("; `chandler deployment skip %s` passes it", d.record.Deployment)
+	}
+	return says
 }
 
 // phaseOf is the phase by which an agent is, or will be, in a rollout, and whether it is open; "": that is not known
@@ -116,13 +141,9 @@ func (s *Service) queueHas(d *deployment, state rolloutRecord, i int, a *agent) 
 }
 
 // whyHeld says what keeps a member of an active deployment from being handed over; "": nothing.
-func (s *Service) whyHeld(d *deployment, a *agent, now time.Time) (phase, says string) {
+func (s *Service) whyHeld(ctx context.Context, d *deployment, a *agent) (phase, says string) {
 	state := s.rolloutOf(d)
 	s.mu.RLock()
-	if rolls := d.order.Rolls; rolls != nil && !s.gotForward(d).has(a.place) {
-		s.mu.RUnlock()
-		return "", fmt.Sprintf("deployment %s, which this one takes back, was not handed over to it: not handed to execution", rolls.Deployment)
-	}
 	for _, other := range s.contradicting(d) {
 		log := s.releases[other.record.Deployment][other.record.Revision]
 		if issuedBefore(d, other) && log != nil && log.released.has(a.place) {
@@ -130,36 +151,45 @@ func (s *Service) whyHeld(d *deployment, a *agent, now time.Time) (phase, says s
 			return "", fmt.Sprintf("deployment %s, which means the contrary and was issued later, was handed over to it: not handed to execution", other.record.Deployment)
 		}
 	}
-	held := s.held[d.record.Deployment]
 	s.mu.RUnlock()
 	if d.phased() {
 		name, open := s.phaseOf(d, state, a)
 		if phase = name; !open {
-			return phase, s.notOpen(d, state, a, name)
+			return phase, s.notOpen(ctx, d, state, name)
 		}
 	}
-	if held > 0 {
-		return phase, fmt.Sprintf("held back, with %d others, until fewer jobs in flight leave room by the limits", held-1)
-	}
-	return phase, ""
+	return phase, s.limited(d, state, a, phase)
 }
 
 // notOpen says how far the rollout is from an agent's phase.
-func (s *Service) notOpen(d *deployment, state rolloutRecord, a *agent, name string) string {
-	phases := d.plan(state).Phases
+func (s *Service) notOpen(ctx context.Context, d *deployment, state rolloutRecord, name string) string {
+	phases, n := d.plan(state).Phases, len(state.Phases)
 	far := fmt.Sprintf("none of %d phases is open", len(phases))
-	if n := len(state.Phases); n > 0 {
+	if n > 0 {
 		far = fmt.Sprintf("phase %d of %d, %s, is the newest that is open", n, len(phases), phases[n-1].Name)
 		if n < len(phases) {
 			counts, _ := s.countsOf(d, n-1)
 			far += fmt.Sprintf(" (%d of %d succeeded, %d failed)", counts.Succeeded, state.Phases[n-1].Size, counts.Failed)
 		}
 	}
+	if nobody := s.stuckAt(ctx, d, state); nobody != "" {
+		far += fmt.Sprintf(", and %s does not open: %s", phases[n].Name, nobody)
+	}
 	switch {
-	case len(state.Phases) == len(phases):
+	case n == len(phases):
 		return "it is in none of the phases, which are all open; not handed to execution"
 	case name == "":
 		return "its phase is not open yet: " + far + "; not handed to execution yet"
 	}
 	return fmt.Sprintf("its phase, %s, is not open yet: %s; not handed to execution yet", name, far)
+}
+
+// stuckAt is nobodyFor the next phase where that is to open; "": it is not, or opens in a moment.
+func (s *Service) stuckAt(ctx context.Context, d *deployment, state rolloutRecord) string {
+	if len(state.Phases) > 0 {
+		if verdict, _, err := s.judge(ctx, d, state, true); err != nil || verdict.Step != rollout.Open {
+			return ""
+		}
+	}
+	return s.nobodyFor(d, state)
 }

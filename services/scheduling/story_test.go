@@ -22,7 +22,7 @@ import (
 
 // story is a broker with scheduling and everybody who talks to it.
 type story struct {
-	t      *testing.T
+	t      testing.TB
 	broker *eventstest.Server
 	conn   *nats.Conn
 	admin  *bus.Bus
@@ -48,7 +48,7 @@ func (c *clock) advance(d time.Duration) {
 	c.ahead += d
 }
 
-func newStory(t *testing.T) *story {
+func newStory(t testing.TB) *story {
 	t.Helper()
 	s := &story{t: t, broker: eventstest.Broker(t), clock: &clock{}}
 	s.conn = eventstest.Connect(t, s.broker)

@@ -68,17 +68,12 @@ func (s *Service) view(ctx context.Context, d *deployment) events.DeploymentView
 	if got, err := signedBy(d.record.Envelope, s.trusted(), s.now()); err == nil {
 		v.Signers = got.signers
 	}
+	v.Members = s.countMembers(d)
 	s.mu.RLock()
-	evaluated := d.members.evaluated
-	v.Members = d.members.set.count()
 	if log := s.releases[v.Deployment][v.Revision]; log != nil {
 		v.Released = log.released.count()
 	}
 	s.mu.RUnlock()
-	if !evaluated { // the reconciler comes to it in a moment
-		members, _ := s.matching(d.target)
-		v.Members = len(members)
-	}
 	progress, err := s.progress(ctx, d.record.DeploymentNotice)
 	if err != nil {
 		s.log.Warn("the progress of a deployment cannot be read", "deployment", v.Deployment, "error", err)
@@ -86,6 +81,25 @@ func (s *Service) view(ctx context.Context, d *deployment) events.DeploymentView
 	v.Progress = progress
 	s.rolloutView(ctx, d, &v)
 	return v
+}
+
+// countMembers counts whom a deployment is for.
+func (s *Service) countMembers(d *deployment) int {
+	s.mu.RLock()
+	evaluated, set := d.members.evaluated, s.meant(d, d.members.set)
+	n := set.count()
+	s.mu.RUnlock()
+	if evaluated {
+		return n
+	}
+	members, _ := s.matching(d.target) // the reconciler comes to it in a moment
+	set = nil
+	for _, place := range s.fleet.places(members) {
+		set = set.set(place, true)
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.meant(d, set).count()
 }
 
 // progress is what execution said last of this revision; nil: nothing.

@@ -11,7 +11,7 @@ import (
 )
 
 // why tells, of one agent and one or all deployments, what scheduling decided; also where there is no job.
-func (s *Service) why(_ context.Context, _ string, req events.WhyRequest) (events.WhyAnswer, error) {
+func (s *Service) why(ctx context.Context, _ string, req events.WhyRequest) (events.WhyAnswer, error) {
 	a, err := s.knownAgent(req.Agent)
 	if err != nil {
 		return events.WhyAnswer{}, err
@@ -29,13 +29,13 @@ func (s *Service) why(_ context.Context, _ string, req events.WhyRequest) (event
 	answer := events.WhyAnswer{Agent: s.agentView(a), Answers: []events.WhyDecision{}}
 	for _, name := range names {
 		if d, ok := s.deployment(name); ok {
-			answer.Answers = append(answer.Answers, s.whyOne(a, d))
+			answer.Answers = append(answer.Answers, s.whyOne(ctx, a, d))
 		}
 	}
 	return answer, nil
 }
 
-func (s *Service) whyOne(a *agent, d *deployment) events.WhyDecision {
+func (s *Service) whyOne(ctx context.Context, a *agent, d *deployment) events.WhyDecision {
 	now := s.now()
 	w := events.WhyDecision{Deployment: d.record.Deployment, Life: s.life(d)}
 	s.mu.RLock()
@@ -43,9 +43,10 @@ func (s *Service) whyOne(a *agent, d *deployment) events.WhyDecision {
 		w.Released = log.released.has(a.place)
 	}
 	collection, known := s.collections[d.record.Collection]
+	meant := w.Released || d.order.Rolls == nil || s.gotForward(d).has(a.place)
 	s.mu.RUnlock()
 	member, err := d.target.Matches(a.facts)
-	w.Member = member
+	w.Member = member && meant
 	switch {
 	case err != nil:
 		w.Says = fmt.Sprintf("not a member: %v", err)
@@ -54,8 +55,10 @@ func (s *Service) whyOne(a *agent, d *deployment) events.WhyDecision {
 		if known && !collection.Removed && meantNow(collection.Collection, a) {
 			w.Says += fmt.Sprintf("; collection %s was changed after the order was signed and includes the machine now: sign the deployment again", collection.Name)
 		}
+	case !meant:
+		w.Says = fmt.Sprintf("not a member: deployment %s, which this one takes back, was not handed over to it", d.order.Rolls.Deployment)
 	default:
-		w.Says = "a member, " + s.standing(d, a, &w, now)
+		w.Says = "a member, " + s.standing(ctx, d, a, &w, now)
 	}
 	if w.Released && !member {
 		w.Says += "; it was one when it was handed to execution: `chandler job why` tells what became of that"
@@ -73,7 +76,7 @@ func meantNow(c events.Collection, a *agent) bool {
 }
 
 // standing says in words where the deployment and the agent stand.
-func (s *Service) standing(d *deployment, a *agent, w *events.WhyDecision, now time.Time) string {
+func (s *Service) standing(ctx context.Context, d *deployment, a *agent, w *events.WhyDecision, now time.Time) string {
 	handed := ""
 	if w.Released {
 		handed = "handed to execution before that"
@@ -84,7 +87,7 @@ func (s *Service) standing(d *deployment, a *agent, w *events.WhyDecision, now t
 	case events.LifeHalted:
 		state := s.rolloutOf(d)
 		w.Phase, _ = s.phaseOf(d, state, a)
-		return join("the rollout is halted: "+state.Because, handed, "not handed to execution while that lasts")
+		return join("the rollout is halted: "+state.why(), handed, "not handed to execution while that lasts")
 	case events.LifePaused:
 		return join("the deployment is paused "+d.record.Because, handed, "not handed to execution while that lasts")
 	case events.LifeStopped:
@@ -97,7 +100,7 @@ func (s *Service) standing(d *deployment, a *agent, w *events.WhyDecision, now t
 		return "handed to execution: `chandler job why` tells what became of it" + windowsSaid(d)
 	}
 	var held string
-	if w.Phase, held = s.whyHeld(d, a, now); held != "" {
+	if w.Phase, held = s.whyHeld(ctx, d, a); held != "" {
 		return held
 	}
 	return "about to be handed to execution"

@@ -17,6 +17,7 @@ import (
 type applyFlags struct {
 	file               string
 	dryRun, prune, yes bool
+	again              bool
 	source             sourceFlags
 	asked              *asking
 }
@@ -34,6 +35,9 @@ deployment of which something changed that is signed becomes its next revision; 
 is replaced. What no document declares stays, unless --prune is given: then deployments, collections and packages of which
 kind some are declared, and which are not, are stopped and removed.
 
+A deployment that was stopped or taken back is not made anew because its document is still there: where one of them differs
+from its document, apply refuses, unless --again is given, which begins all of those anew that are declared.
+
 Where several must sign, each deployment becomes a draft that others sign with deployment sign.`,
 		Example: `  chandler apply -f fleet/ --dry-run
   chandler apply -f fleet/`,
@@ -49,6 +53,7 @@ Where several must sign, each deployment becomes a draft that others sign with d
 	cmd.Flags().StringVarP(&f.file, "file", "f", "", "file or directory of documents; -: standard input")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "show what would change; change nothing")
 	cmd.Flags().BoolVar(&f.prune, "prune", false, "remove what no document declares; asks")
+	cmd.Flags().BoolVar(&f.again, "again", false, "deploy anew what was stopped or taken back and is declared still")
 	cmd.Flags().BoolVar(&f.yes, "yes", false, "do not ask")
 	f.source.register(cmd)
 	_ = cmd.MarkFlagRequired("file")
@@ -82,6 +87,7 @@ func newDiff(a *app) *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&f.file, "file", "f", "", "file or directory of documents; -: standard input")
 	cmd.Flags().BoolVar(&f.prune, "prune", false, "show also what --prune would remove")
+	cmd.Flags().BoolVar(&f.again, "again", false, "show what --again would deploy anew")
 	f.source.register(cmd)
 	_ = cmd.MarkFlagRequired("file")
 	return cmd
@@ -93,6 +99,7 @@ const (
 	verbCreate  = "create"
 	verbChange  = "change"
 	verbRemove  = "remove"
+	verbRefuse  = "refuse" // nothing is done, neither that nor anything else
 )
 
 // change is one thing that apply does.
@@ -108,13 +115,6 @@ type change struct {
 	do       func(ctx context.Context) (string, error) // what it says when done
 }
 
-// fieldChange is one field that differs; Before or After is empty where it is not there.
-type fieldChange struct {
-	Field  string `json:"field"`
-	Before string `json:"before,omitempty"`
-	After  string `json:"after,omitempty"`
-}
-
 func (a *app) apply(cmd *cobra.Command, c *client, set declared.Set, f applyFlags) error {
 	changes, err := a.planned(cmd, c, set, f)
 	if err != nil {
@@ -127,6 +127,9 @@ func (a *app) apply(cmd *cobra.Command, c *client, set declared.Set, f applyFlag
 		if err := a.showChanges(cmd, changes); err != nil {
 			return err
 		}
+	}
+	if err := errors.Join(refused(changes)...); err != nil {
+		return fmt.Errorf("%w\nnothing was changed", err)
 	}
 	if err := a.confirmChanges(cmd, changes, f.yes); err != nil {
 		return err
@@ -144,6 +147,16 @@ func (a *app) apply(cmd *cobra.Command, c *client, set declared.Set, f applyFlag
 		return a.showChanges(cmd, changes)
 	}
 	return nil
+}
+
+// refused are the changes that apply does not make.
+func refused(changes []change) (problems []error) {
+	for _, c := range changes {
+		if c.Verb == verbRefuse {
+			problems = append(problems, fmt.Errorf("%s %s %s", c.Kind, c.Name, c.Says))
+		}
+	}
+	return problems
 }
 
 // confirmChanges asks before something is removed, and before very many machines are reached.

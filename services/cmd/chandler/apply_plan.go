@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -28,6 +26,7 @@ type planner struct {
 	c       *client
 	flags   applyFlags
 	signing *signer // opened when something is to be signed, and kept
+	fleet   []events.AgentView
 	changes []change
 }
 
@@ -41,47 +40,6 @@ func (p *planner) signer(ctx context.Context) (signer, error) {
 		p.signing = &s
 	}
 	return *p.signing, nil
-}
-
-// differing compares two values by the names that they have in JSON, those left out aside.
-func differing(before, after any, leave ...string) (fields []fieldChange, err error) {
-	was, err := jsonFields(before)
-	if err != nil {
-		return nil, err
-	}
-	is, err := jsonFields(after)
-	if err != nil {
-		return nil, err
-	}
-	names := maps.Clone(was)
-	maps.Copy(names, is)
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		if slices.Contains(leave, name) || bytes.Equal(was[name], is[name]) {
-			continue
-		}
-		fields = append(fields, fieldChange{strings.ReplaceAll(name, "_", "-"), plainJSON(was[name]), plainJSON(is[name])})
-	}
-	return fields, nil
-}
-
-func jsonFields(v any) (fields map[string]json.RawMessage, err error) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	return fields, json.Unmarshal(data, &fields)
-}
-
-// plainJSON shows a text without quotes, and what is empty as nothing.
-func plainJSON(data json.RawMessage) string {
-	var text string
-	if json.Unmarshal(data, &text) == nil {
-		return text
-	}
-	if shown := string(data); shown != "null" && shown != "[]" && shown != "0" {
-		return shown
-	}
-	return ""
 }
 
 // collections to be set.
@@ -132,17 +90,31 @@ func (p *planner) planCollection(ctx context.Context, d declared.Collection) err
 
 // resolved is the collection with its agents by id.
 func (p *planner) resolved(ctx context.Context, d declared.Collection) (c events.Collection, err error) {
-	c = events.Collection{Name: d.Collection, Expression: d.Expression, Windows: d.Windows, Comment: d.Comment}
-	if c.Include, err = resolveAgents(ctx, p.c, d.Include); err != nil {
+	c = events.Collection{Name: d.Collection, Expression: strings.TrimSpace(d.Expression), Windows: d.Windows, Comment: d.Comment}
+	there := p.lookups.collections[d.Collection]
+	if c.Include, err = p.listed(ctx, d.Include, there.Include); err != nil {
 		return c, fmt.Errorf("include: %w", err)
 	}
-	if c.Exclude, err = resolveAgents(ctx, p.c, d.Exclude); err != nil {
+	if c.Exclude, err = p.listed(ctx, d.Exclude, there.Exclude); err != nil {
 		return c, fmt.Errorf("exclude: %w", err)
 	}
-	slices.Sort(c.Include)
-	slices.Sort(c.Exclude)
-	c.Include, c.Exclude = slices.Compact(c.Include), slices.Compact(c.Exclude)
 	return c, nil
+}
+
+// listed are the ids of agents by name, sorted. One that the collection lists already may have been forgotten since.
+func (p *planner) listed(ctx context.Context, names, there []string) (ids []string, err error) {
+	var asked []string
+	for _, name := range names {
+		if slices.Contains(there, name) {
+			ids = append(ids, name)
+		} else {
+			asked = append(asked, name)
+		}
+	}
+	found, err := resolveAgents(ctx, p.c, asked)
+	ids = append(ids, found...)
+	slices.Sort(ids)
+	return slices.Compact(ids), err
 }
 
 // deployments to be signed, or planned anew.
@@ -157,6 +129,9 @@ func (p *planner) deployments(ctx context.Context, set declared.Set) error {
 }
 
 func (p *planner) planDeployment(ctx context.Context, d declared.Deployment) error {
+	if err := checkPair(p.bundle, d.Rollback); err != nil {
+		return err
+	}
 	wanted, err := p.propose(ctx, d, p.app.now())
 	if err != nil {
 		return err
@@ -165,7 +140,7 @@ func (p *planner) planDeployment(ctx context.Context, d declared.Deployment) err
 	if err != nil {
 		return err
 	}
-	signed, err := p.signedDiffers(there, wanted)
+	signed, err := p.signedDiffers(ctx, there, wanted)
 	if err != nil {
 		return err
 	}
@@ -183,9 +158,18 @@ func (p *planner) planDeployment(ctx context.Context, d declared.Deployment) err
 	if err != nil {
 		return err
 	}
+	ended, differs := there.ended(), slices.Concat(signed, planned)
 	switch {
+	case ended != "" && p.flags.again:
+		return p.planSigned(ctx, d, there, wanted, differs)
+	case ended != "" && len(differs) > 0:
+		p.changes = append(p.changes, change{Verb: verbRefuse, Kind: "deployment", Name: d.Deployment, Fields: differs, Says: ended + ": say --again, or remove it from the files"})
+	case ended != "":
+		note(p.cmd.ErrOrStderr(), "WARNING: deployment %s %s and stays so: say --again, or remove it from the files", d.Deployment, ended)
+	case there.revision > 0 && len(signed) == 0 && there.over():
+		note(p.cmd.ErrOrStderr(), "deployment %s is %s and stays so: `%s deployment create --revise -f FILE` begins it anew, and so does a change of what is signed", d.Deployment, there.life, p.app.self)
 	case there.revision == 0 || len(signed) > 0:
-		return p.planSigned(ctx, d, there, wanted, slices.Concat(signed, planned))
+		return p.planSigned(ctx, d, there, wanted, differs)
 	case len(planned) > 0:
 		p.changes = append(p.changes, change{Verb: verbChange, Kind: "deployment", Name: d.Deployment, Fields: planned, Says: "its plan alone; nothing is signed", do: func(ctx context.Context) (string, error) {
 			_, err := ask(ctx, p.c, events.DeploymentPlan, events.PlanRequest{Deployment: d.Deployment, Plan: after})
@@ -219,7 +203,23 @@ type standing struct {
 	life     events.Life
 	order    order.Order
 	plan     *events.Plan
-	rollback string
+	back     string // the program signed to take it back: package@version/program
+	taken    bool   // back
+	rollback string // the deployment that takes it back
+}
+
+// over says that nothing of it starts any more.
+func (s standing) over() bool { return s.life == events.LifeStopped || s.life == events.LifeExpired }
+
+// ended says in words how somebody, or a gate, ended it before its time; "": nobody did.
+func (s standing) ended() string {
+	switch {
+	case s.taken:
+		return "was taken back by " + s.rollback
+	case s.life == events.LifeStopped:
+		return "was stopped"
+	}
+	return ""
 }
 
 // live reads what is there: the newest draft, else the deployment.
@@ -232,10 +232,11 @@ func (p *planner) live(ctx context.Context, name string) (s standing, err error)
 	if err != nil {
 		return s, err
 	}
-	s = standing{revision: view.Revision, open: openPhase(view), life: view.Life, plan: view.Plan, rollback: view.Rollback}
+	s = standing{revision: view.Revision, open: openPhase(view), life: view.Life, plan: view.Plan, back: view.RollbackTo, taken: view.RolledBack, rollback: view.Rollback}
 	envelope := draft.Envelope
 	if draft.Revision > view.Revision || view.Life == events.LifeDraft {
-		s.revision, s.plan = draft.Revision, draft.Plan
+		// Whoever drafted it decided anew: what became of the revision before does not matter.
+		s.revision, s.plan, s.back, s.taken, s.life = draft.Revision, draft.Plan, draft.RollbackTo, false, events.LifeDraft
 	} else if s.revision > 0 {
 		found, err := signedOrder(ctx, p.c, view)
 		if errors.Is(err, errNoOrder) {
@@ -252,18 +253,29 @@ func (p *planner) live(ctx context.Context, name string) (s standing, err error)
 	return s, err
 }
 
-// signedDiffers compares what is signed: all but the revision and when. Of what takes the deployment back services tell
-// only whether it was signed, not which program it runs.
-func (p *planner) signedDiffers(there standing, wanted proposal) ([]fieldChange, error) {
-	fields, err := differing(there.order, wanted.order, "revision", "issued", "not_after")
+// signedDiffers compares what is signed: all but the revision and when, and of maintenance windows those that hold a
+// machine of the target.
+func (p *planner) signedDiffers(ctx context.Context, there standing, wanted proposal) ([]fieldChange, error) {
+	before, after := there.order, wanted.order
+	if there.revision > 0 {
+		var err error
+		if before.Windows, after.Windows, err = p.windowsThatMatter(ctx, there.order, wanted); err != nil {
+			return nil, err
+		}
+	}
+	fields, err := differing(before, after, "revision", "issued", "not_after")
 	if err != nil || there.revision == 0 {
 		return fields, err
 	}
 	if was, is := there.order.NotAfter.Sub(there.order.Issued), wanted.order.NotAfter.Sub(wanted.order.Issued); was != is {
 		fields = append(fields, fieldChange{"validity", was.String(), is.String()})
 	}
-	if (there.rollback != "") != (wanted.rollback != nil) {
-		fields = append(fields, fieldChange{"rollback", there.rollback, rollbackText(wanted.rollback)})
+	back := ""
+	if o := wanted.rollback; o != nil {
+		back = declared.Reference{Package: o.Package, Version: o.Version, Program: o.Program}.String()
+	}
+	if there.back != back {
+		fields = append(fields, fieldChange{"rollback", there.back, back})
 	}
 	return fields, nil
 }
@@ -281,17 +293,17 @@ func (p *planner) planSigned(ctx context.Context, d declared.Deployment, there s
 		verb, says = verbChange, fmt.Sprintf("revision %d is replaced; %s", there.revision, says)
 	}
 	made := change{Verb: verb, Kind: "deployment", Name: d.Deployment, Fields: fields, Says: says, machines: len(wanted.collection.Members)}
-	agents, err := ask(ctx, p.c, events.AgentList, events.AgentQuery{})
+	agents, err := p.agents(ctx)
 	if err != nil {
 		return err
 	}
 	if wanted.plan != nil && len(wanted.plan.Phases) > 0 {
-		if made.Reach, err = p.reached(ctx, wanted, agents.Agents, p.app.now()); err != nil {
+		if made.Reach, err = p.reached(ctx, wanted, agents, p.app.now()); err != nil {
 			return err
 		}
 	}
 	if len(wanted.order.Windows) > 0 && !wanted.order.IgnoreWindows {
-		if err := p.app.tellFit(ctx, p.cmd.ErrOrStderr(), p.lookups, wanted, agents.Agents); err != nil {
+		if err := p.app.tellFit(ctx, p.cmd.ErrOrStderr(), p.lookups, wanted, agents); err != nil {
 			return err
 		}
 	}
@@ -306,7 +318,7 @@ func (p *planner) sign(ctx context.Context, d declared.Deployment) (string, erro
 	if err != nil {
 		return "", err
 	}
-	if err := errors.Join(p.c.may(events.DeploymentCreate.CallDeclaration), s.mayDeploy(), checkPair(s, d.Rollback)); err != nil {
+	if err := errors.Join(p.c.may(events.DeploymentCreate.CallDeclaration), s.mayDeploy(), checkPair(s.trust, d.Rollback)); err != nil {
 		return "", err
 	}
 	wanted, err := newLookups(p.c, s.trust).propose(ctx, d, p.app.now().UTC().Truncate(time.Second))

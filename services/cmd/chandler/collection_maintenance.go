@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	"chandler/events"
@@ -156,13 +155,9 @@ func (a *app) setWindows(cmd *cobra.Command, c *client, view events.CollectionVi
 		}
 	default:
 		for _, text := range f.add {
-			var w calendar.Window
-			err := yaml.UnmarshalWithOptions([]byte(text), &w, yaml.Strict())
-			if err == nil {
-				err = w.Validate()
-			}
+			w, err := declared.ParseWindow("--add", text)
 			if err != nil {
-				return view, fmt.Errorf("--add: %w", err)
+				return view, err
 			}
 			wanted.Windows = append(wanted.Windows, w)
 		}

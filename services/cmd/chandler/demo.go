@@ -221,7 +221,7 @@ func (d *demo) deploy(ctx context.Context) error {
 		return err
 	}
 	f := createFlags{packageRef: demoPackage, program: "install", to: "everybody", rerun: "if-failed", valid: "1d"}
-	wanted, err := d.declaredByFlags(demoDeployment, f)
+	wanted, err := d.declaredByFlags(nil, demoDeployment, f)
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func (a *app) create(cmd *cobra.Command, c *client, d declared.Deployment, f cre
 	if err := s.mayDeploy(); err != nil {
 		return err
 	}
-	if err := errors.Join(a.checkDraft(s, d.Deployment, f.draft), checkPair(s, d.Rollback)); err != nil {
+	if err := errors.Join(a.checkDraft(s, d.Deployment, f.draft), checkPair(s.trust, d.Rollback)); err != nil {
 		return err
 	}
 	l := newLookups(c, s.trust)
@@ -156,9 +156,9 @@ func (a *app) checkDraft(s signer, name string, draft bool) error {
 }
 
 // checkPair refuses a pair where one signature is not enough: a draft gathers those of one order.
-func checkPair(s signer, rollback string) error {
-	if s.trust.Threshold > 1 && rollback != "" {
-		return fmt.Errorf("a rollback cannot be signed with the deployment where each needs the signatures of %d deployers: leave it out, and create it with `chandler deployment rollback` when it is needed", s.trust.Threshold)
+func checkPair(bundle trust.Bundle, rollback string) error {
+	if bundle.Threshold > 1 && rollback != "" {
+		return fmt.Errorf("a rollback cannot be signed with the deployment where each needs the signatures of %d deployers: leave it out, and create it with `chandler deployment rollback` when it is needed", bundle.Threshold)
 	}
 	return nil
 }

@@ -96,10 +96,10 @@ func (a *app) declaredBy(cmd *cobra.Command, args []string, f createFlags) (decl
 	if len(args) == 0 {
 		return declared.Deployment{}, errors.New("NAME is missing: say it, or name a document with -f; see `chandler deployment create --help`")
 	}
-	return a.declaredByFlags(args[0], f)
+	return a.declaredByFlags(cmd.InOrStdin(), args[0], f)
 }
 
-func (a *app) declaredByFlags(name string, f createFlags) (d declared.Deployment, err error) {
+func (a *app) declaredByFlags(stdin io.Reader, name string, f createFlags) (d declared.Deployment, err error) {
 	for _, n := range []struct{ what, name string }{{"deployment", name}, {"--program", f.program}, {"--to", f.to}} {
 		if n.name == "" {
 			return d, fmt.Errorf("%s is missing; see `chandler deployment create --help`", n.what)
@@ -124,13 +124,25 @@ func (a *app) declaredByFlags(name string, f createFlags) (d declared.Deployment
 	if f.availableOnly {
 		d.Purpose = declared.PurposeAvailable
 	}
-	if err := errors.Join(a.flagTimes(&d, f), flagPlan(&d, f)); err != nil {
+	if err := errors.Join(a.flagTimes(&d, f), flagPlan(stdin, &d, f)); err != nil {
 		return d, err
 	}
 	if err := d.Check(); err != nil {
-		return d, fmt.Errorf("--%w", err)
+		return d, fmt.Errorf("--%s", flagOf(err.Error()))
 	}
 	return d, a.checkTimes(d, func(key, text string) error { return fmt.Errorf("--%s %s", key, text) })
+}
+
+// flagOf puts the name of the flag before a mistake that the key of a document stands before.
+func flagOf(mistake string) string {
+	key, text, _ := strings.Cut(mistake, ":")
+	key, _, _ = strings.Cut(key, "[")
+	for document, flag := range map[string]string{"purpose": "available-only", "assignments": "at", "phases": "phase", "rollback": "with-rollback", "on-halt": "phases", "collection": "to"} {
+		if key == document {
+			return flag + ":" + text
+		}
+	}
+	return mistake
 }
 
 // flagTimes fills in what the flags say about time.
@@ -233,9 +245,9 @@ func (a *app) checkTimes(d declared.Deployment, at func(key, text string) error)
 		case t.key != "available" && !t.m.Latest().After(o.Issued):
 			return at(t.key, fmt.Sprintf("lies in the past (%s): say a later time, or leave it out", a.moment(t.m, o.Zone)))
 		case !t.m.Earliest().Before(o.NotAfter):
-			return at(t.key, fmt.Sprintf("lies after %s, when the signature ends to be valid: give a longer validity (--valid)", a.longTime(o.NotAfter)))
+			return at(t.key, fmt.Sprintf("lies after %s, when the signature ends to be valid: give it a longer validity (--valid)", a.longTime(o.NotAfter)))
 		case t.key != "expires" && o.Expires != nil && !o.Expires.Latest().After(t.m.Earliest()):
-			return at("expires", fmt.Sprintf("lies before --%s: nothing would ever start", t.key))
+			return at("expires", fmt.Sprintf("lies before %s: nothing would ever start", t.key))
 		}
 	}
 	return nil

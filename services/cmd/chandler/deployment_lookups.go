@@ -110,7 +110,7 @@ func (l *lookups) propose(ctx context.Context, d declared.Deployment, issued tim
 	if p.order, err = d.Order(issued); err != nil {
 		return p, err
 	}
-	if p.order.Fleet = l.bundle.Fleet; len(d.Phases) > 0 || d.MaxInFlight > 0 || d.MaxInFlightPerSite > 0 {
+	if p.order.Fleet = l.bundle.Fleet; len(d.Phases) > 0 || d.MaxInFlight > 0 || d.MaxInFlightPerSite > 0 || d.OnHalt != "" {
 		p.plan = &d.Plan
 	}
 	if p.manifest, err = l.bindProgram(ctx, &p.order); err != nil {

@@ -2,7 +2,7 @@ package main
 
 import (
 	"fmt"
-	"os"
+	"io"
 	"strconv"
 	"strings"
 
@@ -11,12 +11,12 @@ import (
 )
 
 // flagPlan fills in what the flags say of the rollout.
-func flagPlan(d *declared.Deployment, f createFlags) error {
+func flagPlan(stdin io.Reader, d *declared.Deployment, f createFlags) error {
 	if len(f.phases) > 0 && f.phasesFile != "" {
 		return fmt.Errorf("--phase and --phases: the phases are said by one of them")
 	}
 	if f.phasesFile != "" {
-		data, err := readDeclared(os.Stdin, f.phasesFile)
+		data, err := readDeclared(stdin, f.phasesFile)
 		if err != nil {
 			return fmt.Errorf("--phases: %w", err)
 		}

@@ -104,14 +104,10 @@ func (a *app) renewed(ctx context.Context, c *client, s signer, view events.Depl
 	} else if p.collection, err = l.bindTarget(ctx, &p.order); err != nil {
 		return p, err
 	}
-	if view.Rollback != "" && p.order.Rolls == nil && s.trust.Threshold == 1 {
-		with, err := l.usualRollback(ctx, p.order)
+	if view.RollbackTo != "" && s.trust.Threshold == 1 {
+		back, err := l.rollback(ctx, p.order, view.RollbackTo)
 		if err != nil {
 			return p, fmt.Errorf("what takes it back was signed with it, and cannot be again: %w", err)
-		}
-		back, err := l.rollback(ctx, p.order, with)
-		if err != nil {
-			return p, err
 		}
 		p.rollback = &back
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chandler/events"
+	"chandler/events/rollout"
 	"chandler/services/declared"
 )
 
@@ -55,45 +56,83 @@ func openPhase(view events.DeploymentView) int {
 	return open
 }
 
+// planFlags are those of deployment plan, as typed.
+type planFlags struct {
+	createFlags // of these the phases and the limits
+	file        string
+	dryRun      bool
+}
+
 func deploymentPlan(a *app) *cobra.Command {
-	var file string
-	var dryRun bool
-	var phases []string
+	var f planFlags
 	cmd := &cobra.Command{
 		Use: "plan NAME", Short: "Change the phases that are not open yet, and the limits; nothing is signed", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArguments(completeDeployments),
-		Long: `Replaces the plan of a live deployment: by a file with phases:, max-in-flight: and the like, as a deployment's document has
-them (that will do too), or by --phase as deployment create has it. Phases that are open stay as they were.`,
-		Example: `  chandler deployment plan hello-everywhere -f plan.yaml`,
+		Long: `Replaces the plan of a live deployment by a file with phases:, max-in-flight: and the like, as a deployment's document has
+them (that will do too). Or replaces of it what flags name: all phases by --phase, as deployment create has it, and the
+limits. Phases that are open stay as they were.`,
+		Example: `  chandler deployment plan hello-everywhere -f plan.yaml
+  chandler deployment plan hello-everywhere --max-in-flight 500`,
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
-			d := declared.Deployment{}
-			if file != "" {
-				data, err := readDeclared(cmd.InOrStdin(), file)
-				if err != nil {
-					return err
-				}
-				if d.Plan, err = declared.ParsePlan(file, data); err != nil {
-					return err
-				}
-			} else if err := flagPlan(&d, createFlags{phases: phases}); err != nil {
+			plan, err := plannedAnew(cmd, c, args[0], f)
+			if err != nil {
 				return err
 			}
-			if dryRun {
-				note(cmd.OutOrStdout(), "%s", cellOr(planText(&d.Plan), "everybody at once"))
+			if f.dryRun {
+				note(cmd.OutOrStdout(), "%s", cellOr(planText(&plan), "everybody at once"))
 				return nil
 			}
-			view, err := ask(cmd.Context(), c, events.DeploymentPlan, events.PlanRequest{Deployment: args[0], Plan: d.Plan})
+			view, err := ask(cmd.Context(), c, events.DeploymentPlan, events.PlanRequest{Deployment: args[0], Plan: plan})
 			if err != nil {
 				return err
 			}
 			return a.writeDeployment(cmd, view)
 		}),
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", "file with the plan; -: standard input")
-	cmd.Flags().StringArrayVar(&phases, "phase", nil, "a phase of the rollout, as deployment create has it")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show how the plan is read; change nothing")
-	cmd.MarkFlagsMutuallyExclusive("file", "phase")
-	cmd.MarkFlagsOneRequired("file", "phase")
+	flags := cmd.Flags()
+	flags.StringVarP(&f.file, "file", "f", "", "file with the plan; -: standard input")
+	flags.StringArrayVar(&f.phases, "phase", nil, "a phase of the rollout, as deployment create has it")
+	flags.IntVar(&f.maxInFlight, "max-in-flight", 0, "at most so many jobs at a time; 0: no bound")
+	flags.IntVar(&f.maxPerSite, "max-in-flight-per-site", 0, "at most so many jobs at a time on each site; 0: no bound")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "show how the plan is read; change nothing")
+	for _, flag := range []string{"phase", "max-in-flight", "max-in-flight-per-site"} {
+		cmd.MarkFlagsMutuallyExclusive("file", flag)
+	}
+	cmd.MarkFlagsOneRequired("file", "phase", "max-in-flight", "max-in-flight-per-site")
 	return cmd
+}
+
+// plannedAnew is the plan of a file; without one the present plan with what flags change of it.
+func plannedAnew(cmd *cobra.Command, c *client, name string, f planFlags) (events.Plan, error) {
+	if f.file != "" {
+		data, err := readDeclared(cmd.InOrStdin(), f.file)
+		if err != nil {
+			return events.Plan{}, err
+		}
+		return declared.ParsePlan(f.file, data)
+	}
+	var said declared.Deployment
+	if err := flagPlan(cmd.InOrStdin(), &said, f.createFlags); err != nil {
+		return events.Plan{}, err
+	}
+	view, err := ask(cmd.Context(), c, events.DeploymentShow, events.Named{Name: name})
+	if err != nil {
+		return events.Plan{}, err
+	}
+	plan := said.Plan
+	if view.Plan != nil {
+		plan = *view.Plan
+	}
+	given := cmd.Flags().Changed
+	if given("phase") {
+		plan.Phases = said.Phases
+	}
+	if given("max-in-flight") {
+		plan.MaxInFlight = said.MaxInFlight
+	}
+	if given("max-in-flight-per-site") {
+		plan.MaxInFlightPerSite = said.MaxInFlightPerSite
+	}
+	return plan, rollout.Check(plan)
 }
 
 // phaseFields say where each phase of a rollout stands.
@@ -168,7 +207,7 @@ func rollbackState(view events.DeploymentView) string {
 	case view.RolledBack:
 		return "taken back by " + view.Rollback
 	case view.Rollback != "":
-		return "signed with it as " + view.Rollback + ": `chandler deployment rollback " + view.Deployment + "`"
+		return strings.TrimSpace(view.RollbackTo+" signed with it as "+view.Rollback) + ": `chandler deployment rollback " + view.Deployment + "`"
 	}
 	return ""
 }

@@ -109,7 +109,7 @@ func TestASignedAgainDeploymentKeepsItsPlanAndWhatTakesItBack(t *testing.T) {
 	first := f.sent()
 	f.accept(t)
 	f.set(func() {
-		f.deployment.Rollback = "hello-everywhere-rollback"
+		f.deployment.Rollback, f.deployment.RollbackTo = "hello-everywhere-rollback", "hello@2.10-3/prepare"
 		f.collection.Windows = nil
 		f.collection.Expression = "true"
 	})
@@ -126,7 +126,7 @@ func TestASignedAgainDeploymentKeepsItsPlanAndWhatTakesItBack(t *testing.T) {
 		t.Errorf("%+v, %v", o, err)
 	}
 	back, _, err := order.Verify(f.sent().Rollback, trusted, testNow)
-	if err != nil || back.Rolls == nil || back.Rolls.Revision != 2 || back.Expression != "true" {
+	if err != nil || back.Rolls == nil || back.Rolls.Revision != 2 || back.Expression != "true" || back.Program != "prepare" { // as it was, not as it would be chosen now
 		t.Errorf("%+v, %v", back, err)
 	}
 }

@@ -248,6 +248,16 @@ type eventGist struct {
 	Verb        string   `json:"verb"`
 	About       string   `json:"about"`
 	Result      string   `json:"result"`
+	Phase       any      `json:"phase"` // of a rollout its name, of a release its index
+	Size        int      `json:"size"`
+	Rolls       string   `json:"rolls"`
+	Step        string   `json:"step"` // of a job: what runs first
+	Type        string   `json:"type"` // of a signal
+	Subject     string   `json:"subject"`
+	Text        string   `json:"text"`
+	MaxInFlight int      `json:"max_in_flight"` // of the fleet
+	MaxPerSite  int      `json:"max_in_flight_per_site"`
+	RetriesMax  int      `json:"retries_per_minute"`
 	Error       string   `json:"error"`
 	Facts       struct {
 		Hostname string `json:"hostname"`
@@ -293,6 +303,29 @@ func (g eventGist) audited() []field {
 	return []field{{"asked", strings.TrimPrefix(g.Service+"."+g.Verb, ".")}, {"about", g.About}, {"outcome", outcome}}
 }
 
+// rollout is where a rollout stands, what its gates may wait for, and what bounds it; nil of other events.
+func (g eventGist) rollout() (fields []field) {
+	if phase, _ := g.Phase.(string); phase != "" {
+		fields = append(fields, field{"phase", phase})
+		if g.Size > 0 {
+			fields = append(fields, field{"of", plural(g.Size, "machine", "machines")})
+		}
+	}
+	if g.Type != "" && g.Subject != "" {
+		fields = append(fields, field{"signal", g.Type}, field{"about", g.Subject}, field{"saying", g.Text})
+	}
+	fields = append(fields, field{"taken back by", g.Rolls}, field{"first", g.Step})
+	for _, bound := range []struct {
+		what string
+		n    int
+	}{{"in flight at most", g.MaxInFlight}, {"on each site at most", g.MaxPerSite}, {"retries a minute at most", g.RetriesMax}} {
+		if bound.n > 0 {
+			fields = append(fields, field{bound.what, count(bound.n)})
+		}
+	}
+	return fields
+}
+
 // shownPattern shows what an account may be used for as people write it.
 func shownPattern(pattern string) string {
 	rest, all := strings.CutSuffix(pattern, "/*")
@@ -317,7 +350,7 @@ func (g eventGist) answer() string {
 func (g eventGist) text() string {
 	var parts []string
 	version, _ := g.Version.(string)
-	for _, f := range slices.Concat(g.audited(), g.account(), []field{{"deployment", g.Deployment}, {"package", strings.TrimSuffix(g.Package+"@"+version, "@")}, {"host", cmp.Or(g.Host, g.Hostname, g.Facts.Hostname)}, {"reason", g.Reason}, {"answer", g.answer()},
+	for _, f := range slices.Concat(g.audited(), g.account(), g.rollout(), []field{{"deployment", g.Deployment}, {"package", strings.TrimSuffix(g.Package+"@"+version, "@")}, {"host", cmp.Or(g.Host, g.Hostname, g.Facts.Hostname)}, {"reason", g.Reason}, {"answer", g.answer()},
 		{"waiting for", g.WaitingFor}, {"by", g.By}, {"why", g.Why}}) {
 		if f.value != "" && f.value != "@" {
 			parts = append(parts, fmt.Sprintf("%s %s", f.name, f.value))

@@ -53,6 +53,13 @@ func TestALineOfAnEventNamesWhatItIsAbout(t *testing.T) {
 		"agent.kind_set":     "host ws-0412",
 		"agent.reported":     "host ws-0412",
 		"package.published":  "package hello@2.10-3 · by admin",
+
+		"deployment.phase_opened":  "phase canary · of 12 machines · deployment hello-everywhere · package hello@2.10-3 · by admin",
+		"deployment.phase_skipped": "phase canary · deployment hello-everywhere · package hello@2.10-3 · by admin",
+		"deployment.approved":      "phase canary · deployment hello-everywhere · package hello@2.10-3 · by admin",
+		"deployment.rolled_back":   "taken back by hello-everywhere-rollback · deployment hello-everywhere · package hello@2.10-3 · by admin",
+		"gate.signalled":           "signal com.example.smoketest.passed · about hello · by ci",
+		"limits.changed":           "in flight at most 5,000 · by admin",
 	} {
 		d, ok := events.TypeNamed(name)
 		if !ok {
@@ -72,10 +79,13 @@ func TestAnAccountsScopeIsInItsLine(t *testing.T) {
 	}
 }
 
-func TestARotationAndARefusalAreSeenInTheirLines(t *testing.T) {
+func TestWhatMattersIsSeenInTheLineOfAnEvent(t *testing.T) {
 	for _, c := range []struct{ name, data, want string }{
 		{"a rotated account", `{"account":"corp-reader","kind":"network-access","version":3,"by":"ada"}`, "account corp-reader · secret version 3 · kind network-access · by ada"},
 		{"a lease of it", `{"account":"corp-reader","version":3,"purpose":"read","job":"job1"}`, "account corp-reader · to read · job job1"},
+		{"a rollout that was halted", `{"deployment":"hello","phase":"canary","index":0,"why":"7 of 100 machines failed"}`, "phase canary · deployment hello · why 7 of 100 machines failed"},
+		{"agents of the second phase that are released", `{"deployment":"hello","revision":1,"wave":"1","phase":1,"agents":["a"]}`, "deployment hello"},
+		{"a job whose package needs another one", `{"job":"job1","deployment":"hello","state":"running","step":"runtime@4.2/install"}`, "first runtime@4.2/install · deployment hello"},
 		{"what was refused", `{"by":"ola","service":"credentials","verb":"account_rotate","about":"corp-reader","result":"denied","error":"a viewer may not"}`,
 			"asked credentials.account_rotate · about corp-reader · outcome denied (a viewer may not) · by ola"},
 	} {

@@ -48,6 +48,7 @@ type fakeFleet struct {
 	contentAway error // what lists packages is answered
 	limits      events.Limits
 	outcomes    map[string]events.OutcomeAnswer // by package
+	asked       map[string]any                  // the last request of each verb that changes a rollout
 	fakeLending
 }
 
@@ -190,7 +191,7 @@ func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
 		}), with(f, events.ContentList, func(events.Nothing) (events.PackageList, error) {
 			return events.PackageList{Packages: f.packages}, f.contentAway
 		})},
-		"scheduling": {
+		"scheduling": append(f.changing(), []bus.Endpoint{
 			with(f, events.AgentList, func(q events.AgentQuery) (events.AgentViews, error) {
 				return events.AgentViews{Agents: slices.DeleteFunc(slices.Clone(f.agents), func(v events.AgentView) bool {
 					return q.Name != "" && v.Facts.ID != q.Name && v.Facts.Hostname != q.Name
@@ -224,7 +225,7 @@ func (f *fakeFleet) endpoints() map[string][]bus.Endpoint {
 			}),
 			with(f, events.LimitsShow, func(events.Nothing) (events.Limits, error) { return f.limits, nil }),
 			with(f, events.Why, func(events.WhyRequest) (events.WhyAnswer, error) { return events.WhyAnswer{Answers: f.decisions}, nil }),
-		},
+		}...),
 		"execution": {
 			with(f, events.ExecutionProgress, func(events.Named) (events.Progress, error) {
 				if f.progress == nil {

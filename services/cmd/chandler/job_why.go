@@ -27,7 +27,7 @@ tried which resource, what that answered, and what would fix it.`,
 			if a.output == formJSON || a.output == formYAML {
 				return writeData(cmd.OutOrStdout(), a.output, s)
 			}
-			note(cmd.OutOrStdout(), "job %s: %s on %s", s.Job.Job, s.Job.Deployment, s.machine())
+			note(cmd.OutOrStdout(), "job %s: %s on %s%s", s.Job.Job, s.Job.Deployment, s.machine(), occurrenceText(s.Job.Occurrence))
 			for _, line := range a.storyLines(s) {
 				note(cmd.OutOrStdout(), "%s", line)
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"chandler/agent/identity"
@@ -150,6 +151,7 @@ func (r *rehearsing) fleet(ctx context.Context, deployments []events.DeploymentV
 		}
 		r.in.Fleet = append(r.in.Fleet, rehearsal.Machine{Facts: v.Facts, LastSeen: v.LastSeen, Presence: presence, Last: last[v.Facts.ID], Rolls: ran[v.Facts.ID]})
 	}
+	r.in.Heard = rehearsal.Heard(r.in.Fleet)
 	if unknown > 0 {
 		r.suppose("Of %s no hours are known.", plural(unknown, "machine", "machines"))
 	}
@@ -200,21 +202,53 @@ func (r *rehearsing) history(ctx context.Context, all []events.DeploymentView) (
 func (r *rehearsing) outcomes(ctx context.Context) (rehearsal.Model, error) {
 	what := r.in.Order.Package + "/" + r.in.Order.Program
 	found, err := ask(ctx, r.c, events.ExecutionOutcomes, events.OutcomeQuery{Package: r.in.Order.Package, Program: r.in.Order.Program})
-	if err == nil && found.Succeeded+found.Failed == 0 {
+	ran := programFailures(found)
+	if err == nil && found.Succeeded+ran.failed == 0 {
 		what = "all programs"
 		found, err = ask(ctx, r.c, events.ExecutionOutcomes, events.OutcomeQuery{})
+		ran = programFailures(found)
 	}
-	model := rehearsal.Model{Reasons: found.Reasons, Seconds: found.Seconds}
-	switch ended := found.Succeeded + found.Failed; {
+	model := rehearsal.Model{Reasons: ran.reasons, Seconds: found.Seconds}
+	switch ended := found.Succeeded + ran.failed; {
 	case err != nil:
 		return model, err
 	case ended == 0:
 		r.suppose("Nothing is recorded of programs: none fails, each takes %s.", rehearsal.SupposedRunTime)
 	default:
-		model.Failed = float64(found.Failed) / float64(ended)
+		model.Failed = float64(ran.failed) / float64(ended)
 		r.suppose("Programs end as %s runs of %s did of late: %.3g%% fail, %s.", count(ended), what, model.Failed*100, runTimes(found.Seconds))
 	}
 	return model, nil
+}
+
+// failures are those of programs.
+type failures struct {
+	failed  int64
+	reasons map[events.Reason]int64
+}
+
+// unstarted are the reasons of jobs that ended before their program started, by what was said of their own deployment:
+// what of that matters is played.
+var unstarted = []events.Reason{
+	events.OrderUnavailable, events.OrderUnsigned, events.OrderUnknownKey, events.OrderRevokedKey, events.OrderAltered, events.OrderMalformed,
+	events.OrderExpired, events.OrderNotYetValid, events.OrderSerialOld, events.OrderOtherFleet, events.NotTargeted, events.ManifestMismatch,
+	events.ManifestUnsigned, events.UnsupportedFormat, events.PlatformUnsupported, events.RequirementsNotMet, events.RequirementsUnknown,
+	events.DeploymentExpired, events.AlreadyRan, events.DeploymentStopped, events.ContextUnsupported, events.Superseded, events.NothingToRollBack,
+	events.WindowNeverFits, events.OccurrenceUnknown, events.NoNetworkIdentity, events.NetworkAccessAccountMissing,
+}
+
+// programFailures are the recorded failures without those of jobs whose program never started: that is played.
+func programFailures(o events.OutcomeAnswer) failures {
+	f := failures{o.Failed, map[events.Reason]int64{}}
+	for reason, n := range o.Reasons {
+		if slices.Contains(unstarted, reason) {
+			f.failed -= n
+			continue
+		}
+		f.reasons[reason] = n
+	}
+	f.failed = max(f.failed, 0)
+	return f
 }
 
 // runTimes says how long programs take.

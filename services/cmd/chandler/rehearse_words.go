@@ -92,7 +92,7 @@ func (a *app) tellPhases(cmd *cobra.Command, line rehearsal.Timeline) error {
 		{"PHASE", false, func(p v) any { return cellOr(p.Name, "everybody") }},
 		{"MACHINES", false, func(p v) any { return countCell(p.Size) }},
 		{"OPENS", false, func(p v) any { return cellOr(a.longTime(p.Opened), "never") }},
-		{"GATE MET", false, func(p v) any { return a.longTime(p.Met) }},
+		{"ENOUGH SUCCEEDED", false, func(p v) any { return a.longTime(p.Met) }},
 		{"DONE", false, func(p v) any { return a.longTime(p.Left) }},
 		{"SUCCEEDED", false, counted(func(c events.WaveCounts) int64 { return c.Succeeded })},
 		{"FAILED", false, counted(func(c events.WaveCounts) int64 { return c.Failed })},

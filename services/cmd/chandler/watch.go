@@ -104,7 +104,12 @@ type tally struct {
 // newTally sorts the states. A program that does not apply to a machine, or ran there before, is no failure.
 func newTally(p events.Progress) tally {
 	var t tally
-	notMeant := p.Reasons[events.RequirementsNotMet] + p.Reasons[events.PlatformUnsupported]
+	var notMeant int64
+	for reason, n := range p.Reasons {
+		if events.OutcomeOf(events.Rejected, reason) == events.OutcomeNotApplicable {
+			notMeant += n
+		}
+	}
 	for state, n := range p.States {
 		switch state {
 		case events.Succeeded, events.WillNotRerun:
@@ -178,7 +183,7 @@ func reasonsText(p events.Progress) string {
 	})
 	var parts []string
 	for _, r := range reasons {
-		parts = append(parts, fmt.Sprintf("%s %s", r, count(p.Reasons[r])))
+		parts = append(parts, fmt.Sprintf("%s ×%s", r, count(p.Reasons[r])))
 	}
 	return strings.Join(parts, " · ")
 }
@@ -194,7 +199,7 @@ func (a *app) watchLine(view events.DeploymentView) string {
 	if phase := a.rolloutLine(view); phase != "" {
 		line += " · " + phase
 	}
-	if view.Life == events.LifeHalted && view.Why != "" {
+	if view.Life == events.LifeHalted && view.Why != "" && !strings.Contains(line, a.localTimes(view.Why)) {
 		line += " · halted: " + a.localTimes(view.Why)
 	}
 	return line

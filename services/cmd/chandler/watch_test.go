@@ -21,21 +21,22 @@ func TestWatchingEndsWhenEveryMachineHasEnded(t *testing.T) {
 		done    bool
 		want    exitCode
 	}{
-		"all succeeded":                         {events.LifeActive, 3, states{events.Succeeded: 3}, nil, true, 0},
-		"some had it already":                   {events.LifeActive, 3, states{events.Succeeded: 2, events.WillNotRerun: 1}, nil, true, 0},
-		"it does not apply to some":             {events.LifeActive, 3, states{events.Succeeded: 2, events.Rejected: 1}, reasons{events.RequirementsNotMet: 1}, true, 0},
-		"one refused the order":                 {events.LifeActive, 3, states{events.Succeeded: 2, events.Rejected: 1}, reasons{events.OrderAltered: 1}, true, exitPartlyFailed},
-		"one failed":                            {events.LifeActive, 3, states{events.Succeeded: 2, events.Failed: 1}, nil, true, exitPartlyFailed},
-		"one is still running":                  {events.LifeActive, 3, states{events.Failed: 2, events.Running: 1}, nil, false, 0},
-		"one waits for a restart":               {events.LifeActive, 1, states{events.RebootPending: 1}, nil, false, 0},
-		"one was not offered it yet":            {events.LifeActive, 4, states{events.Succeeded: 3}, nil, false, 0},
-		"nobody was offered it yet":             {events.LifePending, 3, nil, nil, false, 0},
-		"nobody is meant yet":                   {events.LifeActive, 0, nil, nil, false, 0},
-		"one left the target after its end":     {events.LifeActive, 2, states{events.Succeeded: 3}, nil, true, 0},
-		"stopped while one runs":                {events.LifeStopped, 3, states{events.Running: 1, events.Cancelled: 2}, nil, true, exitStopped},
-		"expired with one that was not reached": {events.LifeExpired, 3, states{events.Succeeded: 2}, nil, true, exitPartlyFailed},
-		"expired while one runs":                {events.LifeExpired, 1, states{events.Running: 1}, nil, false, 0},
-		"expired when all were done":            {events.LifeExpired, 2, states{events.Succeeded: 2}, nil, true, 0},
+		"all succeeded":                                {events.LifeActive, 3, states{events.Succeeded: 3}, nil, true, 0},
+		"some had it already":                          {events.LifeActive, 3, states{events.Succeeded: 2, events.WillNotRerun: 1}, nil, true, 0},
+		"it does not apply to some":                    {events.LifeActive, 3, states{events.Succeeded: 2, events.Rejected: 1}, reasons{events.RequirementsNotMet: 1}, true, 0},
+		"it never ran on some that a rollback reached": {events.LifeActive, 3, states{events.Succeeded: 2, events.Rejected: 1}, reasons{events.NothingToRollBack: 1}, true, 0},
+		"one refused the order":                        {events.LifeActive, 3, states{events.Succeeded: 2, events.Rejected: 1}, reasons{events.OrderAltered: 1}, true, exitPartlyFailed},
+		"one failed":                                   {events.LifeActive, 3, states{events.Succeeded: 2, events.Failed: 1}, nil, true, exitPartlyFailed},
+		"one is still running":                         {events.LifeActive, 3, states{events.Failed: 2, events.Running: 1}, nil, false, 0},
+		"one waits for a restart":                      {events.LifeActive, 1, states{events.RebootPending: 1}, nil, false, 0},
+		"one was not offered it yet":                   {events.LifeActive, 4, states{events.Succeeded: 3}, nil, false, 0},
+		"nobody was offered it yet":                    {events.LifePending, 3, nil, nil, false, 0},
+		"nobody is meant yet":                          {events.LifeActive, 0, nil, nil, false, 0},
+		"one left the target after its end":            {events.LifeActive, 2, states{events.Succeeded: 3}, nil, true, 0},
+		"stopped while one runs":                       {events.LifeStopped, 3, states{events.Running: 1, events.Cancelled: 2}, nil, true, exitStopped},
+		"expired with one that was not reached":        {events.LifeExpired, 3, states{events.Succeeded: 2}, nil, true, exitPartlyFailed},
+		"expired while one runs":                       {events.LifeExpired, 1, states{events.Running: 1}, nil, false, 0},
+		"expired when all were done":                   {events.LifeExpired, 2, states{events.Succeeded: 2}, nil, true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			view := events.DeploymentView{Life: c.life, Members: c.members}

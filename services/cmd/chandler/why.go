@@ -171,7 +171,7 @@ func (a *app) whyDeploymentLines(d whyDeployment, w whyAnswer) []string {
 	case d.Job == nil:
 		return append(lines, "there is no job: "+noJob(d.WhyDecision, w))
 	}
-	lines = append(lines, fmt.Sprintf("execution: job %s, attempt %d: %s (since %s)", d.Job.Job, d.Job.Attempt, strings.ReplaceAll(stateText(*d.Job), "_", " "), a.longTime(d.Job.Changed)))
+	lines = append(lines, fmt.Sprintf("execution: job %s%s, attempt %d: %s (since %s)", d.Job.Job, occurrenceText(d.Job.Occurrence), d.Job.Attempt, strings.ReplaceAll(stateText(*d.Job), "_", " "), a.longTime(d.Job.Changed)))
 	last := events.JobStatus{Reason: d.Job.Reason}
 	if d.Last != nil {
 		last = *d.Last
@@ -238,6 +238,15 @@ func haltedText(deployment string) string {
 	return "its rollout is halted: `chandler deployment show " + deployment + "` says by what; deployment resume, skip or rollback ends that"
 }
 
+// occurrenceText says which occurrence of a deployment a job is, by its number (order.Assignment.Occurrence); "" of the only
+// one, and of the one that runs as soon as possible.
+func occurrenceText(number int64) string {
+	if number < time.Date(1971, 1, 1, 0, 0, 0, 0, time.UTC).Unix() {
+		return ""
+	}
+	return ", the occurrence of " + time.Unix(number, 0).UTC().Format("2006-01-02 15:04") + " by the clocks of the deployment's zone"
+}
+
 // openJob says what holds up a job that has not ended.
 func openJob(j events.JobRow, w whyAnswer) []string {
 	if j.State.Terminal() || j.State == events.Running {
@@ -255,8 +264,6 @@ func openJob(j events.JobRow, w whyAnswer) []string {
 		lines = append(lines, "it starts in the next maintenance window that is long enough: `chandler collection windows NAME --agent "+w.Agent.Facts.Hostname+"` shows when they open")
 	case j.WaitingFor == events.WaitAssignment:
 		lines = append(lines, "its time has not come")
-	case j.Occurrence > 0:
-		lines = append(lines, "this is the occurrence of "+time.Unix(j.Occurrence, 0).UTC().Format("2006-01-02 15:04")+" of the machine's clock")
 	}
 	if len(w.Freezes) > 0 {
 		lines = append(lines, "a freeze holds on the machine: the program starts when it is lifted")

@@ -61,6 +61,16 @@ func TestWhyAnswersWhetherThereIsAJobOrNot(t *testing.T) {
 			f.decisions = []events.WhyDecision{member}
 			f.jobs = []events.JobRow{{Job: events.JobID("hello", 1, testAgent, 0, ""), Deployment: "hello", Agent: testAgent, State: events.Waiting, WaitingFor: events.WaitMaintenanceWindow, Changed: testNow}}
 		}, []string{"waiting for maintenance window", "chandler collection windows NAME --agent"}},
+		"the newest of several occurrences": {func(t *testing.T, f *fakeFleet) {
+			f.decisions = []events.WhyDecision{member}
+			at := time.Date(2026, 12, 5, 2, 0, 0, 0, time.UTC).Unix()
+			f.jobs = []events.JobRow{{Job: events.JobID("hello", 1, testAgent, 1, ""), Deployment: "hello", Agent: testAgent, Occurrence: 1, State: events.Succeeded, Changed: testNow},
+				{Job: events.JobID("hello", 1, testAgent, at, ""), Deployment: "hello", Agent: testAgent, Occurrence: at, State: events.Succeeded, Changed: testNow.Add(time.Hour)}}
+		}, []string{", the occurrence of 2026-12-05 02:00 by the clocks of the deployment's zone, attempt"}},
+		"the one that runs as soon as possible": {func(t *testing.T, f *fakeFleet) {
+			f.decisions = []events.WhyDecision{member}
+			f.jobs = []events.JobRow{{Job: "job1", Deployment: "hello", Agent: testAgent, Occurrence: 1, State: events.Succeeded, Changed: testNow}}
+		}, []string{"job job1, attempt"}},
 		"what runs first": {func(t *testing.T, f *fakeFleet) {
 			f.decisions = []events.WhyDecision{member}
 			s := status(t, f, 1, func(s *events.JobStatus) { s.State, s.Step = events.Running, "runtime@4.2/install" })

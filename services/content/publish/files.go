@@ -93,12 +93,10 @@ func (s source) problem(where string, err error) error {
 	if s.doc == nil {
 		return err
 	}
-	n := s.doc.find(where)
-	if _, ok := errors.AsType[private](err); ok && n != nil && n.GetToken() != nil {
-		p := n.GetToken().Position
-		return fmt.Errorf("%s:%d:%d: %w", s.doc.name, p.Line, p.Column, err)
+	if _, ok := errors.AsType[private](err); ok {
+		return fmt.Errorf("%s: %w", s.doc.Place(where), err)
 	}
-	return s.doc.at(n, err.Error())
+	return s.doc.At(where, err.Error())
 }
 
 func (s source) pathProblems(from folder, files []found) []error {

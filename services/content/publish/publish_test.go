@@ -186,6 +186,7 @@ func TestEachMistakeNamesFileAndLine(t *testing.T) {
 		{"a bottomless list", "[dpkg, -i, hello.deb]", strings.Repeat("[", 200_000), "too many lists", ""},
 		{"an endless file", "publisher: Debian", "publisher: " + strings.Repeat("x", maxSpec), "more than", ""},
 		{"a second document", "programs:", "---\nprograms:", "2 documents", ""},
+		{"an empty document", "programs:", "---\n---\nprograms:", "the document before this is empty", "7:1:"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := options()

@@ -28,7 +28,7 @@ func (d *document) addresses(s *spec) (problems []error) {
 	}
 	canonical("$.source", "source", &s.Source)
 	if strings.HasPrefix(s.Source, resource.HTTPS+"://") && s.Files == nil {
-		problems = append(problems, d.at(d.find("$.source"), "source: what lies below an https address cannot be listed: list the files under files"))
+		problems = append(problems, d.At("$.source", "source: what lies below an https address cannot be listed: list the files under files"))
 	}
 	for _, name := range sortedPrograms(events.Manifest{Programs: s.Programs}) {
 		references := s.Programs[name].References
