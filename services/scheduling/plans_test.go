@@ -209,7 +209,10 @@ func TestAPhaseThatThereIsNobodyForIsToldAndPassed(t *testing.T) {
 				must(s, events.DeploymentSkip, events.Named{Name: "hello"})
 			}
 			says := "there is nobody for it: " + c.nobody + "; it opens when there is somebody; `chandler deployment skip hello` passes it"
-			s.eventually("it says so", func() bool { v := s.hello(); return v.Phases[c.stuck].Opened.IsZero() && v.Phases[c.stuck].Says == says })
+			s.eventually("it says so", func() bool {
+				v := s.hello()
+				return v.Phases[c.stuck].Opened.IsZero() && v.Phases[c.stuck].Says == says
+			})
 			why := must(s, events.Why, events.WhyRequest{Agent: "agent00003", Deployment: "hello"}).Answers[0]
 			if !strings.Contains(why.Says, c.phases[c.stuck].Name+" does not open: "+says) {
 				t.Errorf("why: %s", why.Says)
@@ -230,6 +233,30 @@ func TestAPhaseThatThereIsNobodyForIsToldAndPassed(t *testing.T) {
 			}
 			s.eventually("it is counted no more", func() bool { return r.countStuck() == 0 })
 		})
+	}
+}
+
+func TestAPhaseThatThereIsNobodyForWhenTheGateBeforeItIsMetIsPassedAtOnce(t *testing.T) {
+	s := newStory(t)
+	r := s.running()
+	approval := &events.Advance{Approval: true}
+	s.rolledOut(10, &events.Plan{Phases: []events.Phase{{Name: "one", Count: 1, AdvanceWhen: approval}, {Name: "five", Count: 5, AdvanceWhen: approval}, {Name: "rest", Percent: 100}}}, r)
+	s.released(1, nil)
+	s.clock.advance(20 * 24 * time.Hour)
+	if says := s.hello().Phases[1].Says; says != "opens when the gate of the phase before it is met" {
+		t.Errorf("before the gate is met: %s", says)
+	}
+	must(s, events.DeploymentApprove, events.Named{Name: "hello"})
+	s.eventually("it says so", func() bool {
+		return strings.HasPrefix(s.hello().Phases[1].Says, "there is nobody for it: whoever may be in it was not heard of")
+	})
+	s.released(1, nil)
+	must(s, events.DeploymentSkip, events.Named{Name: "hello"})
+	if got := s.released(2, nil); len(got) != 10 {
+		t.Errorf("%d agents were handed over", len(got))
+	}
+	if v := s.hello(); v.Phases[0].Skipped != "" || v.Phases[1].Skipped != "ada" {
+		t.Errorf("skipped: %+v", v.Phases)
 	}
 }
 
