@@ -124,6 +124,9 @@ func TestWhatHappensToOneMachine(t *testing.T) {
 			story{State: events.Waiting, Waits: events.WaitMaintenanceWindow, Never: "no maintenance window opens in the time played while it is there"}},
 		"a window shorter than the program may run fails at once": {func(in *Input, _ *Machine) { in.Order.Windows, in.Need = daily("02:00"), 4*time.Hour },
 			story{State: events.Failed, Reason: events.WindowNeverFits, Never: "failed: maintenance_window_never_fits: "}},
+		"a window that opens after the end fails at once": {func(in *Input, _ *Machine) {
+			in.Order.Windows, in.Order.Expires = daily("02:00"), moment(at(20, 0))
+		}, story{State: events.Failed, Reason: events.WindowNeverFits, Never: "failed: maintenance_window_never_fits: "}},
 		"what expires before the machine is back does not start": {func(in *Input, m *Machine) {
 			m.Presence, in.Order.Expires = office(), moment(at(21, 0))
 			in.Order.Assignments = []order.Assignment{{At: moment(at(20, 0))}}

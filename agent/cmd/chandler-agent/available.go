@@ -33,13 +33,17 @@ func defaultSocket(stateDir string) string {
 	return "" // where nothing says who asks
 }
 
-// socketOf is the socket of the configured agent. Users who may not read its configuration ask the machine's own agent.
-func socketOf(file, socket string) string {
+// socketOf is the socket of the configured agent, or of the one whose state is in a directory. Users who may not read its
+// configuration ask the machine's own agent.
+func socketOf(file, socket, stateDir string) string {
 	if socket != "" {
 		return socket
 	}
-	conf, err := readConfig(file, nil)
-	if err != nil {
+	conf, err := readConfig(file, stateDirGiven(stateDir))
+	switch {
+	case err != nil && stateDir != "":
+		return defaultSocket(stateDir)
+	case err != nil:
 		return defaultSocket(defaultStateDir())
 	}
 	return conf.socket()
@@ -53,12 +57,13 @@ func (c config) socket() string {
 }
 
 func availableCommand(file *string) *cobra.Command {
-	var output, socket string
+	var output, socket, stateDir string
 	c := &cobra.Command{Use: "available", Short: "list what a user of this machine may start", Args: cobra.NoArgs}
 	c.Flags().StringVarP(&output, "output", "o", "table", "table or json")
 	c.Flags().StringVar(&socket, "socket", "", "socket of the agent, instead of the configured one's")
+	stateDirFlag(c, &stateDir)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		items, err := local.List(c.Context(), socketOf(*file, socket))
+		items, err := local.List(c.Context(), socketOf(*file, socket, stateDir))
 		if err != nil {
 			return err
 		}

@@ -40,10 +40,11 @@ type installation struct {
 }
 
 func installCommand(file *string) *cobra.Command {
-	var from, prefix, root, socket string
+	var from, prefix, root, socket, stateDir string
 	c := &cobra.Command{Use: "install [NAME]", Args: cobra.MaximumNArgs(1),
 		Short: "with NAME: start the deployment or package of that name, which is available here, now; without: copy this program to its place, enrol, and start it with the machine (done again, it changes nothing)"}
 	c.Flags().StringVar(&socket, "socket", "", "with NAME: socket of the agent, instead of the configured one's")
+	c.Flags().StringVar(&stateDir, "state-dir", "", "with NAME: directory of what the agent keeps, as it was given to run")
 	c.Flags().StringVar(&from, "token-file", "", "file with the token, - for standard input (else $"+tokenVariable+", else standard input)")
 	c.Flags().StringVar(&prefix, "prefix", defaultPrefix(), "directory for the program")
 	c.Flags().StringVar(&root, "root", "", "install into the image of a system below this directory: nothing is started and nobody enrols, because two machines must not have one identity")
@@ -54,7 +55,12 @@ func installCommand(file *string) *cobra.Command {
 					return fmt.Errorf("--%s installs the agent itself, which takes no NAME", flag)
 				}
 			}
-			return startAvailable(c.Context(), c, socketOf(*file, socket), args[0])
+			return startAvailable(c.Context(), c, socketOf(*file, socket, stateDir), args[0])
+		}
+		for _, flag := range []string{"socket", "state-dir"} {
+			if c.Flags().Changed(flag) {
+				return fmt.Errorf("--%s says which agent starts what is available: NAME is missing", flag)
+			}
 		}
 		if root != "" && (from != "" || os.Getenv(tokenVariable) != "") {
 			return errors.New("--root takes no token: an image has no identity, and each machine made of it enrols by itself (`chandler-agent enrol --token-file FILE` there, or a token file or " +

@@ -70,8 +70,12 @@ func run(ctx context.Context, conf config, source tokenSource, output io.Writer)
 	monitor, err := daemon.NewMonitor(conf.Metrics, log, registry, map[string]daemon.Check{"broker": a.Healthy})
 	if err != nil {
 		a.Close()
+		if inUse(err) {
+			return fmt.Errorf("%w: another agent of this machine may serve there; give this one its own by --metrics ADDRESS, such as 127.0.0.1:0", err)
+		}
 		return err
 	}
+	warnHidden(log, conf.socket())
 	fmt.Fprintf(output, "chandler-agent %s: agent %s\n", agent.Version, a.ID())
 	return daemon.Run(ctx, daemon.RunOptions{Log: log}, daemon.Part{Name: "agent", Run: a.Run}, daemon.Part{Name: "monitor", Run: monitor.Run})
 }

@@ -73,6 +73,7 @@ func (p *planner) planCollection(ctx context.Context, d declared.Collection) err
 	if err != nil {
 		return err
 	}
+	tellPastWindows(p.cmd.ErrOrStderr(), wanted.Name, wanted.Windows, p.app.now())
 	view.Name = wanted.Name
 	view.Collection = wanted
 	p.lookups.collections[wanted.Name] = view
@@ -301,8 +302,10 @@ func (p *planner) planSigned(ctx context.Context, d declared.Deployment, there s
 		if made.Reach, err = p.reached(ctx, wanted, agents, p.app.now()); err != nil {
 			return err
 		}
+		tellLeftOut(p.cmd.ErrOrStderr(), wanted, made.Reach)
 	}
-	if len(wanted.order.Windows) > 0 && !wanted.order.IgnoreWindows {
+	tellDoubts(p.cmd.ErrOrStderr(), wanted.order)
+	if heedsWindows(wanted.order) {
 		if err := p.app.tellFit(ctx, p.cmd.ErrOrStderr(), p.lookups, wanted, agents); err != nil {
 			return err
 		}

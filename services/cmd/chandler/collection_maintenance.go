@@ -162,6 +162,7 @@ func (a *app) setWindows(cmd *cobra.Command, c *client, view events.CollectionVi
 			wanted.Windows = append(wanted.Windows, w)
 		}
 	}
+	tellPastWindows(cmd.ErrOrStderr(), wanted.Name, wanted.Windows, a.now())
 	set, err := ask(cmd.Context(), c, events.CollectionSet, wanted)
 	if err != nil {
 		return view, err

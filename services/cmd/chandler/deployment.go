@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -74,12 +75,12 @@ func deploymentShow(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.writeDeployment(cmd, view)
+			return a.writeDeployment(cmd, view, field{"Next occurrence", a.nextOccurrence(cmd.Context(), c, view, time.UTC)})
 		}),
 	}
 }
 
-func (a *app) writeDeployment(cmd *cobra.Command, view events.DeploymentView) error {
+func (a *app) writeDeployment(cmd *cobra.Command, view events.DeploymentView, more ...field) error {
 	fields := []field{
 		{"Name", view.Deployment}, {"Program", programText(view.DeploymentNotice)}, {"Collection", view.Collection}, {"Target", view.Expression},
 		{"Life", view.Life}, {"Why", view.Why}, {"Signed by", signersText(view)}, {"Revision", view.Revision}, {"Order", view.Order},
@@ -87,6 +88,7 @@ func (a *app) writeDeployment(cmd *cobra.Command, view events.DeploymentView) er
 		{"Order valid until", a.longTime(view.NotAfter)}, {"Created", a.longTime(view.At)}, {"By", view.By},
 		{"Members", count(view.Members)}, {"Released", count(view.Released)}, {"Rollback", rollbackState(view)},
 	}
+	fields = append(fields, more...)
 	fields = append(fields, a.phaseFields(view)...)
 	if view.Progress != nil {
 		fields = append(fields, field{"Jobs", progressText(*view.Progress)}, field{"Reasons", reasonsText(*view.Progress)})

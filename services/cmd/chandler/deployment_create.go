@@ -140,6 +140,7 @@ func (a *app) tellProposal(cmd *cobra.Command, l *lookups, p proposal) error {
 		}
 	}
 	tellFaults(w, p.collection)
+	tellDoubts(w, o)
 	return a.tellReach(cmd.Context(), w, l, p)
 }
 

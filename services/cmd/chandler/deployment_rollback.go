@@ -27,6 +27,9 @@ func (l *lookups) rollback(ctx context.Context, forward order.Order, with string
 	if err != nil {
 		return order.Order{}, err
 	}
+	if ref == (declared.Reference{Package: forward.Package, Version: forward.Version, Program: forward.Program}) {
+		return order.Order{}, fmt.Errorf("%s is the very program that is to be taken back: name the one that undoes it", ref)
+	}
 	o := order.Order{
 		Format: order.Format, Fleet: forward.Fleet, Deployment: forward.Deployment + rollbackSuffix, Package: ref.Package, Version: ref.Version, Program: ref.Program,
 		Collection: forward.Collection, Expression: forward.Expression, IncludeDigest: forward.IncludeDigest, ExcludeDigest: forward.ExcludeDigest,

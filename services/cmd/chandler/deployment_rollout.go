@@ -25,12 +25,10 @@ func deploymentSkip(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			open := openPhase(view)
-			if open < 0 || open == len(view.Phases)-1 {
-				return fmt.Errorf("deployment %s has no phase that is still to open", args[0])
+			p, question, err := a.skipped(view)
+			if err != nil {
+				return err
 			}
-			p := view.Phases[open]
-			question := fmt.Sprintf("This opens phase %s whatever the gate of %s says (%s).", view.Phases[open+1].Name, p.Name, cellOr(a.localTimes(p.Says), "it waits for nothing"))
 			if err := a.agree(cmd, question, yes); err != nil {
 				return err
 			}
@@ -43,6 +41,20 @@ func deploymentSkip(a *app) *cobra.Command {
 	cmd.Flags().StringVar(&why, "why", "", "why, kept with the event")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
+}
+
+// skipped is the phase that would be passed, and what is asked before that: the newest that is open, or one that cannot open
+// since nobody is in it.
+func (a *app) skipped(view events.DeploymentView) (events.PhaseView, string, error) {
+	open := openPhase(view)
+	if len(view.Phases) < 2 || open == len(view.Phases)-1 {
+		return events.PhaseView{}, "", fmt.Errorf("deployment %s has no phase that is still to open", view.Deployment)
+	}
+	if next := view.Phases[open+1]; open < 0 || next.Says != "" {
+		return next, fmt.Sprintf("This passes phase %s, which is not open (%s).", next.Name, cellOr(a.localTimes(next.Says), "its time has not come")), nil
+	}
+	p := view.Phases[open]
+	return p, fmt.Sprintf("This opens phase %s whatever the gate of %s says (%s).", view.Phases[open+1].Name, p.Name, cellOr(a.localTimes(p.Says), "it waits for nothing")), nil
 }
 
 // openPhase is the newest phase that is open; -1: none.
@@ -78,6 +90,9 @@ limits. Phases that are open stay as they were.`,
 				return err
 			}
 			if f.dryRun {
+				if err := a.checkPlanned(cmd, c, args[0], &plan); err != nil {
+					return err
+				}
 				note(cmd.OutOrStdout(), "%s", cellOr(planText(&plan), "everybody at once"))
 				return nil
 			}
@@ -99,6 +114,25 @@ limits. Phases that are open stay as they were.`,
 	}
 	cmd.MarkFlagsOneRequired("file", "phase", "max-in-flight", "max-in-flight-per-site")
 	return cmd
+}
+
+// checkPlanned finds the collections that a plan names, and makes the phases that are open what they stay.
+func (a *app) checkPlanned(cmd *cobra.Command, c *client, name string, plan *events.Plan) error {
+	ctx := cmd.Context()
+	view, err := ask(ctx, c, events.DeploymentShow, events.Named{Name: name})
+	if err != nil {
+		return err
+	}
+	for _, phase := range plan.Phases {
+		if phase.Collection == "" {
+			continue
+		}
+		if _, err := ask(ctx, c, events.CollectionShow, events.Named{Name: phase.Collection}); err != nil {
+			return fmt.Errorf("phase %s: collection %s: %w", phase.Name, phase.Collection, err)
+		}
+	}
+	(&planner{app: a, cmd: cmd}).keepOpen(name, standing{plan: view.Plan, open: openPhase(view)}, plan)
+	return nil
 }
 
 // plannedAnew is the plan of a file; without one the present plan with what flags change of it.
@@ -157,7 +191,7 @@ func (a *app) phaseFields(view events.DeploymentView) (fields []field) {
 func (a *app) phaseState(view events.DeploymentView, i int) string {
 	p := view.Phases[i]
 	if p.Opened.IsZero() {
-		return "not open yet"
+		return strings.TrimSuffix("not open yet: "+a.localTimes(p.Says), ": ")
 	}
 	parts := []string{"open since " + a.longTime(p.Opened), plural(p.Size, "machine", "machines"), count(p.Released) + " released"}
 	if p.Joined > 0 {
@@ -191,7 +225,7 @@ func (a *app) rolloutLine(view events.DeploymentView) string {
 		return ""
 	}
 	if open < 0 {
-		return "no phase is open yet"
+		return strings.TrimSuffix("no phase is open yet: "+a.localTimes(view.Phases[0].Says), ": ")
 	}
 	p := view.Phases[open]
 	text := fmt.Sprintf("phase %s (%d of %d): %s of %s succeeded, %s failed", p.Name, open+1, len(view.Phases), count(p.Counts.Succeeded), plural(p.Size, "machine", "machines"), count(p.Counts.Failed))

@@ -75,7 +75,7 @@ func TestADeploymentIsSignedWithAllThatRunsAndWhatTakesItBack(t *testing.T) {
 		t.Fatal(stderr)
 	}
 	for _, says := range []string{"runs first: hello@2.10-3/prepare (run administrative)", "taken back by: hello@2.10-3/remove, where revision 1 ran",
-		"phase canary: 1%; goes on with 95% succeeded: 1 machine now", "phase rest: 100%: 0 machines now", "WARNING: on 1 machine (the first: ws-1) it will fail as maintenance_window_never_fits"} {
+		"phase canary: 1%; goes on with 95% succeeded: 1 machine now", "phase rest: 100%: 0 machines now", "WARNING: deployment hello-everywhere: on 1 machine (such as ws-1) it will fail as maintenance_window_never_fits"} {
 		if !strings.Contains(stderr, says) {
 			t.Errorf("it does not say %q: %s", says, stderr)
 		}

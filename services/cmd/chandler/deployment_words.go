@@ -25,6 +25,7 @@ func (a *app) writeOrder(cmd *cobra.Command, p proposal) error {
 		{"Excluded agents", o.ExcludeDigest},
 	}
 	fields = append(fields, a.whenFields(o)...)
+	fields = append(fields, field{"Next", strings.Join(a.nextStarts(o, time.UTC, shownStarts), "\n")})
 	fields = append(fields, field{"Valid until", a.longTime(o.NotAfter)}, field{"Phases", planText(p.plan)}, field{"Taken back by", rollbackText(p.rollback)})
 	return writeDetail(cmd.OutOrStdout(), a.output, o, o.Deployment, fields)
 }
@@ -239,7 +240,7 @@ func (l *lookups) inPhase(ctx context.Context, p proposal, phase events.Phase, p
 // tellReach says how many machines each phase hits, and on how many the program would never fit a maintenance window.
 func (a *app) tellReach(ctx context.Context, w io.Writer, l *lookups, p proposal) error {
 	phased := p.plan != nil && len(p.plan.Phases) > 0
-	windowed := len(p.order.Windows) > 0 && !p.order.IgnoreWindows
+	windowed := heedsWindows(p.order)
 	if !phased && !windowed {
 		return nil
 	}
@@ -255,42 +256,10 @@ func (a *app) tellReach(ctx context.Context, w io.Writer, l *lookups, p proposal
 		for i, h := range hit {
 			note(w, "phase %s: %s now", phaseText(p.plan.Phases[i]), plural(h.Machines, "machine", "machines"))
 		}
+		tellLeftOut(w, p, hit)
 	}
 	if !windowed {
 		return nil
 	}
 	return a.tellFit(ctx, w, l, p, found.Agents)
-}
-
-// tellFit warns where the maintenance windows of machines of the target are too short for what would run there.
-func (a *app) tellFit(ctx context.Context, w io.Writer, l *lookups, p proposal, agents []events.AgentView) error {
-	need, err := l.longest(ctx, p)
-	if err != nil {
-		return err
-	}
-	target, err := p.order.Target(p.collection.Include, p.collection.Exclude)
-	if err != nil {
-		return err
-	}
-	never, first := 0, ""
-	for _, v := range agents {
-		if in, err := target.Matches(v.Facts); err != nil || !in {
-			continue
-		}
-		windows, held, _ := timing.WindowsOf(p.order, v.Facts)
-		zone, err := time.LoadLocation(v.Facts.Zone)
-		if err != nil {
-			zone = time.UTC
-		}
-		if timing.Fits(windows, held, timing.Machine{ID: v.Facts.ID, Zone: zone}, a.now(), need).Never {
-			if never++; first == "" {
-				first = v.Facts.Hostname
-			}
-		}
-	}
-	if never > 0 {
-		note(w, "WARNING: on %s (the first: %s) it will fail as maintenance_window_never_fits: no window is ever long enough for %s, the longest max-run-time of what runs. Give the program a shorter one, the collection a longer window, or say --ignore-windows",
-			plural(never, "machine", "machines"), first, calendar.Duration(need))
-	}
-	return nil
 }

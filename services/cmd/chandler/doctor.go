@@ -124,7 +124,7 @@ func (a *app) examine(ctx context.Context, where connection) []finding {
 		{"trust bundle", false, examineTrust}, {"users", false, a.examineUsers}, {"tokens", true, a.examineTokens}, {"revocations", true, a.examineRevocations},
 		{"agents", false, a.examineAgents}, {"approvals", false, examinePending},
 		{"orders", false, func(ctx context.Context, c *client) ([]finding, error) { return a.examineOrders(ctx, c, inForce) }},
-		{"accounts", false, examineAccounts}, {"freezes", false, a.examineFreezes},
+		{"accounts", false, examineAccounts}, {"freezes", false, a.examineFreezes}, {"rollouts", false, a.examineRollouts},
 	} {
 		if look.administrators && !c.administers() {
 			found = append(found, skipped(look.about, "an administrator sees it", "your role, %s, may not look", c.role))
@@ -243,26 +243,6 @@ func (a *app) judgeOrders(all []events.DeploymentView) []finding {
 		found = append(found, ok("orders", "%s, every signature is valid for long enough", plural(live, "live deployment", "live deployments")))
 	}
 	return found
-}
-
-// examineFreezes names what is frozen: it is easily forgotten, and then nothing seems to happen.
-func (a *app) examineFreezes(ctx context.Context, c *client) ([]finding, error) {
-	all, err := ask(ctx, c, events.ExecutionFreezes, events.Nothing{})
-	if err != nil {
-		return nil, err
-	}
-	found := []finding{}
-	for _, f := range all.Freezes {
-		why := ""
-		if f.Why != "" {
-			why = " (" + f.Why + ")"
-		}
-		found = append(found, warning("freeze", "lift it with `"+a.unfreezeCommand(f)+"`", "%s starts no programs: frozen by %s at %s%s", scopeText(f), f.By, a.longTime(f.At), why))
-	}
-	if len(found) == 0 {
-		found = append(found, ok("freezes", "none"))
-	}
-	return found, nil
 }
 
 // firstOf shows the first n of a list.

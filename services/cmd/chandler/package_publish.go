@@ -40,6 +40,19 @@ With --dry-run it ends with the checks, and shows what would be signed.
 
 The programs of a .deb, .rpm, .msi or script are inferred; whose rights they run with is not: say --run.
 
+Keys of package.yaml beside those of the README's example:
+  category: editors                       for people who choose from what is available
+  supersedes: [{package: hello, version: "< 2.10", uninstall: hello@2.9/remove}]
+                                          takes the place of those versions; with uninstall that program removes them first
+and of each of its programs:
+  run-first: [runtime@4.2/install]        programs that run before it, where they did not succeed yet
+  always-run-first: true                  they run before it each time
+  repairs: install                        it puts that program of the package right: it runs only where that one succeeded
+  disk-space: 2GB                         that must be free on the system's disk
+  platforms: [{os: windows, arch: amd64, name: "Microsoft Windows 11", min-version: "10.0.22000", max-version: "10.1"}]
+                                          where it runs; name is the beginning of the fact os_name; any of several will do
+  window: minimized                       of an interactive program on Windows: normal, minimized, maximized or hidden
+
 A package whose content is not to be on distribution points names it in package.yaml:
   source: smb://files.example/software/hello          all of its files; or those listed under files
   command: ['\\files.example\software\setup.exe', /S]  the program of a command, or the .msi that msiexec is given

@@ -92,7 +92,7 @@ func TestProgressIsTextInTheOrderOfStates(t *testing.T) {
 	if got, want := progressText(p), "will not rerun 1 · running 73 · succeeded 9,214 · silent 2"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got, want := reasonsText(p), "disk_full 4 · exit_code 1"; got != want {
+	if got, want := reasonsText(p), "disk_full ×4 · exit_code ×1"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if table := testApp(nil).watchTable(events.DeploymentView{Progress: &p, Members: 3}); !strings.Contains(table, "9,214") {

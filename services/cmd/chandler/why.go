@@ -55,6 +55,7 @@ type whyDeployment struct {
 	Last *events.JobStatus `json:"last,omitempty"` // what the agent said last
 	// RunBy and ElevatedTo are whose account ran the program and what it was raised to, as it was said last.
 	RunBy      string `json:"run_by,omitempty"`
+	Next       string `json:"next,omitempty"` // occurrence of a deployment that recurs, in words
 	ElevatedTo string `json:"elevated_to,omitempty"`
 }
 
@@ -95,6 +96,13 @@ func (a *app) why(ctx context.Context, c *client, name, deployment string) (whyA
 				w.Last = &statuses[len(statuses)-1]
 			}
 			w.RunBy, w.ElevatedTo = whoRan(statuses)
+			if occurrenceText(w.Job.Occurrence) != "" {
+				view, err := known(ask(ctx, c, events.DeploymentShow, events.Named{Name: d.Deployment}))
+				if err != nil {
+					return answer, err
+				}
+				w.Next = a.nextOccurrence(ctx, c, view, zoneOf(agent.Facts))
+			}
 		}
 		answer.Deployments = append(answer.Deployments, w)
 	}
@@ -197,6 +205,9 @@ func (a *app) whyDeploymentLines(d whyDeployment, w whyAnswer) []string {
 	if d.Life == events.LifeHalted && !d.Job.State.Terminal() && d.Job.State != events.Running {
 		lines = append(lines, haltedText(d.Deployment))
 	}
+	if d.Next != "" {
+		lines = append(lines, "its next occurrence is "+d.Next)
+	}
 	lines = append(lines, adviceLines(t.advised, *d.Job)...)
 	return append(lines, "its whole story: `chandler job why "+jobCell(d.Job.Job).text+"`")
 }
@@ -231,7 +242,7 @@ func noJob(d events.WhyDecision, w whyAnswer) string {
 	if w.Silent {
 		return "the machine is offline; it is offered the order, and gets it when it is back"
 	}
-	return "the machine is about to be released"
+	return "the machine is not released yet: what scheduling waits for stands above"
 }
 
 func haltedText(deployment string) string {
