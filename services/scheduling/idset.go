@@ -48,17 +48,6 @@ func (s idSet) firstNotIn(other idSet, n int) (found []int) {
 	return found
 }
 
-// countNotIn counts the members of s that are not in other.
-func (s idSet) countNotIn(other idSet) (n int) {
-	for i, w := range s {
-		if i < len(other) {
-			w &^= other[i]
-		}
-		n += bits.OnesCount64(w)
-	}
-	return n
-}
-
 // without returns the members of s that are not in other, in a set of its own.
 func (s idSet) without(other idSet) idSet {
 	left := slices.Clone(s)
