@@ -81,15 +81,15 @@ func TestADeploymentThatCannotBeIsRefusedWithTheReason(t *testing.T) {
 			at := hour(-1)
 			o.Issued, o.Expires = hour(-2), new(calendar.At(at))
 		}), bus.CodeBadRequest, "expired at"},
-		"that was signed tomorrow":             {signed(func(o *order.Order) { o.Issued = hour(20) }), bus.CodeBadRequest, "still to come"},
-		"that expires before it was signed":    {forged(func(o map[string]any) { o["expires"] = hour(-100) }), bus.CodeBadRequest, "expires lies before"},
-		"that expires before it is available":  {forged(func(o map[string]any) { o["available"], o["expires"] = hour(3), hour(2) }), bus.CodeBadRequest, "expires lies before available"},
-		"that expires before its deadline":     {forged(func(o map[string]any) { o["assignments"], o["expires"] = []any{map[string]any{"at": hour(3)}}, hour(2) }), bus.CodeBadRequest, "expires lies before the deadline"},
-		"without a time to run":                {forged(func(o map[string]any) { o["assignments"] = []any{} }), bus.CodeBadRequest, "0 assignments"},
-		"whose target does not compile":        {forged(func(o map[string]any) { o["expression"] = "agent.os ==" }), bus.CodeBadRequest, "1:"},
-		"that says what this version does not": {forged(func(o map[string]any) { o["colour"] = "red" }), bus.CodeBadRequest, "does not know"},
-		"of a newer format":                    {forged(func(o map[string]any) { o["format"] = 2 }), bus.CodeBadRequest, "format 2"},
-		"under a name that is no name":         {forged(func(o map[string]any) { o["deployment"] = "a.b" }), bus.CodeBadRequest, `"a.b"`},
+		"that was signed tomorrow":              {signed(func(o *order.Order) { o.Issued = hour(20) }), bus.CodeBadRequest, "still to come"},
+		"that expires before it was signed":     {forged(func(o map[string]any) { o["expires"] = hour(-100) }), bus.CodeBadRequest, "expires lies before"},
+		"that expires before it is available":   {forged(func(o map[string]any) { o["available"], o["expires"] = hour(3), hour(2) }), bus.CodeBadRequest, "expires lies before available"},
+		"that expires before its deadline":      {forged(func(o map[string]any) { o["assignments"], o["expires"] = []any{map[string]any{"at": hour(3)}}, hour(2) }), bus.CodeBadRequest, "expires lies before the deadline"},
+		"with an assignment that names no time": {forged(func(o map[string]any) { o["assignments"] = []any{map[string]any{}} }), bus.CodeBadRequest, "exactly one of them"},
+		"whose target does not compile":         {forged(func(o map[string]any) { o["expression"] = "agent.os ==" }), bus.CodeBadRequest, "1:"},
+		"that says what this version does not":  {forged(func(o map[string]any) { o["colour"] = "red" }), bus.CodeBadRequest, "does not know"},
+		"of a newer format":                     {forged(func(o map[string]any) { o["format"] = 2 }), bus.CodeBadRequest, "format 2"},
+		"under a name that is no name":          {forged(func(o map[string]any) { o["deployment"] = "a.b" }), bus.CodeBadRequest, `"a.b"`},
 		"that is no envelope": {func(*testing.T, string) events.DeploymentRequest {
 			return events.DeploymentRequest{Envelope: []byte("hello")}
 		}, bus.CodeBadRequest, "not a DSSE envelope"},

@@ -217,7 +217,10 @@ func TestANewRevisionWithdrawsWhatWaitsOfTheOldOne(t *testing.T) {
 		t.Errorf("the withdrawn job says %q", said)
 	}
 	mustAsk(f, events.ExecutionUnfreeze, events.Named{Name: "fleet"})
-	f.want("app", stays, events.Succeeded)
+	eventually(t, "the new revision runs where it is still meant", func() bool {
+		row, ok := f.row("app", stays) // until it is offered, that of the withdrawn one
+		return ok && row.Revision == 2 && row.State == events.Succeeded
+	})
 	away.start()
 	f.want("app", away, events.Cancelled)
 	stays.wantTold("app-1.1")

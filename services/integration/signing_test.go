@@ -10,6 +10,7 @@ import (
 	"chandler/events"
 	"chandler/events/access"
 	"chandler/events/bus"
+	"chandler/events/calendar"
 	"chandler/events/eventstest"
 	"chandler/events/order"
 	"chandler/events/sign"
@@ -84,9 +85,9 @@ func TestARestoredSchedulingServiceMakesNoRightOrderLookOld(t *testing.T) {
 	kept := f.bucket(events.BucketDeployments)
 	for revision := uint64(2); revision <= 4; revision++ {
 		f.deploy("often", p, func(o *order.Order) { o.Revision = revision })
-		eventually(t, "the revision ran", func() bool {
+		eventually(t, "the machine has seen the revision, which runs nothing anew", func() bool {
 			row, ok := f.row("often", m)
-			return ok && row.Revision == revision && row.State == events.Succeeded
+			return ok && row.Revision == revision && row.State == events.WillNotRerun
 		})
 	}
 	f.stopService("scheduling")
@@ -109,7 +110,10 @@ func TestARestoredSchedulingServiceMakesNoRightOrderLookOld(t *testing.T) {
 	if progress.Revision != 4 {
 		t.Fatalf("execution knows revision %d", progress.Revision)
 	}
-	f.deploy("often", p, func(o *order.Order) { o.Revision = progress.Revision + 1 })
+	f.deploy("often", p, func(o *order.Order) {
+		o.Revision = progress.Revision + 1
+		o.Assignments = []order.Assignment{{At: new(calendar.At(time.Now().Add(-time.Minute)))}}
+	})
 	eventually(t, "the next revision runs", func() bool {
 		row, ok := f.row("often", m)
 		if ok && row.State == events.Rejected {
