@@ -262,6 +262,7 @@ func TestAMendedRevisionTakesThePlaceOfAHaltedOne(t *testing.T) {
 	f.wantWaiting("app", waits, events.WaitFreeze)
 	f.wantEnd("app", fails, events.Failed, events.ExitCode)
 	f.wantLife("app", events.LifeHalted)
+	eventually(t, "execution holds the halted deployment too", func() bool { return len(mustAsk(f, events.ExecutionFreezes, events.Nothing{}).Freezes) == 2 })
 	mustAsk(f, events.ExecutionUnfreeze, events.Named{Name: "site-frozen"})
 
 	request = f.sign("app", mended, func(o *order.Order) { o.Revision = 2 })

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"chandler/agent"
 	"chandler/agent/local"
 	"chandler/events"
 	"chandler/events/calendar"
@@ -125,6 +126,10 @@ func TestALocalUserStartsWhatIsAvailable(t *testing.T) {
 		}
 	}
 	f.freezeFleet()
+	eventually(t, "the machine has heard of the freeze", func() bool {
+		said, err := agent.ReadStatus(m.file.StateDir)
+		return err == nil && len(said.Freezes) == 1
+	})
 	if _, err := local.Start(t.Context(), socket, "tool"); err != nil {
 		t.Fatal(err)
 	}
