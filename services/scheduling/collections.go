@@ -182,12 +182,7 @@ func (s *Service) forgetCollection(ctx context.Context, name string) error {
 			return fmt.Errorf("forget collection %s: %w", name, err)
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.collections[name].Removed {
-		delete(s.collections, name)
-	}
-	return nil
+	return s.collectionStore.missed(ctx, name)
 }
 
 // compiledView is the view of a stored collection; one that no longer compiles says so as its fault.

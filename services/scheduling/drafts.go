@@ -255,12 +255,7 @@ func (s *Service) forgetDraft(ctx context.Context, name string) error {
 			return fmt.Errorf("forget draft of deployment %s: %w", name, err)
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if d, ok := s.drafts[name]; ok && d.record.Removed {
-		delete(s.drafts, name)
-	}
-	return nil
+	return s.deploymentStore.missed(ctx, key)
 }
 
 // purge drops a key with its history, up to a revision. A marker of a deleted key would stay for ever;

@@ -37,13 +37,19 @@ type mirror struct {
 	ready chan struct{} // closed when the bucket was read to its end for the first time
 
 	mu      sync.Mutex
-	store   jetstream.KeyValue // nil until the bucket was found
-	known   map[string]uint64  // revision of every key that was applied
-	problem error              // why the mirror is behind; nil: it is not
+	store   jetstream.KeyValue  // nil until the bucket was found
+	known   map[string]sighting // every key that was applied
+	problem error               // why the mirror is behind; nil: it is not
+}
+
+// sighting is what was applied last of a key.
+type sighting struct {
+	revision uint64
+	gone     bool
 }
 
 func newMirror(bucket string, b *bus.Bus, log *slog.Logger, missing func(context.Context) error, apply func(string, []byte)) *mirror {
-	return &mirror{bucket: bucket, bus: b, log: log, apply: apply, missing: missing, check: checkInterval, ready: make(chan struct{}), known: map[string]uint64{}, problem: errors.New("not read yet")}
+	return &mirror{bucket: bucket, bus: b, log: log, apply: apply, missing: missing, check: checkInterval, ready: make(chan struct{}), known: map[string]sighting{}, problem: errors.New("not read yet")}
 }
 
 // run follows the bucket until ctx ends.
@@ -68,7 +74,7 @@ func (m *mirror) follow(ctx context.Context) error {
 	}
 	m.mu.Lock()
 	before := m.known
-	m.store, m.known, m.problem = store, map[string]uint64{}, errors.New("being read")
+	m.store, m.known, m.problem = store, map[string]sighting{}, errors.New("being read")
 	m.mu.Unlock()
 
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -126,8 +132,8 @@ func (m *mirror) guard(ctx context.Context, created time.Time, cancel context.Ca
 		}
 		m.mu.Lock()
 		var seen uint64
-		for _, revision := range m.known {
-			seen = max(seen, revision)
+		for _, k := range m.known {
+			seen = max(seen, k.revision)
 		}
 		m.mu.Unlock()
 		now, last, err := m.identity(ctx, store)
@@ -163,19 +169,19 @@ func (m *mirror) see(msg jetstream.Msg) error {
 func (m *mirror) learn(key string, value []byte, revision uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if revision <= m.known[key] {
+	if revision <= m.known[key].revision {
 		return
 	}
-	m.known[key] = revision
+	m.known[key] = sighting{revision, value == nil}
 	m.apply(key, value)
 }
 
 // loaded forgets what the bucket held before it was read anew.
-func (m *mirror) loaded(before map[string]uint64) {
+func (m *mirror) loaded(before map[string]sighting) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for key := range before {
-		if _, there := m.known[key]; !there {
+	for key, k := range before {
+		if _, there := m.known[key]; !there && !k.gone {
 			m.apply(key, nil)
 		}
 	}
@@ -185,6 +191,32 @@ func (m *mirror) loaded(before map[string]uint64) {
 	default:
 		close(m.ready)
 	}
+}
+
+// missed forgets the keys under a filter (of subjects within the bucket) that were purged before this replica met
+// their last value: a purge leaves nothing that a reader could be told. It asks the stream's leader, whose
+// answer is of one moment.
+func (m *mirror) missed(ctx context.Context, filter string) error {
+	prefix := "$KV." + m.bucket + "."
+	stream, err := m.bus.JetStream().Stream(ctx, "KV_"+m.bucket)
+	if err != nil {
+		return fmt.Errorf("look at bucket %s: %w", m.bucket, err)
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(prefix+filter))
+	if err != nil {
+		return fmt.Errorf("look at bucket %s: %w", m.bucket, err)
+	}
+	under := strings.TrimSuffix(filter, ">")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for key, k := range m.known {
+		of := key == filter || under != filter && strings.HasPrefix(key, under)
+		if _, there := info.State.Subjects[prefix+key]; of && !there && !k.gone && k.revision <= info.State.LastSeq {
+			m.known[key] = sighting{info.State.LastSeq, true} // what is still on its way of it is older
+			m.apply(key, nil)
+		}
+	}
+	return nil
 }
 
 // kv is the bucket itself.

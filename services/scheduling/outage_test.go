@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"chandler/events"
 	"chandler/events/bus"
 	"chandler/events/eventstest"
@@ -154,4 +156,37 @@ func TestARemovedCollectionLeavesNoMarker(t *testing.T) {
 		})
 	}
 	must(s, events.CollectionSet, linuxMachines()) // and may be made again
+}
+
+func TestAReplicaForgetsWhatWasPurgedBeforeItHeardOfTheRemoval(t *testing.T) {
+	s := newStory(t)
+	r := s.running()
+	must(s, events.CollectionSet, linuxMachines())
+	must(s, events.CollectionSet, events.Collection{Name: "all", Expression: "true"})
+	s.eventually("it knows both and owes nothing", func() bool {
+		r.mu.RLock()
+		defer r.mu.RUnlock()
+		return len(r.collections) == 2 && len(r.collections["linux"].Outbox.Notes)+len(r.collections["all"].Outbox.Notes) == 0
+	})
+	stream, err := s.admin.JetStream().Stream(t.Context(), "KV_"+events.BucketCollections)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Purge(t.Context(), jetstream.WithPurgeSubject("$KV."+events.BucketCollections+".linux")); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.collectionStore.missed(t.Context(), ">"); err != nil {
+		t.Fatal(err)
+	}
+	r.mu.RLock()
+	_, linux := r.collections["linux"]
+	_, all := r.collections["all"]
+	r.mu.RUnlock()
+	if linux || !all {
+		t.Error("the purged collection is still known:", linux, "; the other one:", all)
+	}
+	must(s, events.CollectionSet, linuxMachines())
+	if got := must(s, events.CollectionShow, events.Named{Name: "linux"}); got.Name != "linux" {
+		t.Error("it is not there again:", got)
+	}
 }

@@ -75,6 +75,9 @@ func (r *reconciler) pass(ctx context.Context, everything bool) error {
 		}
 	}
 	if everything {
+		if err := errors.Join(r.collectionStore.missed(ctx, ">"), r.deploymentStore.missed(ctx, kindDraft+".>")); err != nil {
+			r.log.Debug("what other replicas forgot cannot be looked for", "error", err)
+		}
 		r.learnAllPrograms(ctx)
 		collections = r.collectionsOwing(collections)
 	}
