@@ -45,7 +45,8 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 	return cel.NewEnv(
 		ext.NativeTypes(reflect.TypeFor[events.Facts](), ext.ParseStructTag("json")),
 		ext.Strings(),
-		cel.Variable("agent", cel.ObjectType("events.Facts")),
+		cel.Variable("agent", cel.ObjectType(factsTypeName)),
+		quickFacts,
 	)
 })
 
@@ -68,7 +69,7 @@ func Compile(source string) (*Expression, error) {
 	if checked.OutputType() != cel.BoolType {
 		return nil, fmt.Errorf("expression gives %s, not true or false: %s", checked.OutputType(), source)
 	}
-	program, err := env.Program(checked, cel.CostLimit(costLimit))
+	program, err := programOf(env, checked)
 	if err != nil {
 		return nil, fmt.Errorf("prepare expression: %w", err)
 	}
@@ -119,7 +120,13 @@ func (e *Expression) String() string { return e.source }
 func (e *Expression) Eval(facts events.Facts) (bool, error) { return eval(e.program, e.source, facts) }
 
 func eval(p cel.Program, source string, facts events.Facts) (bool, error) {
-	out, _, err := p.Eval(map[string]any{"agent": facts})
+	a := activations.Get().(*activation)
+	a.facts = facts
+	defer func() {
+		a.facts = events.Facts{}
+		activations.Put(a)
+	}()
+	out, _, err := p.Eval(a)
 	if err != nil {
 		return false, fmt.Errorf("evaluate %s on agent %s: %w", source, facts.ID, err)
 	}
@@ -146,7 +153,7 @@ func split(env *cel.Env, checked *cel.Ast) []clause {
 		if issues.Err() != nil {
 			return
 		}
-		if p, err := env.Program(part, cel.CostLimit(costLimit)); err == nil {
+		if p, err := programOf(env, part); err == nil {
 			found = append(found, clause{source, p})
 		}
 	}

@@ -1,6 +1,8 @@
 package target
 
 import (
+	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -133,14 +135,71 @@ func FuzzCompile(f *testing.F) {
 }
 
 func BenchmarkEval(b *testing.B) {
-	e, err := Compile(`agent.os == "linux" && "office" in agent.tags`)
-	if err != nil {
-		b.Fatal(err)
+	for name, source := range map[string]string{
+		"comparisons": `agent.os == "linux" && "office" in agent.tags`,
+		"a loop":      `agent.os == "linux" && agent.tags.exists(t, t.startsWith("off"))`,
+	} {
+		b.Run(name, func(b *testing.B) {
+			e, err := Compile(source)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if ok, _ := e.Eval(linux); !ok {
+					b.Fatal("not matched")
+				}
+			}
+		})
 	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if ok, _ := e.Eval(linux); !ok {
-			b.Fatal("not matched")
+}
+
+func TestEveryFactIsReadAsItIs(t *testing.T) {
+	known := linux
+	known.Addresses, known.Incomplete = []string{"192.0.2.1"}, []string{"zone"}
+	known.MemoryBytes, known.OfferFormat, known.Trust, known.Privileged = 7, 3, 5, true
+	value := reflect.ValueOf(known)
+	for i := range factsType.NumField() {
+		name := factName(i)
+		literal, err := json.Marshal(value.Field(i).Interface())
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := Compile("agent." + name + " == " + string(literal))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok, err := e.Eval(known); !ok || err != nil {
+			t.Errorf("agent.%s is not %s: %v", name, literal, err)
+		}
+		if factGetter(name) == nil {
+			t.Errorf("fact %s is read by reflection", name)
+		}
+	}
+}
+
+func TestOnlyWhatCannotGrowIsEvaluatedWithoutCounting(t *testing.T) {
+	env, err := environment()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for source, want := range map[string]bool{
+		`agent.os == "linux" && !("a" in agent.tags) || agent.memory_bytes > 3`:           true,
+		`agent.hostname.startsWith("a") ? agent.os in ["a", "b"] : size(agent.tags) == 2`: true,
+		`agent.tags[0] == "a"`:                                  true,
+		`agent.tags.exists(t, t == "a")`:                        false,
+		`agent.hostname + agent.hostname == "aa"`:               false,
+		`agent.hostname.matches("^(a+)+$")`:                     false,
+		`agent.hostname.replace("a", "bb") == ""`:               false,
+		`agent.os == "linux" && [agent.os + "x"][0] == "x"`:     false,
+		`agent.os == "linux" && agent.tags.all(t, t != "room")`: false,
+	} {
+		checked, issues := env.Compile(source)
+		if issues.Err() != nil {
+			t.Fatal(issues.Err())
+		}
+		if got := comparesOnly(checked.NativeRep().Expr()); got != want {
+			t.Errorf("%s: %v", source, got)
 		}
 	}
 }

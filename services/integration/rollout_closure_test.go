@@ -190,6 +190,8 @@ func TestWhatAProgramDependsOnRunsBeforeIt(t *testing.T) {
 	f.deploy("refresh", app, f.bound(app, "refresh"))
 	f.want("refresh", fine, events.Succeeded)
 	fine.wantTold("base", "lib", "app", "app", "base", "lib", "refreshed")
+	f.want("again", broken, events.Succeeded)
+	f.want("refresh", broken, events.Succeeded)
 	for _, deployment := range []string{"chain", "again", "refresh"} {
 		f.check(deployment, fine, broken)
 	}

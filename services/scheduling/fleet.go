@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"chandler/events"
 )
@@ -77,7 +78,8 @@ func (f *fleet) put(id string, value []byte) (changed *agent, err error) {
 		return &left, nil
 	}
 	a := &agent{facts: r.Facts, reported: r.Reported, stored: r.Stored, place: f.enrol(id), heard: new(atomic.Int64), runs: new(runs), attendance: f.attends(id)}
-	a.facts.ID = id
+	a.facts.ID = f.ids[a.place]
+	shareWords(&a.facts)
 	if old != nil {
 		a.heard, a.runs = old.heard, old.runs
 	}
@@ -87,6 +89,16 @@ func (f *fleet) put(id string, value []byte) (changed *agent, err error) {
 		return nil, nil
 	}
 	return a, nil
+}
+
+// shareWords keeps what most machines say alike once for all of them: it is most of what facts take.
+func shareWords(f *events.Facts) {
+	for _, word := range []*string{&f.Domain, &f.OS, &f.OSName, &f.OSVersion, &f.Arch, &f.Kernel, &f.Site, &f.Version, &f.Zone, (*string)(&f.ClientKind)} {
+		*word = unique.Make(*word).Value()
+	}
+	for i, tag := range f.Tags {
+		f.Tags[i] = unique.Make(tag).Value()
+	}
 }
 
 // enrol gives the roster's number of an id. The caller holds the lock.
