@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,6 +21,9 @@ const (
 const (
 	defaultEvery = 5 * time.Second
 	leastPause   = 100 * time.Millisecond // between two looks, however often the system says that something changed
+	// toldFactor is how much rarer the looks are while the system tells what changes: each wakes a process that has nothing
+	// to do otherwise.
+	toldFactor = 12
 )
 
 var errUnknownYet = errors.New("who is logged on is not known yet")
@@ -28,7 +32,7 @@ var errUnknownYet = errors.New("who is logged on is not known yet")
 type Driver interface {
 	// List gives all sessions of users. No session and no error means that nobody is logged on.
 	List(ctx context.Context) ([]Session, error)
-	// Watch calls changed when the sessions may have changed, until ctx ends; nil then. An error means that it cannot
+	// Watch calls changed once it listens, and when the sessions may have changed, until ctx ends; nil then. An error means that it cannot
 	// tell any more, and may be called again. One that has nothing to tell waits for the end of ctx.
 	Watch(ctx context.Context, changed func()) error
 	// LogOff ends the session, with the programs in it, if it is still there. It may return before it has ended.
@@ -38,7 +42,7 @@ type Driver interface {
 // Options of New.
 type Options struct {
 	Driver Driver
-	Every  time.Duration // between two looks; 0 is 5 s
+	Every  time.Duration // between two looks where the system does not tell what changes; 0 is 5 s
 	Log    *slog.Logger
 }
 
@@ -48,6 +52,7 @@ type Watcher struct {
 	every  time.Duration
 	log    *slog.Logger
 	hint   chan struct{} // holds one: look now
+	told   atomic.Bool   // the system tells what changes
 	asking sync.Mutex    // so that an older answer never replaces a newer one
 
 	mu       sync.Mutex
@@ -69,29 +74,45 @@ func (w *Watcher) Run(ctx context.Context) error {
 	var listening sync.WaitGroup
 	defer listening.Wait()
 	listening.Go(func() { w.listen(ctx) })
-	tick := time.NewTicker(w.every)
-	defer tick.Stop()
+	next := time.NewTimer(w.every)
+	defer next.Stop()
 	for ctx.Err() == nil {
 		w.Refresh(ctx)
+		next.Reset(w.pause())
 		select {
 		case <-ctx.Done():
 		case <-time.After(leastPause):
 		}
 		select {
 		case <-ctx.Done():
-		case <-tick.C:
+		case <-next.C:
 		case <-w.hint:
 		}
 	}
 	return nil
 }
 
+// pause until the next look of its own accord. What could not be found out is asked for again soon.
+func (w *Watcher) pause() time.Duration {
+	if _, err := w.Sessions(); err == nil && w.told.Load() {
+		return toldFactor * w.every
+	}
+	return w.every
+}
+
 // listen is told by the driver, again and again. Between two attempts polling is all there is, so a change that the driver
 // missed meanwhile is looked for when it listens again.
 func (w *Watcher) listen(ctx context.Context) {
 	for ctx.Err() == nil {
-		if err := w.driver.Watch(ctx, w.lookNow); err != nil && ctx.Err() == nil {
+		err := w.driver.Watch(ctx, func() {
+			w.told.Store(true)
+			w.lookNow()
+		})
+		if err != nil && ctx.Err() == nil {
 			w.log.DebugContext(ctx, "logons are only polled for now", "error", err)
+		}
+		if w.told.Swap(false) {
+			w.lookNow() // and at the shorter pace from then on
 		}
 		select {
 		case <-ctx.Done():

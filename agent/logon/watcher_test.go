@@ -134,6 +134,33 @@ func TestALogonIsSeenAtOnceWhereTheSystemTells(t *testing.T) {
 	})
 }
 
+func TestASystemThatTellsIsLookedAtLessOften(t *testing.T) {
+	d := &driver{}
+	watch(t, d, func(t *testing.T, _ *Watcher, _ *bytes.Buffer) {
+		looks := func(span time.Duration) int {
+			synctest.Wait()
+			var before, after int
+			d.set(func(d *driver) { before = d.looks })
+			time.Sleep(span) // in the bubble
+			synctest.Wait()
+			d.set(func(d *driver) { after = d.looks })
+			return after - before
+		}
+		if got := looks(24 * time.Hour); got != 24 {
+			t.Errorf("a system that never told was looked at %d times", got)
+		}
+		d.changed()
+		if got := looks(24 * time.Hour); got != 24/toldFactor {
+			t.Errorf("one that tells was looked at %d times", got)
+		}
+		d.set(func(d *driver) { d.err = errors.New("no answer") })
+		d.changed()
+		if got := looks(24 * time.Hour); got != 24 {
+			t.Errorf("one that does not answer was looked at %d times", got)
+		}
+	})
+}
+
 func TestASystemThatTellsWithoutEndIsNotAskedWithoutEnd(t *testing.T) {
 	d := &driver{}
 	watch(t, d, func(t *testing.T, w *Watcher, _ *bytes.Buffer) {

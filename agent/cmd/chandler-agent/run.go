@@ -77,7 +77,7 @@ func run(ctx context.Context, conf config, source tokenSource, output io.Writer)
 	}
 	warnHidden(log, conf.socket())
 	fmt.Fprintf(output, "chandler-agent %s: agent %s\n", agent.Version, a.ID())
-	return daemon.Run(ctx, daemon.RunOptions{Log: log}, daemon.Part{Name: "agent", Run: a.Run}, daemon.Part{Name: "monitor", Run: monitor.Run})
+	return daemon.Run(ctx, daemon.RunOptions{Log: log}, daemon.Part{Name: "agent", Run: a.Run}, daemon.Part{Name: "monitor", Run: monitor.Run}, daemon.Part{Name: "footprint", Run: staySmall})
 }
 
 // ownIdentity opens the machine's identity; one that has none enrols, if it was given a token, for as long as it takes.
