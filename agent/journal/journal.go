@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -23,7 +24,10 @@ import (
 )
 
 // Store is the file.
-type Store struct{ db *bbolt.DB }
+type Store struct {
+	db      *bbolt.DB
+	commits *commits
+}
 
 // ErrLocked says that another process has the file open.
 var ErrLocked = errors.New("another agent runs on it")
@@ -41,9 +45,7 @@ func Open(path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal %s: %w", path, err)
 	}
-	// Long enough that concurrent jobs share a commit, short beside the sync itself.
-	db.MaxBatchDelay = 2 * time.Millisecond
-	return &Store{db}, nil
+	return &Store{db, &commits{db: db}}, nil
 }
 
 // Close closes the file.
@@ -51,8 +53,9 @@ func (s *Store) Close() error { return s.db.Close() }
 
 // Journal is one agent's part of a store.
 type Journal struct {
-	db    *bbolt.DB
-	agent []byte
+	db      *bbolt.DB
+	commits *commits
+	agent   []byte
 }
 
 // The buckets of one agent.
@@ -69,28 +72,57 @@ var (
 
 // Agent gives the part of one agent, made if it is not there.
 func (s *Store) Agent(id string) (*Journal, error) {
-	j := &Journal{s.db, []byte(id)}
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		root, err := tx.CreateBucketIfNotExists(j.agent)
-		if err != nil {
-			return err
-		}
-		for _, name := range [][]byte{bucketJobs, bucketOutbox, bucketOrders, bucketSerials, bucketHistory, bucketTaken, bucketNotices, bucketMeta} {
-			if _, err := root.CreateBucketIfNotExists(name); err != nil {
-				return err
-			}
-		}
+	j := &Journal{s.db, s.commits, []byte(id)}
+	complete := false
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		complete = j.complete(tx)
 		return nil
 	})
+	if err == nil && !complete {
+		err = s.commits.write(j.make)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("prepare journal of agent %s: %w", id, err)
 	}
 	return j, nil
 }
 
+// Agents lists the agents that have a part, sorted.
+func (s *Store) Agents() (ids []string, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
+			ids = append(ids, string(name))
+			return nil
+		})
+	})
+	return ids, err
+}
+
+func buckets() [][]byte {
+	return [][]byte{bucketJobs, bucketOutbox, bucketOrders, bucketSerials, bucketHistory, bucketTaken, bucketNotices, bucketMeta}
+}
+
+func (j *Journal) complete(tx *bbolt.Tx) bool {
+	root := tx.Bucket(j.agent)
+	return root != nil && !slices.ContainsFunc(buckets(), func(name []byte) bool { return root.Bucket(name) == nil })
+}
+
+func (j *Journal) make(tx *bbolt.Tx) error {
+	root, err := tx.CreateBucketIfNotExists(j.agent)
+	if err != nil {
+		return err
+	}
+	for _, name := range buckets() {
+		if _, err := root.CreateBucketIfNotExists(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // write runs f in a transaction that concurrent writers share; f may run more than once.
 func (j *Journal) write(f func(root *bbolt.Bucket) error) error {
-	return j.db.Batch(func(tx *bbolt.Tx) error { return f(tx.Bucket(j.agent)) })
+	return j.commits.write(func(tx *bbolt.Tx) error { return f(tx.Bucket(j.agent)) })
 }
 
 func (j *Journal) read(f func(root *bbolt.Bucket) error) error {

@@ -30,7 +30,8 @@ type logSpool struct {
 	Options
 	mu    sync.Mutex
 	open  map[JobRef]*openLog
-	queue chan tracedLog
+	queue chan *tracedLog
+	due   *time.Timer // runs while anything is open: thousands of idle agents in one process are to cost nothing
 }
 
 // tracedLog is a chunk on its way.
@@ -45,7 +46,9 @@ type openLog struct {
 }
 
 func newLogSpool(o Options) *logSpool {
-	return &logSpool{Options: o, open: map[JobRef]*openLog{}, queue: make(chan tracedLog, queueChunks)}
+	s := &logSpool{Options: o, open: map[JobRef]*openLog{}, queue: make(chan *tracedLog, queueChunks), due: time.NewTimer(chunkTime)}
+	s.due.Stop()
+	return s
 }
 
 // Line adds a log line to its attempt's chunk.
@@ -55,6 +58,9 @@ func (r *Reporter) Line(ref JobRef, line events.LogLine) {
 	defer s.mu.Unlock()
 	l := s.open[ref]
 	if l == nil {
+		if len(s.open) == 0 {
+			s.due.Reset(chunkTime)
+		}
 		l = &openLog{}
 		s.open[ref] = l
 	}
@@ -82,7 +88,7 @@ func (s *logSpool) cut(ref JobRef, l *openLog) {
 	}
 	chunk := events.JobLog{Agent: s.Agent, Job: ref.Job, Deployment: ref.Deployment, Attempt: ref.Attempt, Chunk: l.chunk, Dropped: l.dropped, Lines: l.lines}
 	select {
-	case s.queue <- tracedLog{chunk, ref.Trace}:
+	case s.queue <- &tracedLog{chunk, ref.Trace}:
 		l.dropped = 0
 	default:
 		l.dropped += len(l.lines)
@@ -95,13 +101,12 @@ func (s *logSpool) cut(ref JobRef, l *openLog) {
 // run publishes chunks one after the other; a chunk that the broker does not take within a minute is
 // dropped, so that logs never hold up statuses for long or grow without bound.
 func (s *logSpool) run(ctx context.Context) {
-	tick := time.NewTicker(chunkTime)
-	defer tick.Stop()
+	defer s.due.Stop()
 	for {
 		select {
 		case chunk := <-s.queue:
 			s.publish(ctx, chunk)
-		case <-tick.C:
+		case <-s.due.C:
 			s.cutAll()
 		case <-ctx.Done():
 			s.flush(ctx)
@@ -113,6 +118,9 @@ func (s *logSpool) run(ctx context.Context) {
 func (s *logSpool) cutAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.open) > 0 {
+		s.due.Reset(chunkTime)
+	}
 	for ref, l := range s.open {
 		s.cut(ref, l)
 	}
@@ -133,7 +141,7 @@ func (s *logSpool) flush(ctx context.Context) {
 	}
 }
 
-func (s *logSpool) publish(ctx context.Context, chunk tracedLog) {
+func (s *logSpool) publish(ctx context.Context, chunk *tracedLog) {
 	limit, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	first := chunk.Lines[0]

@@ -30,7 +30,7 @@ const KeepAcknowledged = 5 * time.Minute
 // window is the number of statuses under way at once.
 const window = 64
 
-// Options of a Reporter. All are required but Clock.
+// Options of a Reporter. All are required but Clock and Stored.
 type Options struct {
 	Agent   string
 	Bus     *bus.Bus
@@ -40,6 +40,8 @@ type Options struct {
 	Clock   func() time.Time
 	// StatusLost is told when an acknowledgement shows that STATUS went back.
 	StatusLost func()
+	// Stored is told of every acknowledgement: which status, and its sequence in STATUS. It must be quick; nil: nobody is.
+	Stored func(status events.JobStatus, sequence uint64)
 }
 
 // Reporter is the sending side of one agent.
@@ -139,6 +141,9 @@ func (r *Reporter) publish(ctx context.Context, entries []journal.Entry) error {
 		case err == nil:
 			done = append(done, e.Sequence)
 			r.Metrics.statuses.Inc()
+			if r.Stored != nil {
+				r.Stored(e.Status, ack.Sequence)
+			}
 			// A later publication has a higher sequence, unless the stream lost what it had.
 			if !ack.Duplicate {
 				lost = lost || ack.Sequence <= p.StatusSequence
