@@ -308,7 +308,7 @@ func (a *Agent) connect() (err error) {
 	}
 	a.reporter = report.New(report.Options{Agent: a.id, Bus: a.bus, Journal: a.journal, Metrics: a.metrics.report, Log: a.log, Clock: a.Clock, StatusLost: a.statusLost})
 	a.inbox, err = inbox.New(inbox.Options{Agent: a.id, Bus: a.bus, Journal: a.journal, Receiver: a, Metrics: a.metrics.inbox, Log: a.log,
-		CheckEvery: a.CheckEvery, BeaconEvery: a.BeaconEvery})
+		BeaconMissed: a.reporter.Doubt, CheckEvery: a.CheckEvery, BeaconEvery: a.BeaconEvery})
 	if err != nil {
 		return err
 	}

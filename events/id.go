@@ -12,22 +12,27 @@ import (
 
 var (
 	idEncoding  = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
-	tokenForm   = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
-	agentForm   = regexp.MustCompile(`^[a-z0-9]{8,32}$`)
 	nameForm    = regexp.MustCompile(`^[a-z0-9][a-z0-9._+-]{0,63}$`)
 	versionForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+:~-]{0,63}$`)
-	digestForm  = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	keyForm     = regexp.MustCompile(`^U[A-Z2-7]{55}$`)
 )
 
 // DeriveID hashes what an event (or job) states into 26 characters of [a-z2-7]: 130 bits of SHA-256 over
 // the parts, each preceded by its length so that no two lists of parts collide.
 func DeriveID(kind string, parts ...string) string {
-	h := sha256.New()
-	for _, p := range append([]string{"chandler", kind}, parts...) {
-		fmt.Fprintf(h, "%d:%s", len(p), p)
+	var room [512]byte
+	text := appendPart(appendPart(room[:0], "chandler"), kind)
+	for _, p := range parts {
+		text = appendPart(text, p)
 	}
-	return idEncoding.EncodeToString(h.Sum(nil))[:26]
+	sum := sha256.Sum256(text)
+	var id [56]byte
+	idEncoding.Encode(id[:], sum[:])
+	return string(id[:26])
+}
+
+func appendPart(text []byte, part string) []byte {
+	return append(append(strconv.AppendInt(text, int64(len(part)), 10), ':'), part...)
 }
 
 // JobID names one occurrence of one order on one agent; user is empty unless the program runs once for
@@ -41,10 +46,28 @@ func AgentID(publicKey []byte) string {
 	return "a" + DeriveID("agent", string(publicKey))[:19]
 }
 
+// consistsOf says whether s has from least to most bytes, all of them allowed. Tokens, agents and digests are checked
+// for every event that comes in, some of them more than once.
+func consistsOf(s string, least, most int, allowed func(byte) bool) bool {
+	if len(s) < least || len(s) > most {
+		return false
+	}
+	for i := range len(s) {
+		if !allowed(s[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func isIDByte(c byte) bool    { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }
+func isTokenByte(c byte) bool { return isIDByte(c) || c == '_' || c == '-' }
+func isHexByte(c byte) bool   { return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' }
+
 // ValidToken says whether s may stand as one token of a subject: lower-case letters, digits, - and _,
 // at most 64 characters. Everything that reaches a subject passes through it.
 func ValidToken(s string) error {
-	if !tokenForm.MatchString(s) {
+	if !consistsOf(s, 1, 64, isTokenByte) || s[0] == '_' || s[0] == '-' {
 		return fmt.Errorf("name %q must be 1 to 64 characters of a-z, 0-9, - and _, beginning with a letter or digit", s)
 	}
 	return nil
@@ -52,7 +75,7 @@ func ValidToken(s string) error {
 
 // ValidAgent checks the form of an agent id.
 func ValidAgent(s string) error {
-	if !agentForm.MatchString(s) {
+	if !consistsOf(s, 8, 32, isIDByte) {
 		return fmt.Errorf("agent id %q must be 8 to 32 characters of a-z and 0-9", s)
 	}
 	return nil
@@ -84,7 +107,7 @@ func ValidVersion(s string) error {
 
 // ValidDigest checks a SHA-256 digest: 64 lower-case hexadecimal digits.
 func ValidDigest(s string) error {
-	if !digestForm.MatchString(s) {
+	if !consistsOf(s, 64, 64, isHexByte) {
 		return fmt.Errorf("digest %q must be 64 lower-case hexadecimal digits", s)
 	}
 	return nil

@@ -3,6 +3,7 @@ package events
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -164,7 +165,7 @@ const (
 
 // StatusID is the id of a transition: the hash of job, attempt and transition number.
 func (s JobStatus) StatusID() string {
-	return DeriveID("status", s.Job, fmt.Sprint(s.Attempt), fmt.Sprint(s.Transition))
+	return DeriveID("status", s.Job, strconv.Itoa(s.Attempt), strconv.FormatUint(uint64(s.Transition), 10))
 }
 
 // Validate checks what a schema cannot: that the parts agree with each other.
@@ -281,12 +282,34 @@ var (
 )
 
 // StatusType is the event type of a state; ok is false for states that have none.
-func StatusType(state State) (Type[JobStatus], bool) {
-	for _, t := range []Type[JobStatus]{JobAccepted, JobRejected, JobExpired, JobWillNotRerun, JobWaiting, JobDownloading, JobDownloaded,
-		JobRunning, JobRetrying, JobRebootPending, JobSucceeded, JobFailed, JobCancelled} {
-		if t.Name == TypePrefix+"job."+string(state)+".v1" {
-			return t, true
-		}
+func StatusType(state State) (kind Type[JobStatus], ok bool) {
+	switch state {
+	case Accepted:
+		return JobAccepted, true
+	case Rejected:
+		return JobRejected, true
+	case Expired:
+		return JobExpired, true
+	case WillNotRerun:
+		return JobWillNotRerun, true
+	case Waiting:
+		return JobWaiting, true
+	case Downloading:
+		return JobDownloading, true
+	case Downloaded:
+		return JobDownloaded, true
+	case Running:
+		return JobRunning, true
+	case Retrying:
+		return JobRetrying, true
+	case RebootPending:
+		return JobRebootPending, true
+	case Succeeded:
+		return JobSucceeded, true
+	case Failed:
+		return JobFailed, true
+	case Cancelled:
+		return JobCancelled, true
 	}
 	return Type[JobStatus]{}, false
 }

@@ -92,7 +92,7 @@ func newLife(ctx context.Context, m *member) (l *life, err error) {
 	}
 	log := f.log.With("agent", m.ID)
 	l.reporter = report.New(report.Options{Agent: m.ID, Bus: l.bus, Journal: l.journal, Metrics: f.report, Log: log, Clock: f.Clock, StatusLost: func() { l.inbox.Look("status_lost") }, Stored: l.stored})
-	l.inbox, err = inbox.New(inbox.Options{Agent: m.ID, Bus: l.bus, Journal: l.journal, Receiver: l, Metrics: f.inbox, Log: log, CheckEvery: f.CheckEvery, BeaconEvery: f.BeaconEvery})
+	l.inbox, err = inbox.New(inbox.Options{Agent: m.ID, Bus: l.bus, Journal: l.journal, Receiver: l, Metrics: f.inbox, Log: log, BeaconMissed: l.reporter.Doubt, CheckEvery: f.CheckEvery, BeaconEvery: f.BeaconEvery})
 	if err != nil {
 		return nil, err
 	}

@@ -43,7 +43,7 @@ type Refused struct{ Err error }
 func (r *Refused) Error() string { return r.Err.Error() }
 func (r *Refused) Unwrap() error { return r.Err }
 
-// Options of an Inbox. All are required but the intervals.
+// Options of an Inbox. All are required but BeaconMissed and the intervals.
 type Options struct {
 	Agent    string
 	Bus      *bus.Bus
@@ -51,6 +51,9 @@ type Options struct {
 	Receiver Receiver
 	Metrics  *Metrics
 	Log      *slog.Logger
+
+	// BeaconMissed is told when no beacon came for too long: behind a leaf node that is all that tells of the broker; nil: nobody.
+	BeaconMissed func()
 
 	// CheckEvery is the least time between looks without a cause (default 10 minutes; half as much again
 	// is added at random). BeaconEvery is how often beacons come (default events.BeaconInterval).
@@ -214,6 +217,9 @@ func (in *Inbox) loop(ctx context.Context, messages <-chan *nats.Msg) {
 		case <-beacon.C:
 			why = "beacon_missed"
 			beacon.Reset(2 * in.BeaconEvery)
+			if in.BeaconMissed != nil {
+				in.BeaconMissed()
+			}
 		}
 		if why == "" {
 			continue

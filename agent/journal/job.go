@@ -221,6 +221,45 @@ func (j *Journal) Acknowledge(sequences []uint64, at time.Time) error {
 	})
 }
 
+// Resend makes every kept status that was acknowledged unsent again, for a broker that may not be the one that did so. It is
+// told under its id as before: what the broker has is a duplicate.
+func (j *Journal) Resend() error {
+	unacknowledge := func(root *bbolt.Bucket, change bool) (found bool, err error) {
+		b := root.Bucket(bucketOutbox)
+		c := b.Cursor()
+		for k, _ := c.First(); k != nil; k, _ = c.Next() {
+			var e Entry
+			if _, err := get(b, k, &e); err != nil {
+				return found, err
+			}
+			if e.Acked.IsZero() {
+				continue
+			}
+			if found = true; !change {
+				return found, nil
+			}
+			e.Acked = time.Time{}
+			if err := put(b, append([]byte(nil), k...), e); err != nil {
+				return found, err
+			}
+		}
+		return found, nil
+	}
+	// Most have nothing to tell again, and a whole fleet that comes back must not wait for its commits.
+	found := false
+	err := j.read(func(root *bbolt.Bucket) (err error) {
+		found, err = unacknowledge(root, false)
+		return err
+	})
+	if err != nil || !found {
+		return err
+	}
+	return j.write(func(root *bbolt.Bucket) error {
+		_, err := unacknowledge(root, true)
+		return err
+	})
+}
+
 // Retell makes every kept status unsent again; with all, also the last status of every job that the
 // outbox no longer holds. It is for a broker that may have lost what it acknowledged.
 func (j *Journal) Retell(all bool) error {

@@ -2,7 +2,8 @@
 // journal, log lines in chunks, facts and heartbeats.
 //
 // Under failure: a status stays in the journal until the broker has said that it is stored, and a while
-// longer; it is published again after a restart, a reconnect, or when STATUS lost it. Log lines are kept
+// longer; it is published again after a restart, to another process of the broker, after beacons were missed, or when
+// STATUS lost it. Log lines are kept
 // in memory only: their queue is bounded, what does not fit is dropped and counted.
 package report
 
@@ -13,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -48,6 +50,8 @@ type Options struct {
 type Reporter struct {
 	Options
 	wake     chan struct{}
+	doubted  atomic.Bool // see Doubt
+	server   string      // id of the broker's process that the kept statuses were last told to; of Run's goroutine
 	logs     *logSpool
 	instance string // tells this run of the agent from every other, also of a copy
 }
@@ -66,6 +70,31 @@ func (r *Reporter) Wake() {
 	case r.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Doubt makes the reporter tell again what it keeps: the broker may have lost what it acknowledged.
+func (r *Reporter) Doubt() {
+	r.doubted.Store(true)
+	r.Wake()
+}
+
+// tellAnother makes everything that is kept unsent again where it was told to another process of the broker than the one that
+// is there now: after a power cut it lacks what it had acknowledged last. What it has it takes for the duplicate that it is.
+func (r *Reporter) tellAnother() error {
+	conn := r.Bus.Conn()
+	if !conn.IsConnected() {
+		return nil
+	}
+	server, doubted := conn.ConnectedServerId(), r.doubted.Swap(false)
+	if server == r.server && !doubted {
+		return nil
+	}
+	if err := r.Journal.Resend(); err != nil {
+		r.doubted.Store(true)
+		return err
+	}
+	r.server = server
+	return nil
 }
 
 // Run publishes until ctx is done; then it tries once more for what is left, within two seconds.
@@ -89,7 +118,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 		case <-r.wake:
 		case <-retry.C:
 		}
-		if err := errors.Join(r.drain(ctx), r.tellNotices(ctx)); err != nil {
+		if err := errors.Join(r.tellAnother(), r.drain(ctx), r.tellNotices(ctx)); err != nil {
 			r.Metrics.failures.Inc()
 			r.Log.DebugContext(ctx, "statuses not stored yet", "error", err)
 			retry.Reset(pause)

@@ -133,6 +133,58 @@ func TestAStreamThatWentBackIsNoticedByItsSequences(t *testing.T) {
 	eventstest.Expect(t, r.services, events.JobWaiting, of("d", 1))
 }
 
+func TestABrokerThatLostWhatItAcknowledgedIsToldAgainAndNothingElseTwice(t *testing.T) {
+	r := newRig(t)
+	r.run()
+	r.advance("hello", 1, events.Accepted)
+	kept := eventstest.Expect(t, r.services, events.JobAccepted, of("hello", 1))
+	r.advance("hello", 2, events.Running)
+	lost := eventstest.Expect(t, r.services, events.JobRunning, of("hello", 2))
+	eventually(t, "both are acknowledged", func() bool { return len(unsent(t, r.journal)) == 0 })
+	stream, err := r.services.JetStream().Stream(t.Context(), events.StreamStatus)
+	must(t, err)
+	must(t, stream.SecureDeleteMsg(t.Context(), 2)) // as a power cut would
+	r.broker.Restart()
+	eventually(t, "the connection is back", r.reporter.Bus.Conn().IsConnected)
+	r.reporter.Wake() // as an agent does then
+	again := eventstest.Expect(t, r.services, events.JobRunning, of("hello", 2))
+	if again.ID != lost.ID {
+		t.Errorf("it was told as %s, and before that as %s", again.ID, lost.ID)
+	}
+	eventually(t, "both are acknowledged again", func() bool { return len(unsent(t, r.journal)) == 0 })
+	info, err := stream.Info(t.Context())
+	must(t, err)
+	if info.State.Msgs != 2 || info.State.LastSeq != 3 {
+		t.Errorf("%d statuses up to %d: what was not lost, %s, was stored twice", info.State.Msgs, info.State.LastSeq, kept.ID)
+	}
+	before := testutil.ToFloat64(r.reporter.Metrics.statuses)
+	r.reporter.Doubt() // where the connection tells nothing
+	eventually(t, "both are told once more", func() bool { return testutil.ToFloat64(r.reporter.Metrics.statuses) == before+2 })
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(30 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline.C:
+			t.Fatal("never: ", what)
+		case <-tick.C:
+		}
+	}
+}
+
+func unsent(t *testing.T, j *journal.Journal) []journal.Entry {
+	t.Helper()
+	list, err := j.Unsent(0, 100)
+	must(t, err)
+	return list
+}
+
 func TestLogLinesComeInChunksWithTheirAttempt(t *testing.T) {
 	r := newRig(t)
 	r.run()

@@ -17,7 +17,12 @@ type crossing struct {
 	subject string
 	// many: a request may have more than one answer.
 	many bool
+	// local is the subject in the importing account; empty: the same.
+	local string
 }
+
+// asked is the subject as the importing account knows it.
+func (c crossing) asked() string { return cmp.Or(c.local, c.subject) }
 
 // jsInfo is imported by every account that has no streams. Without it the broker gives such an account its
 // own way to all of JetStream's API, which answers each request first with a refusal, or second.
@@ -29,10 +34,12 @@ func crossings(a Account) []crossing {
 	var all []crossing
 	request := func(many bool, subjects ...string) {
 		for _, s := range subjects {
-			all = append(all, crossing{Fleet, jwt.Service, s, many})
+			all = append(all, crossing{from: Fleet, kind: jwt.Service, subject: s, many: many})
 		}
 	}
-	stream := func(from Account, subject string) { all = append(all, crossing{from, jwt.Stream, subject, false}) }
+	stream := func(from Account, subject string) {
+		all = append(all, crossing{from: from, kind: jwt.Stream, subject: subject})
+	}
 
 	for _, c := range events.Calls() {
 		if callsFrom(a, c.By) {
@@ -52,7 +59,9 @@ func crossings(a Account) []crossing {
 				stream(Fleet, d.Subject("*"))
 			}
 		}
-		request(false, newestOffer("*"))
+		request(false, newestOffer(jsAPI, "*"))
+		// An agent that names the domain finds it at the hub too.
+		all = append(all, crossing{from: Fleet, kind: jwt.Service, subject: newestOffer(jsAPI, "*"), local: newestOffer(domainAPI, "*")})
 		stream(Fleet, events.AgentInbox("*"))
 	case People:
 		request(true, reading()...)
@@ -71,7 +80,7 @@ func crossings(a Account) []crossing {
 }
 
 func compare(a, b crossing) int {
-	return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.kind, b.kind), cmp.Compare(a.subject, b.subject))
+	return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.kind, b.kind), cmp.Compare(a.subject, b.subject), cmp.Compare(a.local, b.local))
 }
 
 // callsFrom says whether a call that needs role by is made from the account.
@@ -93,6 +102,7 @@ func exported(from Account) []crossing {
 	for _, a := range Accounts() {
 		for _, c := range crossings(a) {
 			if c.from == from {
+				c.local = ""
 				all = append(all, c)
 			}
 		}
@@ -120,7 +130,7 @@ func (k Keys) imports(a Account) (jwt.Imports, error) {
 		if err != nil {
 			return nil, err
 		}
-		out.Add(&jwt.Import{Name: c.subject, Subject: jwt.Subject(c.subject), Account: from, Type: c.kind})
+		out.Add(&jwt.Import{Name: c.subject, Subject: jwt.Subject(c.subject), Account: from, Type: c.kind, LocalSubject: jwt.RenamingSubject(c.local)})
 	}
 	return out, nil
 }

@@ -72,12 +72,13 @@ func table() []rights {
 			role: access.Agent,
 			publish: `chandler.job.succeeded.{me} chandler.job.waiting.{me} chandler.log.{me} chandler.event.agent.reported.{me} chandler.heartbeat.{me}
 				chandler.rpc.execution.sync.{me} chandler.rpc.execution.order.{me} chandler.rpc.credentials.lease.{me} chandler.rpc.credentials.renew.{me} chandler.rpc.credentials.trust.{me} chandler.rpc.content.locate.{me}
-				chandler.rpc.credentials.account_test_answer.{me} chandler.event.credential.used.{me} $JS.API.DIRECT.GET.JOBS.chandler.offer.{me}`,
+				chandler.rpc.credentials.account_test_answer.{me} chandler.event.credential.used.{me} $JS.API.DIRECT.GET.JOBS.chandler.offer.{me} $JS.hub.API.DIRECT.GET.JOBS.chandler.offer.{me}`,
 			mayNotPublish: neverPublish + ` chandler.job.succeeded.{other} chandler.job.succeeded chandler.job.succeeded.{me}.x chandler.log.{other} chandler.event.agent.reported.{other} chandler.heartbeat.{other}
 				chandler.event.credential.used.{other} chandler.event.credential.leased.{me} chandler.event.credential.requested.{me} chandler.event.credential.revoked.{me} chandler.credential.test.{me} chandler.credential.withdrawn.{other}
 				chandler.rpc.credentials.account_test_answer.{other} chandler.rpc.credentials.account_test.{key}.{me} chandler.rpc.credentials.lease_list.{key}.{me} chandler.rpc.credentials.lease_revoke.{key}.{me}
 				chandler.rpc.execution.sync.{other} chandler.rpc.credentials.lease.{other} chandler.rpc.credentials.enrol.{me} chandler.rpc.credentials.return.{me}
 				chandler.rpc.scheduling.deployment_list.{key}.{me} chandler.rpc.scheduling.deployment_create.{key}.{me} chandler.rpc.credentials.token_create.{key}.{me}
+				$JS.hub.API.DIRECT.GET.JOBS $JS.hub.API.DIRECT.GET.JOBS.chandler.offer.{other} $JS.hub.API.DIRECT.GET.JOBS.chandler.offer.* $JS.hub.API.STREAM.INFO.JOBS $JS.hub.API.INFO
 				$JS.API.DIRECT.GET.JOBS $JS.API.DIRECT.GET.JOBS.chandler.offer.{other} $JS.API.DIRECT.GET.STATUS $JS.API.STREAM.INFO.JOBS $JS.API.INFO $JS.API.CONSUMER.CREATE.JOBS $SRV.PING`,
 			hear: `chandler.agent.{me}.> chandler.agent.{me}.offer chandler.beacon chandler.trust chandler.credential.test.{me} chandler.credential.withdrawn.{me} _INBOX.{me}.x.*`,
 			mayNotHear: neverHear + ` chandler.credential.test.{other} chandler.credential.test.* chandler.credential.withdrawn.{other} chandler.credential.withdrawn.* chandler.credential.> chandler.credential.*.{me}
@@ -119,8 +120,9 @@ func table() []rights {
 		},
 		{
 			role: access.Provisioner, name: "provisioner",
-			publish:       `$JS.API.STREAM.INFO.EVENTS $JS.API.STREAM.CREATE.EVENTS $JS.API.STREAM.CREATE.KV_chandler_trust $JS.API.STREAM.INFO.OBJ_chandler_fold`,
-			mayNotPublish: strings.ReplaceAll(neverPublish, "$JS.API.STREAM.UPDATE.JOBS", "") + ` $JS.API.STREAM.CREATE.x $JS.API.DIRECT.GET.EVENTS chandler.rpc.scheduling.deployment_list.{key}.{me} $SRV.PING`,
+			publish: `$JS.API.STREAM.INFO.EVENTS $JS.API.STREAM.CREATE.EVENTS $JS.API.STREAM.CREATE.KV_chandler_trust $JS.API.STREAM.INFO.OBJ_chandler_fold
+				$JS.API.STREAM.SNAPSHOT.EVENTS $JS.SNAPSHOT.ACK.EVENTS.x.1.1 $JS.API.CONSUMER.LIST.EVENTS`,
+			mayNotPublish: strings.NewReplacer("$JS.API.STREAM.UPDATE.JOBS", "", "$JS.API.CONSUMER.CREATE.KV_chandler_accounts.x", "").Replace(neverPublish) + ` $JS.API.CONSUMER.CREATE.EVENTS.execution $JS.API.STREAM.CREATE.x $JS.API.DIRECT.GET.EVENTS chandler.rpc.scheduling.deployment_list.{key}.{me} $SRV.PING`,
 			hear:          `_INBOX.{me}.x.*`,
 			mayNotHear:    neverHear + ` chandler.event.> chandler.job.*.*`,
 		},

@@ -16,6 +16,9 @@
 // key. Subjects are derived from the declarations of package events; what those do not tell (which readers a
 // service has) is the table in service.go. The outcome is written down in deploy/nats/permissions.json.
 //
+// A site's leaf node is a user of the accounts of agents, of enrolment and of the system, and speaks for all that
+// is behind it: see [MintLeaf].
+//
 // What the broker does not keep apart: services share an account, so one of them that is taken over can reach
 // what the others store, by naming a subject of the broker's or of a bucket for its answers: also to empty the
 // stream that holds the audit. What agents obey is signed, and accounts are encrypted; that is why. Whoever

@@ -104,6 +104,9 @@ func (k Keys) accountClaims(fleet string, a Account) (*jwt.AccountClaims, error)
 	c.Name = fleet + "-" + string(a)
 	c.Tags.Add(fleetTag+fleet, accountTag+string(a))
 	c.Limits.LeafNodeConn = 0
+	if slices.Contains(LeafAccounts(), a) {
+		c.Limits.LeafNodeConn = jwt.NoLimit // who holds no leaf node's credentials makes no such connection
+	}
 	c.Limits.DisallowBearer = a != Enrolment
 	c.Exports = exports(a)
 	if c.Imports, err = k.imports(a); err != nil {

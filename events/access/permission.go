@@ -23,6 +23,7 @@ const (
 	// enrolInbox is the inbox prefix of machines that enrol. They share one identity, and with it one inbox.
 	enrolInbox = inboxes + "enrol"
 	jsAPI      = "$JS.API."
+	domainAPI  = "$JS." + Domain + ".API."
 	control    = "$SRV.>" // asks services what they are and how they fare (NATS micro)
 )
 
@@ -117,14 +118,14 @@ func grantAgent(g *grant) {
 			g.sub(d.Subject("*"))
 		}
 	}
-	g.pub(newestOffer(itsName))
+	g.pub(newestOffer(jsAPI, itsName), newestOffer(domainAPI, itsName))
 	g.sub(events.AgentInbox(itsName), inboxes+itsName+".>")
 }
 
-// newestOffer is where an agent asks for its newest offer. Without the subject at its end the body of the
-// request would choose whose.
-func newestOffer(agent string) string {
-	return jsAPI + "DIRECT.GET." + events.StreamJobs + "." + events.OfferStored(agent)
+// newestOffer is where an agent asks for its newest offer, at the hub's own API or by its domain. Without the
+// subject at its end the body of the request would choose whose.
+func newestOffer(api, agent string) string {
+	return api + "DIRECT.GET." + events.StreamJobs + "." + events.OfferStored(agent)
 }
 
 // grantPerson lets people make their calls, read what is stored and hear what happens.
@@ -169,7 +170,7 @@ func examining() []string {
 	return subjects
 }
 
-// grantProvisioner lets streams and buckets be made and widened, never removed or emptied.
+// grantProvisioner lets streams and buckets be made, widened and backed up, never removed or emptied.
 func grantProvisioner(g *grant) {
 	names := []string{}
 	for _, s := range events.Streams() {
@@ -184,6 +185,7 @@ func grantProvisioner(g *grant) {
 		}
 	}
 	g.pub(jsInfo) // the client asks what the broker can before it makes a bucket
+	grantBackup(g, names)
 	g.sub(inboxes + string(Provisioner) + ".>")
 }
 

@@ -27,6 +27,7 @@ type (
 	document struct {
 		Accounts map[Account]accountText `json:"accounts"`
 		Roles    map[Role]roleText       `json:"roles"`
+		Leaf     map[Account]roleText    `json:"leaf_node"` // in each account what passes to the hub, and from it
 	}
 	accountText struct {
 		JetStream bool                      `json:"jetstream,omitempty"`
@@ -54,15 +55,15 @@ func (t crossingsText) add(c crossing) crossingsText {
 	case c.kind == jwt.Stream:
 		t.Streams = append(t.Streams, c.subject)
 	case c.many:
-		t.Many = append(t.Many, c.subject)
+		t.Many = append(t.Many, c.asked())
 	default:
-		t.Requests = append(t.Requests, c.subject)
+		t.Requests = append(t.Requests, c.asked())
 	}
 	return t
 }
 
 func TestThePermissionsAreThoseThatAreWrittenDown(t *testing.T) {
-	d := document{map[Account]accountText{}, map[Role]roleText{}}
+	d := document{map[Account]accountText{}, map[Role]roleText{}, map[Account]roleText{}}
 	for _, a := range Accounts() {
 		text := accountText{JetStream: a == Fleet, Imports: map[Account]crossingsText{}}
 		for _, c := range exported(a) {
@@ -86,6 +87,10 @@ func TestThePermissionsAreThoseThatAreWrittenDown(t *testing.T) {
 	}
 	system := systemGrant(itsName)
 	d.Roles[SystemUser] = roleText{Account: System, Publish: tidy(system.publish), Subscribe: tidy(system.subscribe)}
+	for _, a := range LeafAccounts() {
+		g := leafGrant(a)
+		d.Leaf[a] = roleText{Account: a, Publish: tidy(g.publish), Subscribe: tidy(g.subscribe)}
+	}
 
 	var got bytes.Buffer
 	e := json.NewEncoder(&got)
@@ -181,7 +186,11 @@ func TestWhatIsKeptIsWrittenByItsOwnerAndNobodyElse(t *testing.T) {
 		stream := bucketStream(b)
 		owner := []Role{Service(b.Owner)}
 		for _, subject := range []string{prefix + b.Name + ".key", "$JS.API.STREAM.PURGE." + stream, "$JS.API.DIRECT.GET." + stream, "$JS.API.CONSUMER.CREATE." + stream + ".x.y"} {
-			if diff := cmp.Diff(owner, publishers(subject)); diff != "" {
+			want := owner
+			if strings.HasPrefix(subject, "$JS.API.CONSUMER.CREATE.") {
+				want = append([]Role{Provisioner}, owner...) // who makes the backups reads it
+			}
+			if diff := cmp.Diff(want, publishers(subject)); diff != "" {
 				t.Errorf("%s: %s", subject, diff)
 			}
 		}
@@ -190,7 +199,7 @@ func TestWhatIsKeptIsWrittenByItsOwnerAndNobodyElse(t *testing.T) {
 
 func TestNobodyRemovesStreamsAndOnlyTheProvisionerMakesThem(t *testing.T) {
 	for _, s := range events.Streams() {
-		for verb, want := range map[string][]Role{"CREATE": {Provisioner}, "UPDATE": {Provisioner}, "DELETE": nil, "MSG.DELETE": nil, "RESTORE": nil, "SNAPSHOT": nil, "LEADER.STEPDOWN": nil} {
+		for verb, want := range map[string][]Role{"CREATE": {Provisioner}, "UPDATE": {Provisioner}, "DELETE": nil, "MSG.DELETE": nil, "RESTORE": nil, "SNAPSHOT": {Provisioner}, "LEADER.STEPDOWN": nil} {
 			if diff := cmp.Diff(want, publishers("$JS.API.STREAM."+verb+"."+s.Name)); diff != "" {
 				t.Errorf("%s %s: %s", verb, s.Name, diff)
 			}
@@ -235,7 +244,7 @@ func TestAnAccountImportsWhatItsRolesUse(t *testing.T) {
 		var requests, streams []string
 		for _, c := range crossings(r.Account()) {
 			if c.kind == jwt.Service {
-				requests = append(requests, c.subject)
+				requests = append(requests, c.asked())
 			} else {
 				streams = append(streams, c.subject)
 			}

@@ -35,6 +35,8 @@ const (
 	Provisioner   Role = "provisioner" // makes streams and buckets
 	// SystemUser changes accounts on the broker. It has no signing key: see [MintSystem].
 	SystemUser Role = "system"
+	// Leaf is a site's leaf node. It is a user of several accounts, whose own keys sign it: see [MintLeaf].
+	Leaf Role = "leaf"
 )
 
 // Service is the role of a service.
@@ -59,7 +61,7 @@ func Roles() []Role {
 	return roles
 }
 
-// Account that the role's users belong to.
+// Account that the role's users belong to; see also [Role.Accounts].
 func (r Role) Account() Account {
 	switch r {
 	case Agent:
@@ -72,6 +74,14 @@ func (r Role) Account() Account {
 		return System
 	}
 	return Fleet
+}
+
+// Accounts in which the role's users are let in: those of a leaf node in several.
+func (r Role) Accounts() []Account {
+	if r == Leaf {
+		return LeafAccounts()
+	}
+	return []Account{r.Account()}
 }
 
 // caller is the role as the calls name it; "" for one that makes no calls.

@@ -67,7 +67,7 @@ func admit(m *nats.Msg) (event.Event, entry, *Refusal) {
 	if refusal := checkData(e, known); refusal != nil {
 		return e, known, refusal
 	}
-	if err := agree(known.Declaration, m.Subject, e); err != nil {
+	if err := agree(known.Declaration, m.Subject, e.Subject(), e.Source()); err != nil {
 		return e, known, &Refusal{reasonDisagrees, err}
 	}
 	return e, known, nil
@@ -118,17 +118,17 @@ func checkData(e event.Event, known entry) *Refusal {
 }
 
 // agree checks that subject and source name the same sender, and one who may say this. That the data
-// agrees with both is for decode, which sees it as the handler will.
-func agree(d events.Declaration, subject string, e event.Event) error {
+// agrees with both is for consistent, which sees it as the handler will.
+func agree(d events.Declaration, subject, about, source string) error {
 	token, ok := subjectToken(d, subject)
 	if !ok {
 		return fmt.Errorf("subject %s is not one of type %s (%s)", subject, d.Name, d.Pattern)
 	}
-	if e.Subject() != token {
-		return fmt.Errorf("subject %s, but the event says it is about %q", subject, e.Subject())
+	if about != token {
+		return fmt.Errorf("subject %s, but the event says it is about %q", subject, about)
 	}
-	if want := sender(d, token); e.Source() != want {
-		return fmt.Errorf("subject %s, but the event says it comes from %q, not %s", subject, e.Source(), want)
+	if want := sender(d, token); source != want {
+		return fmt.Errorf("subject %s, but the event says it comes from %q, not %s", subject, source, want)
 	}
 	if aboutAgent(d) {
 		return events.ValidAgent(token)
@@ -184,17 +184,20 @@ func stem(name string) string {
 // validator is data that checks more than its schema can.
 type validator interface{ Validate() error }
 
-// decode fills data, a pointer to the type's struct, from an event that passed its schema, and checks what
-// the handler is going to see: it names the agent that the event is about, and its parts agree. This is
-// not done on the parsed JSON, because Go finds a field also under a key in other letters.
+// decode fills data, a pointer to the type's struct, from an event that passed its schema, and checks it.
 func decode(e event.Event, known entry, data any) *Refusal {
 	if err := json.Unmarshal(e.Data(), data); err != nil {
 		return &Refusal{reasonInvalid, err}
 	}
-	value := reflect.ValueOf(data).Elem()
+	return consistent(known, e.Subject(), data)
+}
+
+// consistent checks what the handler is going to see: it names the agent that the event is about, and its
+// parts agree. This is not done on the parsed JSON, because Go finds a field also under a key in other letters.
+func consistent(known entry, about string, data any) *Refusal {
 	if known.agent != nil {
-		if agent := value.FieldByIndex(known.agent).String(); agent != e.Subject() {
-			return refuse(reasonDisagrees, "event about %q, but its data names agent %q", e.Subject(), agent)
+		if agent := reflect.ValueOf(data).Elem().FieldByIndex(known.agent).String(); agent != about {
+			return refuse(reasonDisagrees, "event about %q, but its data names agent %q", about, agent)
 		}
 	}
 	if known.Sender != "agent" {
@@ -214,6 +217,11 @@ func decode(e event.Event, known entry, data any) *Refusal {
 }
 
 func decodeData[T any](e event.Event, known entry) (events.Event[T], *Refusal) {
-	out := events.Event[T]{ID: e.ID(), Source: e.Source(), Subject: e.Subject(), Time: e.Time(), Trace: traceOf(e)}
+	out := attributesOf[T](e)
 	return out, decode(e, known, &out.Data)
+}
+
+// attributesOf is an event without its data.
+func attributesOf[T any](e event.Event) events.Event[T] {
+	return events.Event[T]{ID: e.ID(), Source: e.Source(), Subject: e.Subject(), Time: e.Time(), Trace: traceOf(e)}
 }

@@ -59,7 +59,8 @@ type Bus struct {
 	metrics *metrics
 
 	mu       sync.Mutex
-	topology *Topology // as last provisioned by this bus; nil: not by this bus
+	topology *Topology  // as last provisioned by this bus; nil: not by this bus
+	idle     []*answers // for pipelines to come
 }
 
 // New makes a bus on a connection. It starts nothing and asks the broker nothing.

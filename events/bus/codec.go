@@ -17,6 +17,7 @@ import (
 
 const (
 	attributePrefix   = "ce-"
+	typeHeader        = attributePrefix + "type"
 	contentTypeHeader = "Content-Type"
 	jsonContent       = "application/json"
 
@@ -35,38 +36,59 @@ func Encode(e event.Event) (*nats.Msg, error) {
 	if err := e.Validate(); err != nil {
 		return nil, fmt.Errorf("encode event %q: %w", e.ID(), err)
 	}
-	h := make(nats.Header, 10+len(e.Extensions()))
-	var bad error
-	set := func(name, value string) {
-		if err := validText(value); err != nil && bad == nil {
-			bad = fmt.Errorf("encode event %q: attribute %s: %w", e.ID(), name, err)
-		}
-		if value != "" {
-			h[attributePrefix+name] = []string{escape(value)}
-		}
-	}
-	set("specversion", e.SpecVersion())
-	set("id", e.ID())
-	set("source", e.Source())
-	set("type", e.Type())
-	set("subject", e.Subject())
-	set("dataschema", e.DataSchema())
-	set("datacontenttype", e.DataContentType())
+	w := newHeaderWriter(10 + len(e.Extensions()))
+	w.set("ce-specversion", e.SpecVersion())
+	w.set("ce-id", e.ID())
+	w.set("ce-source", e.Source())
+	w.set(typeHeader, e.Type())
+	w.set("ce-subject", e.Subject())
+	w.set("ce-dataschema", e.DataSchema())
+	w.set("ce-datacontenttype", e.DataContentType())
 	if !e.Time().IsZero() {
-		set("time", e.Time().Format(time.RFC3339Nano))
+		w.set("ce-time", e.Time().Format(time.RFC3339Nano))
 	}
 	for name, value := range e.Extensions() {
 		text, err := types.Format(value)
 		if err != nil {
 			return nil, fmt.Errorf("encode event %q: extension %s: %w", e.ID(), name, err)
 		}
-		set(name, text)
+		w.set(attributePrefix+name, text)
 	}
-	if bad != nil {
-		return nil, bad
+	return w.message(e.ID(), e.Data())
+}
+
+// headerWriter writes the attributes of one event.
+type headerWriter struct {
+	header nats.Header
+	values []string // of all headers, so that they are one piece of memory
+	err    error
+}
+
+func newHeaderWriter(attributes int) headerWriter {
+	return headerWriter{header: make(nats.Header, attributes), values: make([]string, 0, attributes)}
+}
+
+func (w *headerWriter) set(name, value string) {
+	if err := validText(value); err != nil && w.err == nil {
+		w.err = fmt.Errorf("attribute %s: %w", strings.TrimPrefix(name, attributePrefix), err)
 	}
-	h[jetstream.MsgIDHeader] = []string{escape(e.ID())}
-	return &nats.Msg{Header: h, Data: e.Data()}, nil
+	if value != "" {
+		w.put(name, escape(value))
+	}
+}
+
+func (w *headerWriter) put(name, value string) {
+	n := len(w.values)
+	w.values = append(w.values, value)
+	w.header[name] = w.values[n : n+1 : n+1]
+}
+
+func (w *headerWriter) message(id string, data []byte) (*nats.Msg, error) {
+	if w.err != nil {
+		return nil, fmt.Errorf("encode event %q: %w", id, w.err)
+	}
+	w.put(jetstream.MsgIDHeader, escape(id))
+	return &nats.Msg{Header: w.header, Data: data}, nil
 }
 
 // Decode reads an event in binary mode (ce- headers) or structured mode (Content-Type
@@ -201,6 +223,16 @@ func decodeStructured(data []byte) (e event.Event, err error) {
 
 const hexDigits = "0123456789ABCDEF"
 
+// isPlain says that every character of s is a visible one of ASCII that needs no encoding.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if mustEscape(s[i]) {
+			return false
+		}
+	}
+	return true
+}
+
 // escape percent-encodes what the binding says must be: space, double quote, percent, control characters
 // and everything beyond ASCII.
 func escape(s string) string {
@@ -248,6 +280,9 @@ func unescape(s string) (string, error) {
 
 // validText says whether s may be an attribute: CloudEvents allow no control characters.
 func validText(s string) error {
+	if isPlain(s) {
+		return nil
+	}
 	if !utf8.ValidString(s) {
 		return errors.New("not UTF-8")
 	}

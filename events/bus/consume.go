@@ -11,7 +11,7 @@ import (
 // gives back what is not settled. It survives everything that happens to broker, stream and consumer, and
 // returns an error only when the consumer can never be made.
 func (b *Bus) consume(ctx context.Context, c Consumer, work func(ctx context.Context, in <-chan *delivery, open *tracker)) error {
-	r := reader{bus: b, consumer: c, in: make(chan *delivery, c.Batch), open: &tracker{open: map[*delivery]struct{}{}}}
+	r := reader{bus: b, consumer: c, in: make(chan *delivery, c.Batch), open: newTracker()}
 	living, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var keeper, workers sync.WaitGroup
 	keeper.Go(func() { r.open.keep(living, c.AckWait) })

@@ -3,7 +3,6 @@ package bus
 import (
 	"cmp"
 	"context"
-	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -19,6 +18,8 @@ type delivery struct {
 	conn *nats.Conn
 	msg  *nats.Msg
 	meta jetstream.MsgMetadata
+
+	next, previous *delivery // in the ring of a tracker; nil: in none
 }
 
 var _ jetstream.Msg = (*delivery)(nil)
@@ -67,7 +68,7 @@ func (d *delivery) describe(typeName string) Meta {
 // pinOf is the pin under which the broker delivered a message. It writes its header behind one that the
 // message's sender may have set.
 func pinOf(m *nats.Msg) string {
-	pins := m.Header["Nats-Pin-Id"]
+	pins := m.Header[headerPin]
 	if len(pins) == 0 {
 		return ""
 	}
@@ -78,21 +79,41 @@ func pinOf(m *nats.Msg) string {
 // giving them to somebody else, however long their handlers take.
 type tracker struct {
 	mu   sync.Mutex
-	open map[*delivery]struct{}
+	open delivery // the ring of the open ones: its next is the oldest; itself it is none
+}
+
+func newTracker() *tracker {
+	t := &tracker{}
+	t.open.next, t.open.previous = &t.open, &t.open
+	return t
 }
 
 func (t *tracker) add(d *delivery) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.open[d] = struct{}{}
+	if d.next == nil {
+		last := t.open.previous
+		d.previous, d.next = last, &t.open
+		last.next, t.open.previous = d, d
+	}
 }
 
-// settled takes a delivery off. It comes before the acknowledgement: a sign of life after it would be an
+// settled takes deliveries off. It comes before the acknowledgement: a sign of life after it would be an
 // error at the broker.
-func (t *tracker) settled(d *delivery) {
+func (t *tracker) settled(all ...*delivery) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.open, d)
+	for _, d := range all {
+		t.drop(d)
+	}
+}
+
+// drop takes one off; mu is held.
+func (t *tracker) drop(d *delivery) {
+	if d.next != nil {
+		d.previous.next, d.next.previous = d.next, d.previous
+		d.next, d.previous = nil, nil
+	}
 }
 
 // keep tells the broker three times per AckWait that the open deliveries are being worked on.
@@ -106,7 +127,7 @@ func (t *tracker) keep(ctx context.Context, ackWait time.Duration) {
 		case <-tick.C:
 		}
 		t.mu.Lock()
-		for d := range t.open {
+		for d := t.open.next; d != &t.open; d = d.next {
 			_ = d.InProgress() // a broken connection shows in the pull
 		}
 		t.mu.Unlock()
@@ -118,8 +139,13 @@ func (t *tracker) keep(ctx context.Context, ackWait time.Duration) {
 func (t *tracker) release() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, d := range slices.SortedFunc(maps.Keys(t.open), func(a, b *delivery) int { return cmp.Compare(a.meta.Sequence.Stream, b.meta.Sequence.Stream) }) {
+	var all []*delivery
+	for t.open.next != &t.open {
+		all = append(all, t.open.next)
+		t.drop(t.open.next)
+	}
+	slices.SortStableFunc(all, func(a, b *delivery) int { return cmp.Compare(a.meta.Sequence.Stream, b.meta.Sequence.Stream) })
+	for _, d := range all {
 		_ = d.Nak() // the broker finds out by itself after AckWait
 	}
-	clear(t.open)
 }

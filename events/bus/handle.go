@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/nats-io/nats.go"
 
 	"chandler/events"
 )
@@ -58,22 +59,45 @@ func (b *Bus) Handle(ctx context.Context, c Consumer, handlers ...Handler) error
 }
 
 func (b *Bus) handleOne(ctx context.Context, c Consumer, handlers map[string]Handler, d *delivery, open *tracker) {
+	if h, ok := handlers[claimedType(d.msg)]; ok && b.call(ctx, c, h, d, open) {
+		return
+	}
+	// It says in another way what it is, or is none of ours, or no event at all.
 	e, known, refusal := admit(d.msg)
 	if refusal != nil {
 		b.settle(ctx, c, d, open, typeLabel(e.Type()), refusal)
 		return
 	}
-	h, ok := handlers[known.Name]
-	if !ok {
-		open.settled(d)
-		b.acked(ctx, c, d.Ack())
-		b.metrics.handled.WithLabelValues(c.Name, known.Name, "skipped").Inc()
+	if h, ok := handlers[known.Name]; ok && b.call(ctx, c, h, d, open) {
 		return
 	}
+	open.settled(d)
+	b.acked(ctx, c, d.Ack())
+	b.metrics.handled.WithLabelValues(c.Name, known.Name, "skipped").Inc()
+}
+
+// claimedType is the type that a header names; whether it is the event's type, [open] finds out.
+func claimedType(m *nats.Msg) string {
+	if values := m.Header[typeHeader]; len(values) == 1 {
+		return values[0]
+	}
+	return ""
+}
+
+// call lets a handler have an event, and settles it; false if it is none for that handler.
+func (b *Bus) call(ctx context.Context, c Consumer, h Handler, d *delivery, open *tracker) (ours bool) {
 	started := time.Now()
-	err := guard(b.log, func() error { return h.call(ctx, e, known, d.describe(known.Name)) })
+	name := h.declaration.Name
+	err := guard(b.log, func() (err error) {
+		ours, err = h.call(ctx, d.msg, d.describe(name))
+		return err
+	})
+	if err == nil && !ours {
+		return false
+	}
 	b.metrics.observeHandling(c.Name, started)
-	b.settle(ctx, c, d, open, known.Name, err)
+	b.settle(ctx, c, d, open, name, err)
+	return true
 }
 
 // settle is the one place that decides what becomes of a single event.

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"reflect"
@@ -114,6 +115,14 @@ func (r *batchReader[T]) batch(ctx context.Context, batch []*delivery) {
 		return
 	}
 	err := r.call(ctx, good)
+	if err == nil {
+		r.open.settled(kept...)
+		for _, d := range kept {
+			r.bus.acked(ctx, r.consumer, d.Ack())
+		}
+		r.count(good, "ok")
+		return
+	}
 	for i, d := range kept {
 		r.bus.settle(ctx, r.consumer, d, r.open, good[i].Type, err)
 	}
@@ -121,16 +130,13 @@ func (r *batchReader[T]) batch(ctx context.Context, batch []*delivery) {
 
 // read gives a delivery its data; the name is empty for a type that has other data.
 func (r *batchReader[T]) read(d *delivery) (e events.Event[T], name string, err error) {
-	raw, known, refusal := admit(d.msg)
-	if refusal != nil {
-		return e, typeLabel(raw.Type()), refusal
-	}
-	if known.Data != reflect.TypeFor[T]() {
+	e, known, ours, refusal := open[T](d.msg, "")
+	switch {
+	case refusal != nil:
+		return e, cmp.Or(known.Name, unknownType), refusal
+	case !ours:
 		r.bus.metrics.handled.WithLabelValues(r.consumer.Name, known.Name, "skipped").Inc()
 		return e, "", nil
-	}
-	if e, refusal = decodeData[T](raw, known); refusal != nil {
-		return e, known.Name, refusal
 	}
 	return e, known.Name, nil
 }
@@ -153,9 +159,7 @@ func (r *batchReader[T]) insist(ctx context.Context, batch []*delivery, good []R
 			return
 		}
 	}
-	for _, d := range batch {
-		r.open.settled(d)
-	}
+	r.open.settled(batch...)
 	r.bus.acked(ctx, r.consumer, batch[len(batch)-1].Ack())
 	r.count(good, "ok")
 }
@@ -181,7 +185,11 @@ func (r *batchReader[T]) putAside(ctx context.Context, d *delivery, name string,
 }
 
 func (r *batchReader[T]) count(good []Received[T], result string) {
-	for _, g := range good {
-		r.bus.metrics.handled.WithLabelValues(r.consumer.Name, g.Type, result).Inc()
+	types := map[string]int{}
+	for i := range good {
+		types[good[i].Type]++
+	}
+	for name, n := range types {
+		r.bus.metrics.handled.WithLabelValues(r.consumer.Name, name, result).Add(float64(n))
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/nats-io/nats.go"
 
 	"chandler/events"
 )
@@ -28,18 +28,22 @@ type Meta struct {
 // Handler handles the events of one type. It is made by [On].
 type Handler struct {
 	declaration events.Declaration
-	call        func(context.Context, event.Event, entry, Meta) error
+	// call opens a message and handles it; ours is false if it is of another type.
+	call func(context.Context, *nats.Msg, Meta) (ours bool, err error)
 }
 
 // On makes the handler of a type. The function must be idempotent: an event comes at least once, and again
 // after a crash. Its error decides what becomes of the event, see [Bus.Handle].
 func On[T any](t events.Type[T], h func(ctx context.Context, e events.Event[T], m Meta) error) Handler {
-	return Handler{declaration: t.Declaration, call: func(ctx context.Context, raw event.Event, known entry, m Meta) error {
-		e, refusal := decodeData[T](raw, known)
-		if refusal != nil {
-			return refusal
+	return Handler{declaration: t.Declaration, call: func(ctx context.Context, m *nats.Msg, meta Meta) (bool, error) {
+		e, _, ours, refusal := open[T](m, t.Name)
+		switch {
+		case refusal != nil:
+			return true, refusal
+		case !ours:
+			return false, nil
 		}
-		return h(ctx, e, m)
+		return true, h(ctx, e, meta)
 	}}
 }
 

@@ -79,8 +79,11 @@ func typeLabel(name string) string {
 	if d, ok := declared(name); ok {
 		return d.Name
 	}
-	return "unknown"
+	return unknownType
 }
+
+// unknownType is the label of types that are not declared.
+const unknownType = "unknown"
 
 // reasonLabel keeps a reason that is not one short word out of the labels.
 func reasonLabel(reason string) string {

@@ -87,5 +87,5 @@ func (b *Bus) countStored(name string, ack *jetstream.PubAck) {
 
 // typeOf is the type of an encoded message, as a label.
 func typeOf(m *nats.Msg) string {
-	return typeLabel(m.Header.Get(attributePrefix + "type"))
+	return typeLabel(claimedType(m))
 }

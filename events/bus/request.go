@@ -63,7 +63,7 @@ type traceKey struct{}
 // WithTrace gives requests made with the context a W3C traceparent, which whoever answers them finds with
 // [Trace]. One of another form is left out: a bad trace stops no work.
 func WithTrace(ctx context.Context, trace string) context.Context {
-	if !traceForm.MatchString(trace) {
+	if !isTrace(trace) {
 		return ctx
 	}
 	return context.WithValue(ctx, traceKey{}, trace)

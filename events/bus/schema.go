@@ -18,7 +18,8 @@ import (
 type entry struct {
 	events.Declaration
 	schema *jsonschema.Schema
-	agent  []int // field of the data that names the agent the event is about; nil: none
+	agent  []int  // field of the data that names the agent the event is about; nil: none
+	id     string // of the schema
 }
 
 // known compiles the catalogue's schemas once; they are constants of the program.
@@ -45,7 +46,7 @@ func compileCatalogue() (map[string]entry, error) {
 		if err != nil {
 			return nil, fmt.Errorf("compile schema of %s: %w", d.Name, err)
 		}
-		catalogue[d.Name] = entry{d, schema, agentField(d)}
+		catalogue[d.Name] = entry{d, schema, agentField(d), d.SchemaID()}
 	}
 	return catalogue, nil
 }

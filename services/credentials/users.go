@@ -97,7 +97,7 @@ func (s *Service) checkUser(u events.UserNotice) error {
 	switch {
 	case !nkeys.IsValidPublicUserKey(u.Key):
 		return errors.New("the user's key is not a public user key")
-	case role == access.Agent || role == access.Enrolling || !slices.Contains(access.Roles(), role):
+	case role == access.Agent || role == access.Enrolling || role != access.Leaf && !slices.Contains(access.Roles(), role):
 		return fmt.Errorf("role %q is none that users have", u.Role)
 	case !u.Expires.IsZero() && !u.Expires.After(s.now()):
 		return errors.New("the user would have expired already")

@@ -45,7 +45,7 @@
 // forgets it. A status is acknowledged after the delta that holds it is stored; folding is idempotent and
 // does not depend on order. Statuses are acknowledged one by one, not up to a sequence, because the latter
 // also acknowledges what got lost on its way to this process. Whoever begins with a partition first reads
-// STATUS from where FOLD says it is folded, since redelivery comes late.
+// STATUS from where FOLD says it is folded, as far as it was delivered to anybody, since redelivery comes late.
 //
 // If STATUS is made anew or goes back, its generation rises, agents tell again what they keep, and all of it
 // is folded once more. If FOLD is lost, running replicas carry on from memory and store snapshots that fit the

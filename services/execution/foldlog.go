@@ -28,7 +28,7 @@ type partition struct {
 	// since the newest snapshot
 	deltas, bytes int
 	created       int64 // creation of the FOLD that jobs.sequence belongs to, Unix nanoseconds
-	foreign       bool  // snapshots of another life of FOLD may be there; the next one replaces them all
+	foreign       bool  // snapshots of another life of FOLD may be there; the next change makes one that replaces them all
 	incomplete    bool  // it was loaded from less than there once was, or from nothing
 	budget        budget
 }

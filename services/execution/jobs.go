@@ -103,6 +103,18 @@ func (s *jobs) ofAgent(agent string) iter.Seq[job] {
 	}
 }
 
+// total counts the jobs of all deployments.
+func (s *jobs) total() (n int) {
+	for _, d := range s.deployments {
+		if d != nil {
+			for i := range d.revisions {
+				n += int(d.revisions[i].total)
+			}
+		}
+	}
+	return n
+}
+
 func (s *jobs) countOf(agent string) int {
 	if a, ok := s.byAgent[agent]; ok {
 		return len(s.agents[a].jobs)

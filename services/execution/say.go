@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -24,23 +25,20 @@ func (s *Service) say(ctx context.Context, o outcome) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, sayTime)
 	defer cancel()
-	stored, plain := s.bus.NewPipeline(), plainPipeline{js: s.js}
-	err := s.sayAll(ctx, o, stored, &plain)
-	if flushed := stored.Flush(ctx); err == nil {
-		err = flushed
-	}
-	if flushed := plain.flush(ctx); err == nil {
+	p := s.bus.NewPipeline()
+	err := s.sayAll(ctx, o, p)
+	if flushed := p.Flush(ctx); err == nil {
 		err = flushed
 	}
 	return err
 }
 
-func (s *Service) sayAll(ctx context.Context, o outcome, stored *bus.Pipeline, plain *plainPipeline) error {
+func (s *Service) sayAll(ctx context.Context, o outcome, p *bus.Pipeline) error {
 	add := func(m *nats.Msg, err error) error {
 		if err != nil {
 			return err
 		}
-		return stored.Add(ctx, m)
+		return p.Add(ctx, m)
 	}
 	for _, offer := range o.offers {
 		if err := add(s.offerMessage(offer)); err != nil {
@@ -58,11 +56,11 @@ func (s *Service) sayAll(ctx context.Context, o outcome, stored *bus.Pipeline, p
 			Trace: s.orders.trace(end.Order), Data: end})); err != nil {
 			return fmt.Errorf("finish: %w", err)
 		}
-		data, err := json.Marshal(end)
+		m, err := historyMessage(end)
 		if err != nil {
 			return err
 		}
-		if err := plain.add(&nats.Msg{Subject: events.HistorySubject(end.Agent), Data: data, Header: nats.Header{jetstream.MsgIDHeader: {endID("history", end)}}}); err != nil {
+		if err := p.AddPlain(ctx, m); err != nil {
 			return fmt.Errorf("history: %w", err)
 		}
 	}
@@ -71,7 +69,7 @@ func (s *Service) sayAll(ctx context.Context, o outcome, stored *bus.Pipeline, p
 		if err != nil {
 			return fmt.Errorf("timer: %w", err)
 		}
-		if err := plain.add(m, jetstream.WithScheduleAt(roundUp(r.due, s.now())), jetstream.WithScheduleTarget(events.TimerDue.Subject("execution"))); err != nil {
+		if err := p.AddPlain(ctx, m); err != nil {
 			return fmt.Errorf("timer: %w", err)
 		}
 	}
@@ -79,39 +77,22 @@ func (s *Service) sayAll(ctx context.Context, o outcome, stored *bus.Pipeline, p
 }
 
 func (s *Service) offerMessage(o events.JobOffer) (*nats.Msg, error) {
-	id := events.DeriveID("offer", o.Job, fmt.Sprint(o.Attempt))
+	id := events.DeriveID("offer", o.Job, strconv.Itoa(o.Attempt))
 	return bus.Message(events.JobOffered, events.Event[events.JobOffer]{ID: id, Source: s.bus.Source(), Subject: o.Agent, Time: s.now(), Trace: s.orders.trace(o.Order), Data: o})
 }
 
-func endID(kind string, e events.JobEnd) string {
-	return events.DeriveID(kind, e.Job, string(e.State), fmt.Sprint(e.Attempt), fmt.Sprint(e.Transition), fmt.Sprint(e.Silent))
-}
-
-// plainPipeline stores messages that are no events, or go to other subjects than their type's. Its window is
-// the connection's: beyond it, add waits.
-type plainPipeline struct {
-	js     jetstream.JetStream
-	flight []jetstream.PubAckFuture
-}
-
-func (p *plainPipeline) add(m *nats.Msg, opts ...jetstream.PublishOpt) error {
-	future, err := p.js.PublishMsgAsync(m, append(opts, jetstream.WithStallWait(10*time.Second))...)
-	if err != nil {
-		return fmt.Errorf("publish %s: %w", m.Subject, err)
-	}
-	p.flight = append(p.flight, future)
-	return nil
-}
-
-func (p *plainPipeline) flush(ctx context.Context) error {
-	for _, future := range p.flight {
-		select {
-		case <-future.Ok():
-		case err := <-future.Err():
-			return fmt.Errorf("publish %s: %w", future.Msg().Subject, err)
-		case <-ctx.Done():
-			return ctx.Err()
+// historyMessage is the end of a job as HISTORY keeps it: its data alone.
+func historyMessage(end events.JobEnd) (*nats.Msg, error) {
+	data, ok := events.AppendEnd(make([]byte, 0, 512), &end)
+	if !ok {
+		var err error
+		if data, err = json.Marshal(end); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return &nats.Msg{Subject: events.HistorySubject(end.Agent), Data: data, Header: nats.Header{jetstream.MsgIDHeader: {endID("history", end)}}}, nil
+}
+
+func endID(kind string, e events.JobEnd) string {
+	return events.DeriveID(kind, e.Job, string(e.State), strconv.Itoa(e.Attempt), strconv.FormatUint(uint64(e.Transition), 10), strconv.FormatBool(e.Silent))
 }

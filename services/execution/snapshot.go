@@ -13,9 +13,13 @@ import (
 )
 
 const (
-	// A partition is stored as a whole after so many deltas, or so many bytes of them.
+	// A partition is stored as a whole after so many deltas, or so many bytes of them; a large one later, when the deltas
+	// are as large as itself, so that snapshots cost each change the same however many jobs there are.
 	snapshotDeltas = 512
 	snapshotBytes  = 1 << 20
+	// jobSize is about what one job takes in a delta or, before it is compressed, in a snapshot, in bytes; deltaSize how
+	// many bytes of them are read in the time that one more delta takes.
+	jobSize, deltaSize = 40, 4096
 	// loadAttempts: while one replica loads, another may store a newer snapshot and purge what it covers.
 	loadAttempts = 3
 )
@@ -23,7 +27,8 @@ const (
 // snapshotIfDue stores the partition when enough has changed since the last time; turn is held. A failure
 // only means that the next start reads more deltas.
 func (s *Service) snapshotIfDue(ctx context.Context, p *partition) {
-	if p.deltas < snapshotDeltas && p.bytes < snapshotBytes {
+	size := p.jobs.total() * jobSize
+	if p.deltas < max(snapshotDeltas, size/deltaSize) && p.bytes < max(snapshotBytes, size) && !p.foreign {
 		return
 	}
 	if err := s.takeSnapshot(ctx, p); err != nil && ctx.Err() == nil {
@@ -123,9 +128,6 @@ func (s *Service) load(ctx context.Context, p *partition) error {
 		p.mu.Unlock()
 		p.created, p.deltas, p.bytes = l.created, 0, l.size
 		p.foreign, p.incomplete = l.foreign, l.foreign || l.broken || l.state.sequence == 0
-		if l.foreign {
-			p.deltas = snapshotDeltas // the next change makes a snapshot that fits
-		}
 		s.progress.noteAll(l.state)
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -25,9 +26,11 @@ func (s *Service) foldStatuses(ctx context.Context, p *partition) error {
 	}
 	filter := events.StatusPartition(fmt.Sprint(p.number))
 	// Acknowledged one by one: see the package's doc.
-	c := bus.Consumer{Stream: events.StreamStatus, Name: fmt.Sprintf("execution-%d", p.number), Filters: []string{filter}, Batch: changeSize, Pinned: true}
+	c := bus.Consumer{Stream: events.StreamStatus, Name: consumerOf(p), Filters: []string{filter}, Batch: changeSize, Pinned: true}
 	return bus.HandleBatch(ctx, s.bus, c, r.batch)
 }
+
+func consumerOf(p *partition) string { return fmt.Sprintf("execution-%d", p.number) }
 
 // statusReader folds the statuses of one partition; for one goroutine.
 type statusReader struct {
@@ -49,7 +52,7 @@ func (r *statusReader) batch(ctx context.Context, batch []bus.Received[events.Jo
 	statuses, last := make([]events.JobStatus, 0, len(batch)), uint64(0)
 	for _, m := range batch {
 		last = max(last, m.StreamSequence)
-		if m.Type == events.TypePrefix+"job."+string(m.Data.State)+".v1" {
+		if kind, ok := events.StatusType(m.Data.State); ok && m.Type == kind.Name {
 			statuses = append(statuses, m.Data)
 		}
 	}
@@ -75,15 +78,53 @@ func (r *statusReader) readOnPatiently(ctx context.Context) error {
 	}
 }
 
-// readOn folds everything in STATUS after the partition's position; all of it, if STATUS is another one
-// than the position belongs to.
+// readOn folds what the consumer has delivered, to whomever, after the partition's position: the broker would bring it
+// again late. What was not delivered yet comes by itself. If STATUS is another one than the position belongs to, all of
+// it is folded.
 func (r *statusReader) readOn(ctx context.Context) error {
 	r.p.mu.RLock()
 	from, generation := r.p.jobs.folded, r.p.jobs.status
 	r.p.mu.RUnlock()
-	if generation != r.generations.status() {
+	another := generation != r.generations.status() && generation != events.Generation{} // which a partition has that never folded anything
+	upTo := uint64(math.MaxUint64)
+	if another {
 		from = 0
+	} else {
+		var err error
+		if upTo, err = r.delivered(ctx); err != nil {
+			return err
+		}
 	}
+	stream, err := r.js.Stream(ctx, events.StreamStatus)
+	if err != nil {
+		return err
+	}
+	if stream.CachedInfo().State.LastSeq < from {
+		return errors.Join(r.generations.check(ctx), errors.New("STATUS ends before the position of the fold"))
+	}
+	switch {
+	case upTo > from:
+		return r.foldBetween(ctx, from+1, upTo)
+	case generation != r.generations.status():
+		return r.take(ctx, nil, from) // nothing but which STATUS it is
+	}
+	return nil
+}
+
+// delivered is the sequence in STATUS of the last status that the partition's consumer gave to any replica.
+func (r *statusReader) delivered(ctx context.Context) (uint64, error) {
+	c, err := r.js.Consumer(ctx, events.StreamStatus, consumerOf(r.p))
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return c.CachedInfo().Delivered.Stream, nil
+}
+
+// foldBetween folds a part of STATUS, without the consumer.
+func (r *statusReader) foldBetween(ctx context.Context, from, to uint64) error {
 	var statuses []events.JobStatus
 	var last uint64
 	flush := func() error {
@@ -91,10 +132,13 @@ func (r *statusReader) readOn(ctx context.Context) error {
 		statuses = statuses[:0]
 		return err
 	}
-	_, err := r.bus.Replay(ctx, events.StreamStatus, events.StatusPartition(fmt.Sprint(r.p.number)), from+1, func(m jetstream.Msg) error {
+	_, err := r.bus.Replay(ctx, events.StreamStatus, events.StatusPartition(fmt.Sprint(r.p.number)), from, func(m jetstream.Msg) error {
 		meta, err := m.Metadata()
 		if err != nil {
 			return err
+		}
+		if meta.Sequence.Stream > to {
+			return errEnough
 		}
 		last = meta.Sequence.Stream
 		if status, ok := openStatus(m); ok {
@@ -108,7 +152,7 @@ func (r *statusReader) readOn(ctx context.Context) error {
 	if errors.Is(err, bus.ErrWentBack) {
 		return errors.Join(r.generations.check(ctx), errors.New("STATUS ends before the position of the fold"))
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errEnough) {
 		return err
 	}
 	return flush()

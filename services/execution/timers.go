@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"chandler/events"
 	"chandler/events/bus"
@@ -77,6 +78,7 @@ func parseRetryKey(deployment, key string) (job, error) {
 	return job{deployment: deployment, revision: revision, occurrence: occurrence, attempt: uint16(attempt), agent: parts[3], user: parts[4]}, nil
 }
 
+// timerMessage is the timer of a retry, which the broker publishes when it is due.
 func (s *Service) timerMessage(r retry) (*nats.Msg, error) {
 	key := retryKey(r.job)
 	id := events.DeriveID("timer", purposeRetry, r.job.deployment, key)
@@ -90,6 +92,8 @@ func (s *Service) timerMessage(r retry) (*nats.Msg, error) {
 		return nil, err
 	}
 	m.Subject = events.TimerSubject("execution", r.job.id())
+	m.Header.Set(jetstream.ScheduleHeader, "@at "+roundUp(r.due, s.now()).UTC().Format(time.RFC3339))
+	m.Header.Set(jetstream.ScheduleTargetHeader, events.TimerDue.Subject("execution"))
 	return m, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -83,20 +84,27 @@ func newFleet(t *testing.T) *fleet {
 	return f
 }
 
-// bareFleet starts the broker alone.
-func bareFleet(t *testing.T) *fleet {
+// bareFleet starts the broker alone; change may alter its options.
+func bareFleet(t *testing.T, change ...func(*server.Options)) *fleet {
 	t.Helper()
-	f := &fleet{t: t, dir: t.TempDir(), broker: eventstest.Secure(t), services: map[string]*running{}, machines: map[string]*machine{},
+	f := &fleet{t: t, dir: t.TempDir(), broker: eventstest.Secure(t, change...), services: map[string]*running{}, machines: map[string]*machine{},
 		registry: map[string]*prometheus.Registry{}, packages: map[string]string{}, log: &logBuffer{}}
 	t.Cleanup(f.close)
 	f.admin = f.broker.Bus(t, access.Administrator, "admin")
 	f.owner = f.broker.Owner(t)
+	f.makeTrust()
+	return f
+}
+
+// makeTrust makes roots and a key, and says whom to trust.
+func (f *fleet) makeTrust() {
+	t := f.t
+	t.Helper()
 	f.roots = []sign.Signer{newKey(t, 1), newKey(t, 2)}
 	f.key = newKey(t, 7)
 	f.trust = trust.Bundle{Format: trust.Format, Fleet: "testfleet", Version: 1, Threshold: 1, Keys: []sign.PublicKey{f.key.Public().Named("deployer")},
 		Publishers: []sign.PublicKey{f.key.Public().Named("publisher")}, Issued: time.Now().UTC().Truncate(time.Second),
 		Roots: trust.Roots{Threshold: 2, Keys: []sign.PublicKey{f.roots[0].Public().Named("root-1"), f.roots[1].Public().Named("root-2")}}}
-	return f
 }
 
 // newKey makes the same key of the same number.

@@ -71,6 +71,7 @@ type agentFile struct {
 	RetryAfter                             time.Duration
 	Ahead                                  time.Duration // by which its clock is
 	LocalSocket                            string
+	Domain                                 string // behind a leaf node
 }
 
 // runAgent is an agent's process: the real one, with short intervals.
@@ -109,8 +110,8 @@ func runAgent(file string) error {
 		CacheSize: f.CacheSize, Bandwidth: f.Bandwidth, RetryAfter: f.RetryAfter,
 		CheckEvery: 2 * time.Second, BeaconEvery: f.Beacon, ReconnectMax: 500 * time.Millisecond,
 		Clock:       func() time.Time { return time.Now().Add(f.Ahead) },
-		LocalSocket: f.LocalSocket,
-		Log:         log,
+		LocalSocket: f.LocalSocket, Domain: f.Domain,
+		Log: log,
 	})
 	if err != nil {
 		return err

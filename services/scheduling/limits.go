@@ -73,10 +73,8 @@ func (s *Service) announceLimits(ctx context.Context) error {
 	if len(r.Outbox.Notes) == 0 {
 		return nil
 	}
-	for _, n := range r.Outbox.Notes {
-		if err := tell(ctx, s.bus, events.LimitsChanged, s.fleetToken(), "", n, r.Limits); err != nil {
-			return err
-		}
+	if err := s.tellLimits(ctx, r, r.Outbox.Notes); err != nil {
+		return err
 	}
 	told := r.Outbox.Last
 	_, err := change(ctx, s.deploymentStore, keyLimits, func(old limitsRecord, found bool) (limitsRecord, error) {
@@ -87,6 +85,15 @@ func (s *Service) announceLimits(ctx context.Context) error {
 		return old, nil
 	})
 	return err
+}
+
+func (s *Service) tellLimits(ctx context.Context, r limitsRecord, notes []note) error {
+	for _, n := range notes {
+		if err := tell(ctx, s.bus, events.LimitsChanged, s.fleetToken(), "", n, r.Limits); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fleetToken names the fleet in subjects, also while nobody said how it is called.

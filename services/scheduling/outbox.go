@@ -19,7 +19,15 @@ type outbox struct {
 	// differ: who hears the events in another order compares their times.
 	At    time.Time `json:"at,omitzero"`
 	Notes []note    `json:"notes,omitempty"`
+	// Told are the last notes that were: a broker that loses its newest events in a power cut is told them again.
+	Told []note `json:"told,omitempty"`
 }
+
+// Of what was told so many notes of each record are kept, and for so long: longer than a broker takes to sync what it stored.
+const (
+	toldNotes = 8
+	toldFor   = 10 * time.Minute
+)
 
 // note is one event to publish.
 type note struct {
@@ -40,13 +48,32 @@ func (o outbox) with(t events.Declaration, by, why string, at time.Time) outbox 
 		at = o.At.Add(time.Nanosecond)
 	}
 	n := note{Number: o.Last + 1, Type: t.Name, By: by, Why: why, At: at}
-	return outbox{Last: n.Number, At: at, Notes: append(slices.Clone(o.Notes), n)}
+	return outbox{Last: n.Number, At: at, Notes: append(slices.Clone(o.Notes), n), Told: o.Told}
 }
 
-// without drops the notes up to a number.
+// without takes the notes up to a number for told.
 func (o outbox) without(upTo uint64) outbox {
-	o.Notes = slices.DeleteFunc(slices.Clone(o.Notes), func(n note) bool { return n.Number <= upTo })
+	var left []note
+	told := slices.Clone(o.Told)
+	for _, n := range o.Notes {
+		if n.Number <= upTo {
+			told = append(told, n)
+		} else {
+			left = append(left, n)
+		}
+	}
+	o.Notes, o.Told = left, told[max(0, len(told)-toldNotes):]
 	return o
+}
+
+// toldSince are the notes that were told of changes since then.
+func (o outbox) toldSince(since time.Time) (notes []note) {
+	for _, n := range o.Told {
+		if n.At.After(since) {
+			notes = append(notes, n)
+		}
+	}
+	return notes
 }
 
 // id of the note's event. The time is in it because numbers begin again after a removal.
@@ -69,14 +96,8 @@ func (s *Service) announceCollection(ctx context.Context, name string) error {
 	if revision == 0 {
 		return s.forgetCollection(ctx, name) // another replica purged it
 	}
-	for _, n := range record.Outbox.Notes {
-		t := events.CollectionChanged
-		if n.Type == events.CollectionRemoved.Name {
-			t = events.CollectionRemoved
-		}
-		if err := tell(ctx, s.bus, t, name, "", n, record.Collection); err != nil {
-			return err
-		}
+	if err := s.tellCollection(ctx, record, record.Outbox.Notes); err != nil {
+		return err
 	}
 	told := record.Outbox.Last
 	record, err = change(ctx, s.collectionStore, name, func(old collectionRecord, found bool) (collectionRecord, error) {
@@ -90,6 +111,19 @@ func (s *Service) announceCollection(ctx context.Context, name string) error {
 		return err
 	}
 	return s.forgetCollection(ctx, name)
+}
+
+func (s *Service) tellCollection(ctx context.Context, r collectionRecord, notes []note) error {
+	for _, n := range notes {
+		t := events.CollectionChanged
+		if n.Type == events.CollectionRemoved.Name {
+			t = events.CollectionRemoved
+		}
+		if err := tell(ctx, s.bus, t, r.Name, "", n, r.Collection); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // announceDeployment tells what is in the deployment's outbox, then empties it.

@@ -22,6 +22,7 @@ type reconciler struct {
 	refused map[string]bool      // deployments whose rollback is due and was refused
 	timed   map[string]string    // order digest by deployment whose timers this process has set
 	owing   map[string]bool      // deployments whose last settling failed
+	broker  string               // id of the broker's process that heard what was told last; "": none has yet
 	baking  map[string]time.Time // when the bake time ends for which this process has set a timer, by deployment
 }
 
@@ -111,6 +112,7 @@ func (r *reconciler) pass(ctx context.Context, everything bool) error {
 		delete(r.owing, name)
 	}
 	if everything {
+		failures = append(failures, r.tellAnotherBroker(ctx))
 		r.forgetUnused()
 		failures = append(failures, r.forgetReleases(ctx), r.forgetRollouts(ctx))
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -39,6 +40,7 @@ type batch struct {
 	phase     int
 	joined    bool
 	sites     map[string]int
+	at        time.Time
 }
 
 func (l *releaseLog) next() int {
@@ -92,7 +94,7 @@ func (s *Service) applyRelease(rest string, value []byte) error {
 		return nil
 	}
 	_, known := log.batches[key.batch]
-	log.note(key.batch, batch{places: places, announced: r.Announced, phase: r.Phase, joined: r.Joined, sites: countSites(r)})
+	log.note(key.batch, batch{places: places, announced: r.Announced, phase: r.Phase, joined: r.Joined, sites: countSites(r), at: r.At})
 	if !known {
 		s.work.deployment(key.deployment)
 		if back := rollbackName(key.deployment); s.deployments[back] != nil { // it goes to the same agents
@@ -181,11 +183,14 @@ func (s *Service) stillActive(d *deployment) bool {
 	return ok && now.record.Order == d.record.Order && s.life(now) == events.LifeActive
 }
 
+// eventID of a batch. The agents are in it: after a restored bucket the same number may mean others.
+func (k releaseKey) eventID(r releaseRecord) string {
+	return events.DeriveID("release", k.deployment, strconv.FormatUint(k.revision, 10), r.wave(), strconv.Itoa(k.batch), events.DigestOf([]byte(strings.Join(r.Agents, "\n"))))
+}
+
 // announceRelease tells of a batch and notes that it did.
 func (s *Service) announceRelease(ctx context.Context, key releaseKey, r releaseRecord, trace string) error {
-	// The agents are in the id: after a restored bucket the same number may mean others.
-	id := events.DeriveID("release", key.deployment, strconv.FormatUint(key.revision, 10), r.wave(), strconv.Itoa(key.batch), events.DigestOf([]byte(strings.Join(r.Agents, "\n"))))
-	if _, err := s.tellRelease(ctx, key, r, id, trace); err != nil {
+	if _, err := s.tellRelease(ctx, key, r, key.eventID(r), trace); err != nil {
 		return err
 	}
 	_, err := change(ctx, s.deploymentStore, key.String(), func(old releaseRecord, found bool) (releaseRecord, error) {

@@ -3,6 +3,7 @@ package scheduling
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -99,5 +100,56 @@ func TestATraceGoesFromTheRequestToEveryEventOfTheDeployment(t *testing.T) {
 		if e.Trace != testTrace {
 			t.Errorf("a batch that is told again carries the trace %q", e.Trace)
 		}
+	}
+}
+
+func TestWhatABrokerLostOfWhatItHeardLastIsToldAgain(t *testing.T) {
+	s := newStory(t)
+	r := s.running(func(o *Options) { o.Tick = 100 * time.Millisecond })
+	s.report(facts("agent001"))
+	s.published()
+	s.knows(r, 1)
+	must(s, events.CollectionSet, linuxMachines())
+	s.deploy()
+	s.released(1, nil)
+	created := eventstest.Expect(t, s.admin, events.DeploymentCreated, nil)
+	s.eventually("it takes all for told", func() bool {
+		r.mu.RLock()
+		defer r.mu.RUnlock()
+		return r.releases["hello"][1].batches[0].announced && len(r.deployments["hello"].record.Outbox.Notes) == 0
+	})
+	stream, err := s.admin.JetStream().Stream(t.Context(), events.StreamEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, subject := range []string{"chandler.event.deployment.created.hello", "chandler.event.deployment.released.hello"} {
+		m, err := stream.GetLastMsgForSubject(t.Context(), subject)
+		if err == nil {
+			err = stream.SecureDeleteMsg(t.Context(), m.Sequence) // as a power cut would
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.broker.Restart()
+	again := eventstest.ExpectExactly(t, s.admin, events.DeploymentCreated, nil, 1)
+	s.released(1, nil)
+	if again[0].ID != created.ID {
+		t.Errorf("it is told as another event: %s, before %s", again[0].ID, created.ID)
+	}
+	eventstest.ExpectExactly(t, s.admin, events.CollectionChanged, nil, 1) // which was not lost
+}
+
+func TestOnlyTheLastNotesThatWereToldAreKept(t *testing.T) {
+	var o outbox
+	at := time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC)
+	for i := range 20 {
+		o = o.with(events.DeploymentPaused.Declaration, "ada", "", at.Add(time.Duration(i)*time.Minute)).without(uint64(i + 1))
+	}
+	if len(o.Notes) != 0 || len(o.Told) != toldNotes || o.Told[toldNotes-1].Number != 20 {
+		t.Errorf("%d notes, told %v", len(o.Notes), o.Told)
+	}
+	if got := o.toldSince(at.Add(17 * time.Minute)); len(got) != 2 || got[0].Number != 19 {
+		t.Errorf("told since then: %v", got)
 	}
 }

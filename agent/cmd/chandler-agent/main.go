@@ -18,7 +18,8 @@ import (
 )
 
 func main() {
-	runtime.MemProfileRate = 0 // nobody asks for a heap profile, and the table for it is a tenth of an idle agent's heap
+	// Nobody asks for a heap profile, and the table for it is a tenth of an idle agent's heap.
+	runtime.MemProfileRate = 0
 	if err := daemon.KeepMemoryPrivate(); err != nil { // in each process: it does not survive an exec
 		fmt.Fprintln(os.Stderr, "note: secrets in memory may end in a core dump:", err)
 	}

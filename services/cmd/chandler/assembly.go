@@ -47,6 +47,9 @@ func (a *assembly) build(ctx context.Context) error {
 	}
 	if a.broker != nil {
 		a.listens("broker", a.broker.address())
+		if leaves := a.broker.leafAddress(); leaves != "" {
+			a.listens("broker (leaf nodes)", leaves)
+		}
 	}
 	buses, err := a.connectAll()
 	if err != nil {

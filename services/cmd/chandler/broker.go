@@ -44,6 +44,8 @@ type broker struct {
 type brokerOptions struct {
 	Dir    string // of what it stores
 	Listen string // host:port
+	// LeafListen is where sites' leaf nodes connect, host:port; empty: nowhere.
+	LeafListen string
 	// Identity is the directory of the fleet's identities, Accounts that of what its accounts may. Without
 	// them the broker asks nobody who he is, which is for tests alone.
 	Identity, Accounts string
@@ -81,31 +83,46 @@ func startBroker(ctx context.Context, o brokerOptions) (*broker, error) {
 
 // nats are the options of the nats-server.
 func (o brokerOptions) nats() (*natsserver.Options, error) {
-	host, port, err := net.SplitHostPort(o.Listen)
+	host, port, err := listenAddress(o.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("address %q is not host:port: %w", o.Listen, err)
-	}
-	number, err := strconv.Atoi(port)
-	if err != nil || number < 0 || number > 65535 {
-		return nil, fmt.Errorf("port %q is not a number up to 65535", port)
-	}
-	if number == 0 {
-		number = natsserver.RANDOM_PORT
-	}
-	if err := checkListen("listen", o.Listen); err != nil {
 		return nil, err
 	}
 	options := &natsserver.Options{
-		ServerName: "chandler", Host: host, Port: number, JetStream: true, StoreDir: o.Dir,
+		ServerName: "chandler", Host: host, Port: port, JetStream: true, StoreDir: o.Dir, JetStreamDomain: access.Domain,
 		SyncInterval: syncInterval, MaxPayload: events.MaxPayload, NoSigs: true,
 	}
 	if o.TLS != nil {
 		options.TLS, options.TLSConfig, options.TLSTimeout = true, o.TLS.Clone(), tlsTimeout.Seconds()
 	}
+	if o.LeafListen != "" {
+		leaf := &options.LeafNode
+		if leaf.Host, leaf.Port, err = listenAddress(o.LeafListen); err != nil {
+			return nil, err
+		}
+		leaf.IsolateLeafnodeInterest = true // no site needs to hear what another's agents listen to
+		if o.TLS != nil {
+			leaf.TLSConfig, leaf.TLSTimeout = o.TLS.Clone(), tlsTimeout.Seconds()
+		}
+	}
 	if o.Identity == "" {
 		return options, nil
 	}
 	return options, o.authenticate(options)
+}
+
+// listenAddress takes host:port apart, and makes sure that it can be listened on.
+func listenAddress(address string) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, fmt.Errorf("address %q is not host:port: %w", address, err)
+	}
+	if port, err = strconv.Atoi(text); err != nil || port < 0 || port > 65535 {
+		return "", 0, fmt.Errorf("port %q is not a number up to 65535", text)
+	}
+	if port == 0 {
+		port = natsserver.RANDOM_PORT
+	}
+	return host, port, checkListen("listen", address)
 }
 
 // authenticate makes the broker let in only users of the operator's accounts. What accounts may is in a
@@ -169,6 +186,15 @@ func (b *broker) url() string { return localURL(b.server.ClientURL()) }
 
 // address is where it listens, host:port.
 func (b *broker) address() string { return b.server.Addr().String() }
+
+// leafAddress is where it takes leaf nodes, host:port; empty: nowhere.
+func (b *broker) leafAddress() string {
+	v, err := b.server.Varz(nil)
+	if err != nil || v.LeafNode.Port == 0 {
+		return ""
+	}
+	return net.JoinHostPort(v.LeafNode.Host, strconv.Itoa(v.LeafNode.Port))
+}
 
 // answered says which requests of a service nobody takes yet. account is where they are made; empty: in the
 // only one.

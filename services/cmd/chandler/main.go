@@ -31,11 +31,11 @@ func main() {
 // groups is the table of commands; a further group is one more line.
 func groups(a *app) []*cobra.Command {
 	return []*cobra.Command{
-		newUp(a), newServe(a), newContext(a),
+		newUp(a), newServe(a), newLeaf(a), newContext(a),
 		newPackage(a), newCollection(a), newDeployment(a), newLimits(a), newSignal(a), newFreeze(a), newUnfreeze(a),
 		newApply(a), newDiff(a), newExport(a),
 		newAgent(a), newWhy(a), newJob(a), newTrust(a), newToken(a), newUser(a), newAccount(a), newLease(a),
-		newEvents(a), newDoctor(a),
-		newDemo(a), newVersion(a), newSupervise(),
+		newEvents(a), newDoctor(a), newBackup(a), newRestore(a), newOperator(a),
+		newDemo(a), newSimulate(a), newVersion(a), newSupervise(),
 	}
 }

@@ -22,7 +22,9 @@ type serverOptions struct {
 	// Listen is where the embedded broker listens, host:port (port 0: any free one). Empty: no broker is
 	// embedded, and Server says where one is.
 	Listen string
-	Server []string
+	// LeafListen is where it takes sites' leaf nodes, host:port; empty: nowhere.
+	LeafListen string
+	Server     []string
 	// Credentials and CA are files for the connection to Server; both may be empty.
 	Credentials, CA string
 	// KeyEncryption says by what credentials encrypts its keyset.
@@ -60,7 +62,7 @@ func startServer(ctx context.Context, o serverOptions) (*server, error) {
 	s := &server{done: make(chan struct{})}
 	if o.Listen != "" {
 		at := place{o.Data}
-		embedded, err := startBroker(ctx, brokerOptions{Dir: at.broker(), Listen: o.Listen, Identity: o.Identity, Accounts: at.accounts(), TLS: o.TLS, Log: o.Log})
+		embedded, err := startBroker(ctx, brokerOptions{Dir: at.broker(), Listen: o.Listen, LeafListen: o.LeafListen, Identity: o.Identity, Accounts: at.accounts(), TLS: o.TLS, Log: o.Log})
 		if err != nil {
 			return nil, err
 		}

@@ -25,10 +25,10 @@ const (
 
 // upFlags are those of up, as typed.
 type upFlags struct {
-	data, administrator, listen, http, advertise, metrics string
-	keys                                                  keyEncryption
-	tls                                                   tlsFlags
-	log                                                   daemon.LogConfig
+	data, administrator, listen, leafListen, http, advertise, metrics string
+	keys                                                              keyEncryption
+	tls                                                               tlsFlags
+	log                                                               daemon.LogConfig
 }
 
 func newUp(a *app) *cobra.Command {
@@ -57,6 +57,7 @@ With --tls, broker, content and metrics show certificates of an authority that i
 	flags.StringVar(&f.keys.current, "key-encryption", "", usageKeyEncryption+" (default: file:DATA-key/accounts.key)")
 	flags.StringVar(&f.keys.former, "former-key-encryption", "", usageFormerKeyEncryption)
 	flags.StringVar(&f.listen, "listen", defaultBroker, "where the broker listens")
+	flags.StringVar(&f.leafListen, "leaf-listen", "", "where the broker takes sites' leaf nodes, for chandler leaf (host:7422; default: nowhere)")
 	flags.StringVar(&f.http, "http", defaultHTTP, "where package content is served")
 	flags.StringVar(&f.advertise, "advertise", "", "address of --http as agents reach it, if another (https://files.example:4280)")
 	flags.StringVar(&f.metrics, "metrics", daemon.DefaultListen, "where /metrics and /healthz are served")
@@ -99,7 +100,11 @@ func (a *app) up(cmd *cobra.Command, f upFlags) error {
 	}
 	defer unlock()
 	// Before a fleet is made, of which only this start tells:
-	if err := checkListens([]listener{{What: "--listen", Address: f.listen}, {What: "--http", Address: f.http}, {What: "--metrics", Address: f.metrics}}); err != nil {
+	listens := []listener{{What: "--listen", Address: f.listen}, {What: "--http", Address: f.http}, {What: "--metrics", Address: f.metrics}}
+	if f.leafListen != "" {
+		listens = append(listens, listener{What: "--leaf-listen", Address: f.leafListen})
+	}
+	if err := checkListens(listens); err != nil {
 		return err
 	}
 	at := place{data}
@@ -117,7 +122,7 @@ func (a *app) up(cmd *cobra.Command, f upFlags) error {
 	if err != nil {
 		return err
 	}
-	shown, err := f.tls.certificate(at, administrator, namesOf([]string{f.listen, f.http, f.metrics}, f.advertise), a.now())
+	shown, err := f.tls.certificate(at, administrator, namesOf(f.listening(), f.advertise), a.now())
 	if err != nil {
 		return err
 	}
@@ -205,8 +210,17 @@ func joinClose(err error, s *server) error {
 	return err
 }
 
+// listening are the addresses of all listeners.
+func (f upFlags) listening() []string {
+	all := []string{f.listen, f.http, f.metrics}
+	if f.leafListen != "" {
+		all = append(all, f.leafListen)
+	}
+	return all
+}
+
 func (f upFlags) options(data string, config *tls.Config, log *slog.Logger) serverOptions {
-	return serverOptions{Data: data, Identity: place{data}.identity(), Listen: f.listen, HTTP: f.http, Advertise: f.advertise, Metrics: f.metrics,
+	return serverOptions{Data: data, Identity: place{data}.identity(), Listen: f.listen, LeafListen: f.leafListen, HTTP: f.http, Advertise: f.advertise, Metrics: f.metrics,
 		KeyEncryption: f.keys, TLS: config, Services: services(), Replicas: 1, Log: log}
 }
 
@@ -248,8 +262,8 @@ func warnOpen(cmd *cobra.Command, f upFlags, at place, shown shownCertificate, c
 	if there, err := exists(filepath.Join(at.tls(), caName)); err == nil && there {
 		note(cmd.ErrOrStderr(), "WARNING: this fleet has an authority for certificates, and this is clear text: agents that were told to trust it do not connect")
 	}
-	for _, l := range []struct{ what, address string }{{"the broker", f.listen}, {"content", f.http}, {"metrics", f.metrics}} {
-		if !loopback(l.address) {
+	for _, l := range []struct{ what, address string }{{"the broker", f.listen}, {"the broker (for leaf nodes)", f.leafListen}, {"content", f.http}, {"metrics", f.metrics}} {
+		if l.address != "" && !loopback(l.address) {
 			note(cmd.ErrOrStderr(), "WARNING: %s listens on %s without encryption: start with --tls", l.what, l.address)
 		}
 	}

@@ -25,6 +25,7 @@ func newUser(a *app) *cobra.Command {
 type userFlags struct {
 	role, expires, out string
 	events             []string
+	tlsNames           []string // of a leaf node
 }
 
 // peopleRoles are what people and their programs can be.
@@ -34,7 +35,7 @@ func peopleRoles() []string {
 
 // userRoles are all that `user add` makes: agents get their identity by a token.
 func userRoles() []string {
-	roles := append(peopleRoles(), string(access.Provisioner))
+	roles := append(peopleRoles(), string(access.Leaf), string(access.Provisioner))
 	for _, name := range access.Services() {
 		roles = append(roles, string(access.Service(name)))
 	}
@@ -47,15 +48,20 @@ func userAdd(a *app) *cobra.Command {
 		Use: "add NAME --role ROLE", Short: "Make a user, and the file with which it connects", Args: cobra.ExactArgs(1),
 		Long: `Makes a key and a credentials file that chandler, the nats command and every NATS client take. The key is
 made here and kept by nobody else. An administrator may do everything but sign; a deployer changes packages,
-collections and deployments; a viewer looks; an integrator hears the events of --events and nothing more. The
-roles of services (service-scheduling…) and provisioner are for chandler serve.
+collections and deployments; a viewer looks; an integrator hears the events of --events and nothing more. A leaf
+is a site's leaf node, and what is made is a directory, for chandler leaf. The roles of services
+(service-scheduling…) and provisioner are for chandler serve.
 
 Needs the administrator's directory, which the context names.`,
 		Example: `  chandler user add ada --role deployer --out ada.creds
+  chandler user add oslo --role leaf --out oslo.leaf
   chandler user add wallboard --role integrator --events job.failed,deployment.progressed --expires 365d`,
 		RunE: a.connected(func(cmd *cobra.Command, c *client, args []string) error {
 			if err := a.only(formTable, formWide, formJSON, formYAML, formName); err != nil {
 				return err
+			}
+			if f.role == string(access.Leaf) {
+				return a.addLeaf(cmd, c, args[0], f)
 			}
 			return a.addUser(cmd, c, args[0], f)
 		}),
@@ -64,7 +70,8 @@ Needs the administrator's directory, which the context names.`,
 	flags.StringVar(&f.role, "role", "", joined(userRoles()))
 	flags.StringSliceVar(&f.events, "events", nil, "event types that an integrator hears (chandler events types lists them)")
 	flags.StringVar(&f.expires, "expires", "", "how long the credentials are good for, as 90d (default: 365d for people, for ever for services)")
-	flags.StringVar(&f.out, "out", "", "write the credentials to this new file (default: NAME.creds)")
+	flags.StringVar(&f.out, "out", "", "write the credentials to this new file (default: NAME.creds), of a leaf to this new directory (NAME.leaf)")
+	flags.StringSliceVar(&f.tlsNames, "tls-name", nil, "name or address by which a site's agents reach its leaf node, for a certificate of the fleet's authority")
 	_ = cmd.MarkFlagRequired("role")
 	completeWords(cmd, "role", userRoles()...)
 	completeWords(cmd, "events", eventTypes()...)
@@ -196,6 +203,8 @@ func (f userFlags) user(name string, role access.Role, now time.Time) (access.Us
 	switch {
 	case role == access.Integrator && len(u.Events) == 0:
 		return u, errors.New("an integrator hears only what --events names: name at least one")
+	case role != access.Leaf && len(f.tlsNames) > 0:
+		return u, errors.New("--tls-name is for leaf nodes: the others serve nothing")
 	case role != access.Integrator && len(u.Events) > 0:
 		return u, errors.New("--events is for integrators: the other roles hear what they may")
 	}
@@ -301,9 +310,15 @@ func (a *app) revokeUser(cmd *cobra.Command, c *client, name, why string) error 
 	if user.Key == c.key {
 		return errors.New("that is you: let another administrator do it")
 	}
-	refused := a.revokeKeys(cmd.Context(), c.connection, access.Role(user.Role).Account(), user.Key)
-	if refused != nil && !errors.Is(refused, errNoOperator) {
-		return fmt.Errorf("nothing was noted: %w", refused)
+	var refused error
+	for _, account := range access.Role(user.Role).Accounts() {
+		refused = a.revokeKeys(cmd.Context(), c.connection, account, user.Key)
+		if errors.Is(refused, errNoOperator) {
+			break
+		}
+		if refused != nil {
+			return fmt.Errorf("nothing was noted: %w", refused)
+		}
 	}
 	if _, err := ask(cmd.Context(), c, events.UserRevoke, events.Named{Name: name, Why: why}); err != nil {
 		return err

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"chandler/agent/fleet"
+	"chandler/events"
+	"chandler/events/access"
+	"chandler/events/enrolment"
+	"chandler/services/content/publish"
+)
+
+const (
+	simulatedPackage = "chandler-simulated"
+	simulatedProgram = "install"
+	// simulatedAnswer is how long each answer may take: the machine is busy.
+	simulatedAnswer = time.Minute
+	// flapEvery is how often the connections break of agents that flap.
+	flapEvery = 3 * time.Second
+)
+
+func (s *simulation) server() simulatedServer {
+	return simulatedServer{Data: filepath.Join(s.dir, "server"), Identities: !s.noIdentities, TLS: !s.noTLS}
+}
+
+// reach brings up a broker and services of its own, or connects to those of the context.
+func (s *simulation) reach(ctx context.Context, cancel context.CancelCauseFunc) error {
+	if s.token != "" {
+		return s.reachOther()
+	}
+	told := s.server()
+	at := place{told.Data}
+	if err := os.MkdirAll(at.data, 0o700); err != nil {
+		return err
+	}
+	if _, err := ensureIdentities(at, at.administrator()); err != nil {
+		return err
+	}
+	shown, err := told.shown()
+	if err != nil {
+		return err
+	}
+	var ready childReady
+	if s.broker, ready, err = start(ctx, s, cancel, "the broker", "broker", told); err != nil {
+		return err
+	}
+	told.Broker = []string{ready.URL}
+	if s.services, _, err = start(ctx, s, cancel, "the services", "services", told); err != nil {
+		return err
+	}
+	fleetOf, err := readFleet(at.identity())
+	if err != nil {
+		return err
+	}
+	where := connection{Name: "simulate", Server: ready.URL, Caller: defaultCaller, Fleet: fleetOf.Fleet, CA: shown.ca}
+	if told.Identities {
+		where.Credentials = filepath.Join(at.administrator(), adminCreds)
+	}
+	if s.client, err = dial(where, simulatedAnswer); err != nil {
+		return err
+	}
+	s.step("broker and services are up: %s", ready.URL)
+	_, err = s.beginTrust(ctx, s.client, trustPlan{dir: filepath.Join(s.dir, "trust"), fleet: fleetOf.Fleet, roots: 1, rootsNeeded: 1, deployersNeeded: 1, name: "simulate", now: s.now()})
+	return err
+}
+
+// reachOther connects as the context's user.
+func (s *simulation) reachOther() error {
+	secret, err := os.ReadFile(s.token)
+	if err != nil {
+		return fmt.Errorf("--token: %w", err)
+	}
+	s.secret = strings.TrimSpace(string(secret))
+	if _, err := enrolment.ParseToken(s.secret); err != nil {
+		return fmt.Errorf("--token %s: %w", s.token, err)
+	}
+	where, err := s.current()
+	if err != nil {
+		return err
+	}
+	if s.client, err = dial(where, simulatedAnswer); err != nil {
+		return err
+	}
+	s.step("connected to %s", where.Server)
+	return nil
+}
+
+// start starts a child and waits until it is up. One that ends by itself later ends the simulation.
+func start[T any](ctx context.Context, s *simulation, cancel context.CancelCauseFunc, name, kind string, told T) (*child, childReady, error) {
+	c, err := startChild(name, kind, childTold[T]{Name: strings.ReplaceAll(strings.TrimPrefix(name, "the "), " ", "-"), Profile: s.profile, Told: told}, s.err)
+	if err != nil {
+		return nil, childReady{}, err
+	}
+	ready, err := c.ready(ctx)
+	if err != nil {
+		return nil, ready, errors.Join(err, c.stop())
+	}
+	go func() {
+		<-c.done
+		cancel(c.ended())
+	}()
+	return c, ready, nil
+}
+
+// signer opens the key that signs what is deployed.
+func (s *simulation) signer(ctx context.Context) (signer, error) {
+	return s.app.signer(ctx, s.client, s.asked)
+}
+
+func (s *simulation) name(what string) string { return "simulate-" + s.run + what }
+
+func (s *simulation) hosts() string { return "sim-" + s.run + "-" }
+
+// prepare publishes the package and makes the collection of all agents.
+func (s *simulation) prepare(ctx context.Context) error {
+	dir := filepath.Join(s.dir, "package")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	text := "api: chandler/v1\npackage: " + simulatedPackage + "\nversion: \"" + s.run + "\"\nfiles: [nothing.txt]\nprograms:\n  " + simulatedProgram + ":\n    shell: sh\n    command: \"true\"\n    run: administrative\n"
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "package.yaml"), []byte(text), 0o600), os.WriteFile(filepath.Join(dir, "nothing.txt"), []byte("nothing\n"), 0o600)); err != nil {
+		return err
+	}
+	signer, err := s.signer(ctx)
+	if err != nil {
+		return err
+	}
+	plan, err := publish.Read(ctx, dir, publish.Options{Now: s.now, Seal: signer.seal})
+	if err != nil {
+		return err
+	}
+	web, err := s.client.web()
+	if err != nil {
+		return err
+	}
+	if _, err := publish.Upload(ctx, plan, contentServer{s.client}, web, func(int64, int64) {}); err != nil {
+		return err
+	}
+	_, err = ask(ctx, s.client, events.CollectionSet, events.Collection{Name: s.name(""), Expression: fmt.Sprintf("agent.hostname.startsWith(%q)", s.hosts())})
+	return err
+}
+
+// startAgents starts the processes of agents and waits until every agent has told its facts.
+func (s *simulation) startAgents(ctx context.Context, cancel context.CancelCauseFunc) error {
+	ctx, stop := context.WithTimeoutCause(ctx, s.within, errors.New("connecting took longer than --timeout"))
+	defer stop()
+	told, err := s.agentsTold(ctx)
+	if err != nil {
+		return err
+	}
+	begun := s.now()
+	for first := 1; first <= s.size; first += maxAgentsEach {
+		told.Members.First, told.Members.Count = first, min(maxAgentsEach, s.size-first+1)
+		number := len(s.agents) + 1
+		told.Dir = filepath.Join(s.dir, fmt.Sprintf("agents-%d", number))
+		told.Members.Dir = filepath.Join(told.Dir, "enrolled")
+		c, ready, err := start(ctx, s, cancel, fmt.Sprintf("agents %d", number), "agents", told)
+		if err != nil {
+			return err
+		}
+		s.agents, s.evidence = append(s.agents, c), append(s.evidence, told.evidence())
+		s.members = append(s.members, ready.Members...)
+		s.result.FileSystem = ready.Journal
+	}
+	if err := s.awaitAgents(ctx); err != nil {
+		return err
+	}
+	s.result.ConnectSeconds = s.now().Sub(begun).Seconds()
+	return nil
+}
+
+// agentsTold is what every process of agents is told alike.
+func (s *simulation) agentsTold(ctx context.Context) (simulatedAgents, error) {
+	told := simulatedAgents{
+		Members: memberMaker{Prefix: s.hosts(), Seed: s.seed, Offline: s.offline, Token: s.secret}, Servers: strings.Split(s.client.Server, ","), CA: s.client.CA,
+		Script:   fleet.Script{Seed: s.seed, Duration: s.duration, Spread: s.spread, Failures: s.failures, Output: s.outputBytes, Content: s.content, Fork: s.exec == execFork},
+		Presence: fleet.Presence{Seed: s.seed, Flap: s.flap, FlapEvery: flapEvery},
+	}
+	var err error
+	if told.Trust, err = s.followTrust(ctx, s.client); err != nil || s.secret != "" || s.noIdentities {
+		return told, err
+	}
+	at := place{s.server().Data}
+	key, err := identities{dir: at.identity()}.agentSigner()
+	if err != nil {
+		return told, err
+	}
+	defer key.Wipe()
+	seed, err := key.Seed()
+	if err != nil {
+		return told, err
+	}
+	of, err := readFleet(at.identity())
+	told.Members.SigningKey, told.Members.Account = string(seed), of.Accounts[access.Agents]
+	return told, err
+}
+
+// awaitAgents waits until scheduling knows the facts of all.
+func (s *simulation) awaitAgents(ctx context.Context) error {
+	shown := -1
+	for {
+		view, err := ask(ctx, s.client, events.CollectionShow, events.Named{Name: s.name("")})
+		if err == nil && len(view.Members) >= len(s.members) {
+			s.step("%s are connected and have told their facts", plural(len(view.Members), "agent", "agents"))
+			return nil
+		}
+		if connected := s.connected(); connected != shown {
+			shown = connected
+			s.step("%s of %s agents are connected", count(connected), count(len(s.members)))
+		}
+		if !pause(ctx, time.Second/2) {
+			return errors.Join(fmt.Errorf("%d of %d agents told their facts: %w", len(view.Members), len(s.members), context.Cause(ctx)), err)
+		}
+	}
+}
+
+func (s *simulation) connected() (n int) {
+	for _, c := range s.agents {
+		c.mu.Lock()
+		n += c.stats.Connected
+		c.mu.Unlock()
+	}
+	return n
+}
+
+// present are the agents that stay.
+func (s *simulation) present() (ids []string) {
+	for _, m := range s.members {
+		if !m.Away {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}
