@@ -4,9 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"chandler/agent/inbox"
 	"chandler/agent/journal"
@@ -18,12 +15,9 @@ const maxTasks = 2000
 
 var errBusy = fmt.Errorf("%d jobs are under way", maxTasks)
 
-// maxUser bounds the name of a user in an offer, in bytes, as execution does.
-const maxUser = 256
-
 // Offer takes an offer in; see inbox.Receiver. known is what execution knows of the job, where it said.
 func (a *Agent) Offer(_ context.Context, o events.JobOffer, trace string, known *events.Outstanding) error {
-	if err := checkOffer(o, a.id); err != nil {
+	if err := inbox.CheckOffer(o, a.id); err != nil {
 		return &inbox.Refused{Err: err}
 	}
 	// Offers come from the inbox, and from jobs that open others: two of one job must not begin it twice.
@@ -98,25 +92,6 @@ func (a *Agent) retell(job string) error {
 		return err
 	}
 	a.reporter.Wake()
-	return nil
-}
-
-func checkOffer(o events.JobOffer, agent string) error {
-	if o.Format > events.OfferFormat {
-		return fmt.Errorf("offer has format %d, this agent reads up to %d", o.Format, events.OfferFormat)
-	}
-	if o.Attempt < 1 {
-		return fmt.Errorf("offer of attempt %d: they count from 1", o.Attempt)
-	}
-	if len(o.User) > maxUser || !utf8.ValidString(o.User) || strings.ContainsFunc(o.User, unicode.IsControl) {
-		return fmt.Errorf("offer names a user that nobody can be called, of %d bytes", len(o.User))
-	}
-	if err := events.ValidDigest(o.Order); err != nil {
-		return fmt.Errorf("offer names order: %w", err)
-	}
-	if want := events.JobID(o.Deployment, o.Revision, agent, o.Occurrence, o.User); o.Job != want {
-		return fmt.Errorf("offer names job %q, which is not of this agent and deployment", o.Job)
-	}
 	return nil
 }
 

@@ -1,10 +1,7 @@
 package agent
 
 import (
-	"strings"
 	"testing"
-
-	"chandler/events"
 )
 
 func TestInstallersOfOneKindTakeTurns(t *testing.T) {
@@ -95,35 +92,4 @@ func TestWhyThereIsNoSlotIsSaid(t *testing.T) {
 	if blocked, _ := s.blocked(); !blocked || s.why("msiexec") != restartsSoon {
 		t.Errorf("before a restart: %q", s.why("msiexec"))
 	}
-}
-
-func TestOffersThatDoNotFitThisAgentAreRefused(t *testing.T) {
-	good := events.JobOffer{Format: 1, Agent: "agent0001", Job: events.JobID("d", 1, "agent0001", 0, ""), Deployment: "d", Revision: 1, Order: events.DigestOf(nil), Attempt: 1}
-	if err := checkOffer(good, "agent0001"); err != nil {
-		t.Fatal(err)
-	}
-	for name, change := range map[string]func(*events.JobOffer){
-		"a newer format":            func(o *events.JobOffer) { o.Format = 2 },
-		"attempt zero":              func(o *events.JobOffer) { o.Attempt = 0 },
-		"a digest that is none":     func(o *events.JobOffer) { o.Order = "../../etc/passwd" },
-		"another agent's job":       func(o *events.JobOffer) { o.Job = events.JobID("d", 1, "agent0002", 0, "") },
-		"a job of another revision": func(o *events.JobOffer) { o.Revision = 2 },
-		"a job that is a path":      func(o *events.JobOffer) { o.Job = "../x" },
-		"a user of many bytes":      func(o *events.JobOffer) { forUser(o, strings.Repeat("x", maxUser+1)) },
-		"a user of two lines":       func(o *events.JobOffer) { forUser(o, "alice\nbob") },
-		"a user in no encoding":     func(o *events.JobOffer) { forUser(o, "\xff") },
-	} {
-		t.Run(name, func(t *testing.T) {
-			o := good
-			change(&o)
-			if checkOffer(o, "agent0001") == nil {
-				t.Fatal("it was taken")
-			}
-		})
-	}
-}
-
-// forUser makes it an offer of that user's own job.
-func forUser(o *events.JobOffer, user string) {
-	o.User, o.Job = user, events.JobID(o.Deployment, o.Revision, o.Agent, o.Occurrence, user)
 }

@@ -105,7 +105,8 @@ func (r *rig) wantOneEnd(job string) {
 func TestAnAgentThatIsKilledForgetsNoStopAndNoFreeze(t *testing.T) {
 	r := newRig(t, 1)
 	r.run()
-	job := r.offer(agentID(1), r.signed(tomorrow))
+	offer := r.signed(tomorrow)
+	job := r.offer(agentID(1), offer)
 	r.awaitState(job, events.Waiting)
 	r.cancel(events.CancelRequest{Agent: agentID(1), Deployment: "hello", Revision: 1})
 	r.ended(job)
@@ -118,7 +119,6 @@ func TestAnAgentThatIsKilledForgetsNoStopAndNoFreeze(t *testing.T) {
 		t.Error("it runs twice")
 	}
 	r.until("it hears again", func() bool { return r.fleet.Stats().Syncs >= 2 })
-	offer := r.signed(tomorrow)
 	offer.Attempt = 2
 	r.offer(agentID(1), offer)
 	r.until("the stop is heeded", func() bool { return len(r.states(job)) == 4 })

@@ -43,6 +43,10 @@ type Options struct {
 	PublishWindow int
 	// CheckPublished validates every event against its schema before it is sent. Tests switch it on.
 	CheckPublished bool
+	// Durable makes what the broker has stored until now outlive a power cut. [Bus.Serve] calls it before it answers what
+	// people changed, or a machine that enrols: they rely on the answer, and nobody tells it again. nil: the broker syncs
+	// by itself before it acknowledges, or what was changed last may be lost with it.
+	Durable func(context.Context) error
 }
 
 // Bus publishes and handles events over one connection. It is safe for concurrent use. It owns no
@@ -55,6 +59,7 @@ type Bus struct {
 	key     string
 	window  int
 	strict  bool
+	durable func(context.Context) error
 	log     *slog.Logger
 	metrics *metrics
 
@@ -109,7 +114,7 @@ func New(o Options) (*Bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Bus{conn: o.Conn, js: js, api: api, source: o.Source, key: o.Key, window: o.PublishWindow, strict: o.CheckPublished,
+	return &Bus{conn: o.Conn, js: js, api: api, source: o.Source, key: o.Key, window: o.PublishWindow, strict: o.CheckPublished, durable: o.Durable,
 		log: o.Log.With("component", "bus"), metrics: m}, nil
 }
 

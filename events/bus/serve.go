@@ -172,6 +172,11 @@ func (s *server) take(ctx context.Context, e Endpoint, slots chan struct{}, r mi
 		resp, err := s.answer(context.WithValue(ctx, askedKey{}, q), e, q, r.Data())
 		answer, failure := s.compose(e, resp, err)
 		s.audit.record(ctx, e, q, r.Data(), failure)
+		if failure == nil {
+			if err := s.keep(ctx, e.call); err != nil {
+				answer, failure = s.compose(e, nil, err)
+			}
+		}
 		s.send(r, answer...)
 		code := resultOK
 		if failure != nil {
@@ -179,6 +184,18 @@ func (s *server) take(ctx context.Context, e Endpoint, slots chan struct{}, r mi
 		}
 		s.bus.metrics.requestSeconds.WithLabelValues(e.call.Service, e.call.Verb, code).Observe(time.Since(started).Seconds())
 	}()
+}
+
+// keep makes a change outlive a power cut before somebody is told that it was made.
+func (s *server) keep(ctx context.Context, c events.CallDeclaration) error {
+	if s.bus.durable == nil || !c.Changes() && c.By != events.ByEnrolling {
+		return nil
+	}
+	if err := s.bus.durable(ctx); err != nil {
+		s.log.ErrorContext(ctx, "a change cannot be written to the disk", "verb", c.Verb, "error", err)
+		return Unavailable(fmt.Errorf("the change was made, but the broker's disk does not confirm it: %w", err))
+	}
+	return nil
 }
 
 // fromClient refuses what the broker may have sent in a client's stead: a stored message that somebody

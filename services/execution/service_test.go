@@ -261,8 +261,7 @@ func TestStatusesOfUnknownOrdersAreLeftOut(t *testing.T) {
 	w := newWorld(t)
 	r := w.start()
 	d, ids := w.deploy("hello", 1), agents(2)
-	invented := statusOf(w, d, ids[0], 1, events.Running)
-	invented.Order = fmt.Sprintf("%064x", 7)
+	invented := statusOf(w, events.DeploymentOrder{DeploymentNotice: events.DeploymentNotice{Deployment: "hello", Revision: 2, Order: fmt.Sprintf("%064x", 7)}}, ids[0], 1, events.Running)
 	w.tell(invented)
 	borrowed := statusOf(w, events.DeploymentOrder{DeploymentNotice: events.DeploymentNotice{Deployment: "other", Revision: 1, Order: d.Order}}, ids[0], 1, events.Running)
 	w.tell(borrowed)
@@ -271,6 +270,24 @@ func TestStatusesOfUnknownOrdersAreLeftOut(t *testing.T) {
 	rows := must[events.JobRows](w)(ask(w, events.ExecutionJobs, events.JobQuery{}))
 	if len(rows.Jobs) != 1 {
 		t.Errorf("jobs %+v: want the one whose order is known", rows.Jobs)
+	}
+}
+
+func TestAnAgentThatHadAnotherOrderOfTheRevisionRejectsThisOne(t *testing.T) {
+	w := newWorld(t)
+	r := w.start()
+	d, ids := w.deploy("hello", 1), agents(2)
+	w.release(d, 0, ids...)
+	w.states(r, "hello", map[events.State]int64{events.Offered: 2})
+	// Services were restored from a copy of before the order that this agent ran, and the revision was given anew.
+	former := statusOf(w, d, ids[0], 5, events.Succeeded)
+	former.Order = fmt.Sprintf("%064x", 7)
+	w.tell(former)
+	w.tell(statusOf(w, d, ids[1], 1, events.Succeeded))
+	w.states(r, "hello", map[events.State]int64{events.Rejected: 1, events.Succeeded: 1})
+	rows := must[events.JobRows](w)(ask(w, events.ExecutionJobs, events.JobQuery{Deployment: "hello", States: []events.State{events.Rejected}}))
+	if len(rows.Jobs) != 1 || rows.Jobs[0].Agent != ids[0] || rows.Jobs[0].Reason != events.OrderSerialOld {
+		t.Errorf("rejected are %+v", rows.Jobs)
 	}
 }
 

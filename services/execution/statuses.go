@@ -215,6 +215,10 @@ func (r *statusReader) ofKnownOrders(ctx context.Context, statuses []events.JobS
 			return nil, err
 		}
 		if k == nil {
+			if used, ok := r.orders.revision(status.Deployment, status.Revision); ok {
+				known = append(known, usedUp(status, used.Order))
+				continue
+			}
 			missing[status.Order] = true
 			continue
 		}
@@ -287,6 +291,14 @@ func (s *Service) bringBack(ctx context.Context, p *partition, list []job) error
 		}
 	}
 	return nil
+}
+
+// usedUp is what follows for the order of a revision where an agent speaks of another order with the same one: services
+// were restored from an old copy, or the deployment was removed, and its revisions were given anew. The agent takes
+// the job for the one that it had, and never runs this.
+func usedUp(status events.JobStatus, order string) events.JobStatus {
+	status.Order, status.State, status.Reason, status.WaitingFor = order, events.Rejected, events.OrderSerialOld, ""
+	return status
 }
 
 func pause(ctx context.Context, d time.Duration) {

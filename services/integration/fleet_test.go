@@ -45,6 +45,7 @@ type fleet struct {
 	change    func(*credentials.Options) // nil: none
 	services  map[string]*running
 	machines  map[string]*machine
+	synced    string // see serviceFile.Synced
 	contentAt string // the same after a restart, as it would be
 	registry  map[string]*prometheus.Registry
 	log       *logBuffer

@@ -37,6 +37,10 @@ func TestMain(m *testing.M) {
 		exit(runAgent(args[1]))
 	case len(args) == 3 && args[0] == "service":
 		exit(runService(args[1], args[2]))
+	case len(args) == 2 && args[0] == "broker":
+		exit(runBroker(args[1]))
+	case len(args) == 3 && args[0] == "cluster":
+		exit(runOfCluster(args[1], args[2]))
 	}
 	// Stories mostly wait, each on a broker of its own, so more of them fit than there are processors.
 	if err := flag.Set("test.parallel", "6"); err != nil {

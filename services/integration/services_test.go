@@ -34,9 +34,11 @@ var serviceNames = []string{"content", "scheduling", "execution", "credentials"}
 
 // serviceFile is what a replica of a service is told.
 type serviceFile struct {
-	Server, Dir string
+	Server, Dir string // Server: one URL, or several with commas between
+	ClockFile   string // holds by how much the replica's clock is ahead; empty: it is right
 	ContentAt   string // where content listens
 	Credentials string // file of the service's user
+	Synced      string // the broker's store, which is written to the disk before a change is answered; empty: it is not
 	// AgentSigner, AgentsAccount and EnrolmentJWT are for credentials: it makes the identities of agents.
 	AgentSigner, AgentsAccount, EnrolmentJWT string
 }
@@ -49,7 +51,7 @@ type replica struct {
 
 // openService connects a replica of a service and makes it.
 func openService(name string, file serviceFile, change func(*credentials.Options), log *slog.Logger, reg *prometheus.Registry) (*replica, error) {
-	nc, err := daemon.Connect(daemon.ConnectOptions{URLs: []string{file.Server}, Name: name, Caller: name, CredentialsFile: file.Credentials, MaxReconnectWait: 300 * time.Millisecond, Log: log, Registerer: reg})
+	nc, err := daemon.Connect(daemon.ConnectOptions{URLs: strings.Split(file.Server, ","), Name: name, Caller: name, CredentialsFile: file.Credentials, MaxReconnectWait: 300 * time.Millisecond, Log: log, Registerer: reg})
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +63,11 @@ func openService(name string, file serviceFile, change func(*credentials.Options
 	if err != nil {
 		return nil, err
 	}
-	b, err := bus.New(bus.Options{Conn: nc, Source: events.ServiceSource(name), Key: key, Registerer: reg, Log: log, CheckPublished: true})
+	o := bus.Options{Conn: nc, Source: events.ServiceSource(name), Key: key, Registerer: reg, Log: log, CheckPublished: true}
+	if file.Synced != "" {
+		o.Durable = daemon.NewSyncer(file.Synced).Sync
+	}
+	b, err := bus.New(o)
 	if err != nil {
 		return nil, err
 	}
@@ -79,10 +85,10 @@ func makeService(name string, file serviceFile, change func(*credentials.Options
 		s, err := content.New(content.Options{Bus: b, Registerer: reg, Log: log, Dir: filepath.Join(file.Dir, "blobs"), Listener: listener})
 		return runOf(s, err)
 	case "scheduling":
-		s, err := scheduling.New(scheduling.Options{Bus: b, Registerer: reg, Log: log, Version: "0.1.0", Tick: 2 * time.Second})
+		s, err := scheduling.New(scheduling.Options{Bus: b, Registerer: reg, Log: log, Version: "0.1.0", Tick: 2 * time.Second, Now: file.clock()})
 		return runOf(s, err)
 	case "execution":
-		s, err := execution.New(execution.Options{Bus: b, Registerer: reg, Log: log})
+		s, err := execution.New(execution.Options{Bus: b, Registerer: reg, Log: log, Now: file.clock()})
 		return runOf(s, err)
 	case "credentials":
 		signer, err := nkeys.FromSeed([]byte(file.AgentSigner))
@@ -165,7 +171,7 @@ func (f *fleet) serviceFile(name, server string) serviceFile {
 		f.contentAt = listener.Addr().String()
 		must(f.t, listener.Close())
 	}
-	file := serviceFile{Server: server, Dir: f.dir, ContentAt: f.contentAt, Credentials: filepath.Join(f.dir, name+".creds")}
+	file := serviceFile{Server: server, Dir: f.dir, ContentAt: f.contentAt, Credentials: filepath.Join(f.dir, name+".creds"), Synced: f.synced}
 	must(f.t, os.WriteFile(file.Credentials, f.broker.User(f.t, access.Service(name), name).Credentials(f.t), 0o600))
 	if name == "credentials" {
 		seed, err := f.broker.Keys.Roles[access.Agent].Seed()

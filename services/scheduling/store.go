@@ -202,22 +202,59 @@ func lostRace(err error) bool {
 
 // load reads a record, and brings this replica's memory up to it; revision 0: there is none.
 func load[T any](ctx context.Context, m *mirror, key string) (record T, revision uint64, err error) {
-	kv, err := m.kv()
-	if err != nil {
+	value, revision, err := m.read(ctx, key)
+	if err != nil || revision == 0 {
 		return record, 0, err
 	}
-	entry, err := kv.Get(ctx, key)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return record, 0, nil
+	if err := json.Unmarshal(value, &record); err != nil {
+		return record, 0, fmt.Errorf("read %s: %w", key, err)
 	}
+	m.learn(key, value, revision)
+	return record, revision, nil
+}
+
+// A value is read so often before the broker counts as behind.
+const (
+	readAttempts = 20
+	readPause    = 50 * time.Millisecond
+)
+
+// read gets a key's value; revision 0: there is none. In a cluster any broker that keeps a copy of the bucket answers, also one that
+// is behind: what this replica has stored or heard of itself is waited for, so that it never denies what it has just done.
+func (m *mirror) read(ctx context.Context, key string) (value []byte, revision uint64, err error) {
+	kv, err := m.kv()
 	if err != nil {
-		return record, 0, fmt.Errorf("read %s: %w", key, err)
+		return nil, 0, err
 	}
-	if err := json.Unmarshal(entry.Value(), &record); err != nil {
-		return record, 0, fmt.Errorf("read %s: %w", key, err)
+	for range readAttempts {
+		entry, err := kv.Get(ctx, key)
+		known := m.seen(key)
+		switch {
+		case err == nil && entry.Revision() >= known.revision:
+			return entry.Value(), entry.Revision(), nil
+		case err != nil && !errors.Is(err, jetstream.ErrKeyNotFound):
+			return nil, 0, fmt.Errorf("read %s: %w", key, err)
+		case err != nil && (known.revision == 0 || known.gone):
+			return nil, 0, nil
+		case err != nil: // a copy that is behind, or it was purged: the leader knows
+			if err := m.missed(ctx, key); err != nil {
+				return nil, 0, fmt.Errorf("read %s: %w", key, err)
+			}
+			if m.seen(key).gone {
+				return nil, 0, nil
+			}
+		}
+		if !pause(ctx, readPause) {
+			return nil, 0, fmt.Errorf("read %s: %w", key, ctx.Err())
+		}
 	}
-	m.learn(key, entry.Value(), entry.Revision())
-	return record, entry.Revision(), nil
+	return nil, 0, bus.Unavailable(fmt.Errorf("read %s: the broker answers what is older than revision %d, which was there before: try again", key, m.seen(key).revision))
+}
+
+func (m *mirror) seen(key string) sighting {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.known[key]
 }
 
 // save stores a record over the given revision (0: there is none yet); the error is a [lostRace] when

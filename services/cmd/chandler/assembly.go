@@ -164,7 +164,7 @@ func (a *assembly) connect(name, credentials string, role access.Role, source st
 		return nil, err
 	}
 	a.conns = append(a.conns, nc)
-	return bus.New(bus.Options{Conn: nc, Source: source, Key: key, Registerer: a.registry, Log: a.Log})
+	return bus.New(bus.Options{Conn: nc, Source: source, Key: key, Registerer: a.registry, Log: a.Log, Durable: a.broker.durable()})
 }
 
 func (a *assembly) closeAll() {

@@ -20,6 +20,7 @@ import (
 
 	"chandler/events"
 	"chandler/events/access"
+	"chandler/services/daemon"
 )
 
 const (
@@ -38,6 +39,7 @@ const (
 type broker struct {
 	server *natsserver.Server
 	scale  float64
+	store  *daemon.Syncer
 }
 
 // brokerOptions say what an embedded broker is.
@@ -73,7 +75,7 @@ func startBroker(ctx context.Context, o brokerOptions) (*broker, error) {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
 	server.SetLoggerV2(brokerLog{o.Log.With("component", "broker")}, false, false, false)
-	b := &broker{server, scale}
+	b := &broker{server, scale, daemon.NewSyncer(o.Dir)}
 	if err := b.start(ctx, o.Listen); err != nil {
 		b.close()
 		return nil, err
@@ -183,6 +185,15 @@ func streamSizes(free uint64) (scale float64, store int64) {
 }
 
 func (b *broker) url() string { return localURL(b.server.ClientURL()) }
+
+// durable writes what was stored to the disk: what an administrator changed is not told again by anybody, as agents do with
+// what they reported. Of a broker that runs elsewhere (nil) whoever runs it decides.
+func (b *broker) durable() func(context.Context) error {
+	if b == nil {
+		return nil
+	}
+	return b.store.Sync
+}
 
 // address is where it listens, host:port.
 func (b *broker) address() string { return b.server.Addr().String() }

@@ -28,11 +28,6 @@ type simulatedAgents struct {
 func (s simulatedAgents) journal() string  { return filepath.Join(s.Dir, "journal.db") }
 func (s simulatedAgents) evidence() string { return filepath.Join(s.Dir, "evidence.json") }
 
-// agentStats is what a process of agents says of them now and then.
-type agentStats struct {
-	Connected int `json:"connected"`
-}
-
 const (
 	// simulatedRetry is when a failed program is tried again: a simulation does not wait as long as machines do.
 	simulatedRetry = time.Second
@@ -106,7 +101,7 @@ func (w *agentsAtWork) obey(ctx context.Context, ended chan error) error {
 		case what := <-w.in.commands:
 			w.in.answer(what, w.do(what))
 		case <-tick.C:
-			w.in.say(childWord{Stats: &agentStats{w.fleet.Connected()}})
+			w.in.say(childWord{Stats: new(w.fleet.Stats())})
 		}
 	}
 }

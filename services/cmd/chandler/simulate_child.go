@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"sync"
 	"time"
+
+	"chandler/agent/fleet"
 )
 
 // A simulation runs as several processes, because open files and memory are counted by process. Each child is this same
@@ -33,10 +35,10 @@ const (
 
 // childWord is what a child says; one of its fields is set.
 type childWord struct {
-	Ready *childReady `json:"ready,omitempty"`
-	Stats *agentStats `json:"stats,omitempty"`
-	Done  string      `json:"done,omitempty"`
-	Error string      `json:"error,omitempty"`
+	Ready *childReady  `json:"ready,omitempty"`
+	Stats *fleet.Stats `json:"stats,omitempty"`
+	Done  string       `json:"done,omitempty"`
+	Error string       `json:"error,omitempty"`
 }
 
 // childReady is what there is to know of a child that is up.
@@ -56,7 +58,7 @@ type child struct {
 	err   error          // why, after done
 
 	mu    sync.Mutex
-	stats agentStats // the newest
+	stats fleet.Stats // the newest
 }
 
 // Times that children get.

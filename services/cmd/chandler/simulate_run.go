@@ -168,6 +168,7 @@ func (s *simulation) follow(ctx context.Context, names []string, each int) error
 		if over == len(names) || s.now().Sub(shown) >= time.Second {
 			shown = s.now()
 			s.step("%s of %s jobs have ended", count(total), count(each*len(names)))
+			s.step("DEBUG %+v", s.stats())
 		}
 		switch {
 		case over == len(names):

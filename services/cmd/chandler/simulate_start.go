@@ -220,13 +220,22 @@ func (s *simulation) awaitAgents(ctx context.Context) error {
 	}
 }
 
-func (s *simulation) connected() (n int) {
+func (s *simulation) connected() int { return s.stats().Connected }
+
+// stats are what the processes of agents said last, together.
+func (s *simulation) stats() (all fleet.Stats) {
 	for _, c := range s.agents {
 		c.mu.Lock()
-		n += c.stats.Connected
+		one := c.stats
 		c.mu.Unlock()
+		all.Connected += one.Connected
+		all.Reconnects += one.Reconnects
+		all.Syncs += one.Syncs
+		all.SyncsLater += one.SyncsLater
+		all.SyncsFailed += one.SyncsFailed
+		all.Dropped += one.Dropped
 	}
-	return n
+	return all
 }
 
 // present are the agents that stay.

@@ -1,0 +1,6 @@
+//go:build !race
+
+package integration
+
+// raceDetector is whether this program looks for races, which makes it several times slower.
+const raceDetector = false
