@@ -111,7 +111,11 @@ func checkData(e event.Event, known entry) *Refusal {
 	if err != nil {
 		return &Refusal{reasonNotJSON, err}
 	}
-	if err := known.schema.Validate(value); err != nil {
+	schema, err := known.schema()
+	if err == nil {
+		err = schema.Validate(value)
+	}
+	if err != nil {
 		return &Refusal{reasonSchema, err}
 	}
 	return nil

@@ -85,6 +85,18 @@ func TestPatternsMatchAsTheBrokersDo(t *testing.T) {
 	}
 }
 
+func TestEverySchemaCanBeCompiled(t *testing.T) {
+	catalogue, err := known()
+	if err != nil || len(catalogue) != len(events.Types()) {
+		t.Fatalf("%d types are known: %v", len(catalogue), err)
+	}
+	for name, e := range catalogue {
+		if schema, err := e.schema(); err != nil || schema == nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestEveryEventAboutAnAgentNamesItInItsData(t *testing.T) {
 	for _, d := range events.Types() {
 		if aboutAgent(d) && agentField(d) == nil {

@@ -14,41 +14,47 @@ import (
 	"chandler/events"
 )
 
-// entry is a declared event type with its compiled schema.
+// entry is a declared event type with its schema.
 type entry struct {
 	events.Declaration
-	schema *jsonschema.Schema
+	// schema compiles it at the first use: an agent meets a dozen of the types, and a compiled schema takes more memory than
+	// most of what it keeps.
+	schema func() (*jsonschema.Schema, error)
 	agent  []int  // field of the data that names the agent the event is about; nil: none
 	id     string // of the schema
 }
 
-// known compiles the catalogue's schemas once; they are constants of the program.
-var known = sync.OnceValues(compileCatalogue)
+// known is the catalogue. Its schemas are constants of the program.
+var known = sync.OnceValues(readCatalogue)
 
-func compileCatalogue() (map[string]entry, error) {
-	compiler := jsonschema.NewCompiler()
-	compiler.DefaultDraft(jsonschema.Draft2020)
-	compiler.AssertFormat()
+func readCatalogue() (map[string]entry, error) {
 	catalogue := map[string]entry{}
 	for _, d := range events.Types() {
 		text, ok := events.Schema(d.Name)
 		if !ok {
 			return nil, fmt.Errorf("event type %s has no schema: run go test ./events -update", d.Name)
 		}
-		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
-		if err != nil {
-			return nil, fmt.Errorf("read schema of %s: %w", d.Name, err)
-		}
-		if err := compiler.AddResource(d.SchemaID(), doc); err != nil {
-			return nil, fmt.Errorf("add schema of %s: %w", d.Name, err)
-		}
-		schema, err := compiler.Compile(d.SchemaID())
-		if err != nil {
-			return nil, fmt.Errorf("compile schema of %s: %w", d.Name, err)
-		}
-		catalogue[d.Name] = entry{d, schema, agentField(d), d.SchemaID()}
+		catalogue[d.Name] = entry{d, sync.OnceValues(func() (*jsonschema.Schema, error) { return compileSchema(d, text) }), agentField(d), d.SchemaID()}
 	}
 	return catalogue, nil
+}
+
+func compileSchema(d events.Declaration, text []byte) (*jsonschema.Schema, error) {
+	compiler := jsonschema.NewCompiler()
+	compiler.DefaultDraft(jsonschema.Draft2020)
+	compiler.AssertFormat()
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("read schema of %s: %w", d.Name, err)
+	}
+	if err := compiler.AddResource(d.SchemaID(), doc); err != nil {
+		return nil, fmt.Errorf("add schema of %s: %w", d.Name, err)
+	}
+	schema, err := compiler.Compile(d.SchemaID())
+	if err != nil {
+		return nil, fmt.Errorf("compile schema of %s: %w", d.Name, err)
+	}
+	return schema, nil
 }
 
 // agentField finds the field "agent" or "facts.id" in the data of an event about an agent.
