@@ -84,13 +84,24 @@ func (f *Fleet) arrive(ctx context.Context) {
 }
 
 // Connected counts the members whose connection is there.
-func (f *Fleet) Connected() (n int) {
+func (f *Fleet) Connected() int {
+	connected, _ := f.there()
+	return connected
+}
+
+// there counts the members whose connection is there, and those among them whom execution has answered since.
+func (f *Fleet) there() (connected, current int) {
 	for _, m := range f.all {
-		if l := m.alive(); l != nil && l.conn.IsConnected() {
-			n++
+		l := m.alive()
+		if l == nil || !l.conn.IsConnected() {
+			continue
+		}
+		connected++
+		if l.inbox.Current() {
+			current++
 		}
 	}
-	return n
+	return connected, current
 }
 
 // Kill is like kill -9 of one agent: its connection is dropped, its memory forgotten, nothing is flushed. Its programs go

@@ -6,6 +6,7 @@ import "sync/atomic"
 // and reporter, which all members share.
 type Stats struct {
 	Connected       int
+	Current         int   // of those: execution has answered them since they connected last
 	Offers          int64 // taken in
 	Statuses        int64 // acknowledged by the broker
 	Started         int64 // programs
@@ -28,9 +29,10 @@ type counts struct {
 
 // Stats of all members together.
 func (f *Fleet) Stats() Stats {
+	connected, current := f.there()
 	return Stats{
-		Connected: f.Connected(),
-		Offers:    f.counts.offers.Load(), Statuses: f.counts.statuses.Load(), Started: f.counts.started.Load(), Ended: f.counts.ended.Load(),
+		Connected: connected, Current: current,
+		Offers: f.counts.offers.Load(), Statuses: f.counts.statuses.Load(), Started: f.counts.started.Load(), Ended: f.counts.ended.Load(),
 		Reconnects: f.counts.reconnects.Load(), BytesIn: f.counts.bytesIn.Load(), BytesOut: f.counts.bytesOut.Load(),
 		Syncs: f.counted("chandler_inbox_syncs_total", "done"), SyncsLater: f.counted("chandler_inbox_syncs_total", "later"),
 		SyncsFailed: f.counted("chandler_inbox_syncs_total", "failed") + f.counted("chandler_inbox_syncs_total", "away"),

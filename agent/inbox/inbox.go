@@ -132,7 +132,8 @@ func (in *Inbox) WaitCurrent(ctx context.Context, limit time.Duration) {
 	}
 }
 
-func (in *Inbox) isCurrent() bool {
+// Current says whether execution has answered since the last connect.
+func (in *Inbox) Current() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	select {

@@ -275,7 +275,7 @@ func TestAnOfferThatIsRefusedHoldsUpNoOther(t *testing.T) {
 	in := r.listen()
 	r.want("outstanding readable")
 	in.WaitCurrent(t.Context(), time.Minute)
-	if !in.isCurrent() {
+	if !in.Current() {
 		t.Fatal("the inbox is not current after a sync in which one offer was refused")
 	}
 }

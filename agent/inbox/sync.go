@@ -25,7 +25,7 @@ var errAway = errors.New("the broker is away")
 func (in *Inbox) check(ctx context.Context, why string) time.Duration {
 	in.Metrics.looks.WithLabelValues(why).Inc()
 	// After a connect only a sync tells what was stopped or frozen meanwhile; otherwise equal sequences will do.
-	if (why == "interval" || why == "beacon_missed") && in.isCurrent() && !in.owing {
+	if (why == "interval" || why == "beacon_missed") && in.Current() && !in.owing {
 		same, err := in.upToDate(ctx)
 		if err == nil && same {
 			return 0

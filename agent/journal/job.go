@@ -204,20 +204,28 @@ func (j *Journal) Unsent(after uint64, limit int) (list []Entry, err error) {
 }
 
 // Acknowledge notes that the broker has stored these statuses. They are kept a while longer, see Forget.
-func (j *Journal) Acknowledge(sequences []uint64, at time.Time) error {
+// With them the position is moved, as MovePosition does.
+func (j *Journal) Acknowledge(sequences []uint64, at time.Time, move func(*Position)) error {
+	if len(sequences) == 0 {
+		return nil
+	}
 	return j.write(func(root *bbolt.Bucket) error {
 		b := root.Bucket(bucketOutbox)
 		for _, n := range sequences {
 			var e Entry
-			if ok, err := get(b, sequenceKey(n), &e); err != nil || !ok {
+			ok, err := get(b, sequenceKey(n), &e)
+			if err != nil {
 				return err
+			}
+			if !ok {
+				continue // forgotten meanwhile
 			}
 			e.Acked = at
 			if err := put(b, sequenceKey(n), e); err != nil {
 				return err
 			}
 		}
-		return nil
+		return movePosition(root, move)
 	})
 }
 

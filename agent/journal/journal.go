@@ -172,18 +172,20 @@ func (j *Journal) Position() (p Position, err error) {
 
 // MovePosition changes the position; change sees the newest one and may run more than once.
 func (j *Journal) MovePosition(change func(*Position)) error {
-	return j.write(func(root *bbolt.Bucket) error {
-		var p Position
-		meta := root.Bucket(bucketMeta)
-		if _, err := get(meta, []byte("position"), &p); err != nil {
-			return err
-		}
-		before := p
-		if change(&p); p == before {
-			return nil
-		}
-		return put(meta, []byte("position"), p)
-	})
+	return j.write(func(root *bbolt.Bucket) error { return movePosition(root, change) })
+}
+
+func movePosition(root *bbolt.Bucket, change func(*Position)) error {
+	var p Position
+	meta := root.Bucket(bucketMeta)
+	if _, err := get(meta, []byte("position"), &p); err != nil {
+		return err
+	}
+	before := p
+	if change(&p); p == before {
+		return nil
+	}
+	return put(meta, []byte("position"), p)
 }
 
 // Freezes that were in force when last heard.

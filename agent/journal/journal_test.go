@@ -100,7 +100,7 @@ func TestStatusesAreKeptUntilAcknowledgedAndAWhileLonger(t *testing.T) {
 	for i := range uint32(3) {
 		must(t, j.Advance(job("a", events.Waiting, i+1)))
 	}
-	must(t, j.Acknowledge([]uint64{1, 2}, t0))
+	must(t, j.Acknowledge([]uint64{1, 2}, t0, func(*Position) {}))
 	if diff := cmp.Diff([]string{"a:waiting:3"}, unsent(t, j)); diff != "" {
 		t.Fatal(diff)
 	}
@@ -108,7 +108,7 @@ func TestStatusesAreKeptUntilAcknowledgedAndAWhileLonger(t *testing.T) {
 	if diff := cmp.Diff([]string{"a:waiting:1", "a:waiting:2", "a:waiting:3"}, unsent(t, j)); diff != "" {
 		t.Fatal("a status acknowledged a moment ago must be told again:", diff)
 	}
-	must(t, j.Acknowledge([]uint64{1, 2, 3}, t0))
+	must(t, j.Acknowledge([]uint64{1, 2, 3}, t0, func(*Position) {}))
 	must(t, j.Forget(t0.Add(time.Second), t0.Add(-time.Hour)))
 	must(t, j.Retell(false))
 	if got := unsent(t, j); got != nil {
@@ -120,7 +120,7 @@ func TestALostStreamIsToldTheLastWordOfEveryJob(t *testing.T) {
 	j := open(t, filepath.Join(t.TempDir(), "journal.db"))
 	must(t, j.Advance(job("a", events.Accepted, 1)))
 	must(t, j.Advance(job("a", events.Succeeded, 2)))
-	must(t, j.Acknowledge([]uint64{1, 2}, t0))
+	must(t, j.Acknowledge([]uint64{1, 2}, t0, func(*Position) {}))
 	must(t, j.Forget(t0.Add(time.Second), t0.Add(-time.Hour)))
 	must(t, j.Advance(job("b", events.Failed, 5)))
 	must(t, j.Retell(true))

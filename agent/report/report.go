@@ -186,10 +186,16 @@ func (r *Reporter) publish(ctx context.Context, entries []journal.Entry) error {
 			failed = errors.Join(failed, err)
 		}
 	}
-	if err := r.Journal.Acknowledge(done, r.Clock()); err != nil {
-		return errors.Join(failed, err)
+	err = r.Journal.Acknowledge(done, r.Clock(), func(p *journal.Position) {
+		if lost {
+			p.StatusLost, p.StatusSequence = true, highest
+		}
+		p.StatusSequence = max(p.StatusSequence, highest)
+	})
+	if lost && err == nil {
+		r.StatusLost()
 	}
-	return errors.Join(failed, r.notePosition(highest, lost))
+	return errors.Join(failed, err)
 }
 
 // hopeless says that publishing again would fail again: the status is no event, or too large.
@@ -199,23 +205,6 @@ func hopeless(err error) bool {
 }
 
 var errNoEvent = errors.New("the status cannot be said as an event")
-
-func (r *Reporter) notePosition(highest uint64, lost bool) error {
-	if highest == 0 {
-		return nil
-	}
-	err := r.Journal.MovePosition(func(p *journal.Position) {
-		if lost {
-			p.StatusLost = true
-			p.StatusSequence = highest
-		}
-		p.StatusSequence = max(p.StatusSequence, highest)
-	})
-	if lost && err == nil {
-		r.StatusLost()
-	}
-	return err
-}
 
 func (r *Reporter) send(e journal.Entry) (jetstream.PubAckFuture, error) {
 	s := e.Status
