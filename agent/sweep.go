@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"chandler/agent/identity"
-	"chandler/agent/report"
 	"chandler/agent/supervise"
 )
 
@@ -21,7 +20,7 @@ func (a *Agent) sweep(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		now := a.Clock()
-		if err := a.journal.Forget(now.Add(-report.KeepAcknowledged), now.Add(-a.KeepJobs)); err != nil {
+		if err := a.journal.Forget(a.reporter.ForgetBefore(), now.Add(-a.KeepJobs)); err != nil {
 			a.log.WarnContext(ctx, "journal not swept", "error", err)
 		}
 		a.sweepRuns(ctx)

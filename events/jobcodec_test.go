@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -206,6 +207,71 @@ func TestWhatIsNotPlainIsLeftToOthers(t *testing.T) {
 		if _, ok := events.ReadStatus([]byte(bad)); ok {
 			t.Errorf("%s is read: %s", name, bad)
 		}
+	}
+}
+
+// readWithoutSchema are the readers of events that are read without their schemas, each with an example.
+func readWithoutSchema(t *testing.T, d events.Declaration) (data string, read func(string) bool) {
+	switch example := d.Example.(type) {
+	case events.JobStatus:
+		return slowly(t, example), func(text string) bool { _, ok := events.ReadStatus([]byte(text)); return ok }
+	case events.JobEnd:
+		return slowly(t, example), func(text string) bool { _, ok := events.ReadEnd([]byte(text)); return ok }
+	case events.JobOffer:
+		return slowly(t, example), func(text string) bool { _, ok := events.ReadOffer([]byte(text)); return ok }
+	}
+	return "", nil
+}
+
+// TestSchemasAskForNoMoreThanReadingWithoutThemSees fails when a schema gets a rule that is not known there.
+func TestSchemasAskForNoMoreThanReadingWithoutThemSees(t *testing.T) {
+	checked := 0
+	for _, d := range events.Types() {
+		data, read := readWithoutSchema(t, d)
+		if read == nil {
+			continue
+		}
+		checked++
+		text, ok := events.Schema(d.Name)
+		if !ok || !read(data) {
+			t.Fatalf("%s has a schema: %t; its example is not read without: %s", d.Name, ok, data)
+		}
+		var schema map[string]any
+		if err := json.Unmarshal(text, &schema); err != nil {
+			t.Fatal(err)
+		}
+		checkKeywords(t, d.Name, schema)
+		required, _ := schema["required"].([]any)
+		for _, name := range required {
+			member := regexp.MustCompile(`,?"` + name.(string) + `":("[^"]*"|[0-9]+)`)
+			without := strings.Replace(member.ReplaceAllString(data, ""), "{,", "{", 1)
+			if !json.Valid([]byte(without)) || without == data {
+				t.Fatalf("%s is not taken out of %s", name, data)
+			}
+			if read(without) {
+				t.Errorf("%s is read without %s, which its schema requires", d.Name, name)
+			}
+		}
+	}
+	if checked < 3 {
+		t.Errorf("%d types are read without their schemas", checked)
+	}
+}
+
+func checkKeywords(t *testing.T, name string, schema map[string]any) {
+	t.Helper()
+	known := []string{"$schema", "$id", "title", "description", "type", "properties", "required", "items", "format"}
+	for keyword, value := range schema {
+		if !slices.Contains(known, keyword) || keyword == "format" && value != "date-time" {
+			t.Errorf("the schema of %s has the rule %s: %v", name, keyword, value)
+		}
+	}
+	if items, ok := schema["items"].(map[string]any); ok {
+		checkKeywords(t, name, items)
+	}
+	properties, _ := schema["properties"].(map[string]any)
+	for _, property := range properties {
+		checkKeywords(t, name, property.(map[string]any))
 	}
 }
 

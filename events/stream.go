@@ -65,13 +65,14 @@ func Streams() []Stream {
 		},
 		{
 			Name: StreamStatus, Description: "every transition of every job, partitioned by agent",
-			Subjects: []string{"chandler.job.*.*"}, MaxAge: 30 * day, MaxBytes: 64 * gib, MaxMsgSize: mib, Duplicates: 2 * time.Minute,
+			// One agent must not push out what others said.
+			Subjects: []string{"chandler.job.*.*"}, MaxAge: 30 * day, MaxBytes: 64 * gib, MaxPerSubject: 4096, MaxMsgSize: mib, Duplicates: 2 * time.Minute,
 			TransformFrom: "chandler.job.*.*", TransformTo: "chandler.job.{{wildcard(1)}}.{{wildcard(2)}}.{{partition(8,2)}}", Direct: true,
 			Lost: "detail older than the limit; execution's state is in FOLD, ended jobs are in HISTORY, and agents tell again what a lost stream held",
 		},
 		{
 			Name: StreamLogs, Description: "the agents' execmgr.log in chunks",
-			Subjects: []string{"chandler.log.*"}, MaxAge: 14 * day, MaxBytes: 16 * gib, MaxMsgSize: mib, Direct: true,
+			Subjects: []string{"chandler.log.*"}, MaxAge: 14 * day, MaxBytes: 16 * gib, MaxPerSubject: 4096, MaxMsgSize: mib, Direct: true,
 			Lost: "log text; the agent keeps its own files",
 		},
 		{

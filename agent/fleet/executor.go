@@ -36,9 +36,12 @@ type executor struct {
 	path  string        // of the program that is forked; "": none is
 	forks chan struct{} // a place for each that is under way
 
-	mu     sync.Mutex
-	all    []*program
-	latest map[attemptKey]*program
+	forking sync.WaitGroup
+
+	mu      sync.Mutex
+	all     []*program
+	latest  map[attemptKey]*program
+	stopped bool // nothing ends by itself any more
 }
 
 type attemptKey struct {
@@ -73,7 +76,8 @@ func (x *executor) start(r Run) *program {
 	x.mu.Lock()
 	x.all = append(x.all, p)
 	x.latest[attemptKey{r.Job, r.Attempt}] = p
-	if x.path == "" && r.Act.Took > 0 {
+	lasts := x.path == "" && r.Act.Took > 0
+	if lasts && !x.stopped {
 		p.timer = time.AfterFunc(r.Act.Took, func() { p.end(false) })
 	}
 	x.mu.Unlock()
@@ -81,8 +85,8 @@ func (x *executor) start(r Run) *program {
 	x.f.Observe(r.observation(ProgramStarted, r.At))
 	switch {
 	case x.path != "":
-		go p.fork(r.Act.Took)
-	case r.Act.Took <= 0:
+		x.forking.Go(func() { p.fork(r.Act.Took) })
+	case !lasts:
 		p.end(false)
 	}
 	return p
@@ -100,7 +104,7 @@ func (p *program) fork(took time.Duration) {
 		took = 0
 	}
 	rest := took - time.Since(began)
-	if rest > 0 && p.run.Ended.IsZero() {
+	if rest > 0 && p.run.Ended.IsZero() && !x.stopped {
 		p.timer = time.AfterFunc(rest, func() { p.end(false) })
 	}
 	x.mu.Unlock()
@@ -113,7 +117,7 @@ func (p *program) fork(took time.Duration) {
 func (p *program) end(killed bool) {
 	x := p.x
 	x.mu.Lock()
-	if !p.run.Ended.IsZero() {
+	if !p.run.Ended.IsZero() || x.stopped && !killed {
 		x.mu.Unlock()
 		return
 	}
@@ -145,10 +149,11 @@ func (x *executor) find(job string, attempt int) *program {
 	return x.latest[attemptKey{job, attempt}]
 }
 
-// stop ends the timers of programs that run: nobody will ask for them any more.
+// stop leaves the programs that run as they are: nobody will ask for them any more, and nobody is told that they end.
 func (x *executor) stop() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.stopped = true
 	for _, p := range x.all {
 		if p.timer != nil && p.run.Ended.IsZero() {
 			p.timer.Stop()

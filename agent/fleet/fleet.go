@@ -102,6 +102,7 @@ type Fleet struct {
 	executor *executor
 	programs programs // the executor
 	verifier *verifier
+	beacons  beacons
 	counts   counts
 	process  string // tells this process's programs from those of one that is gone
 	members  map[string]*member

@@ -3,6 +3,8 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -366,6 +368,23 @@ func TestARealProcessIsForkedWhereAskedFor(t *testing.T) {
 	job := r.offer(agentID(1), r.signed())
 	if s := r.ended(job); s.State != events.Succeeded {
 		t.Errorf("it ended as %+v", s)
+	}
+}
+
+func TestNoProcessOutlivesTheFleetThatForkedIt(t *testing.T) {
+	dir := t.TempDir()
+	ended := filepath.Join(dir, "ended")
+	if err := os.WriteFile(filepath.Join(dir, "true"), []byte("#!/bin/sh\n/bin/sleep 0.5\n: > "+ended+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	r := newRig(t, 1, func(o *Options) { o.Script = Script{Fork: true} })
+	stop := r.run()
+	r.offer(agentID(1), r.signed())
+	r.await("a program has started", func(o Observation) bool { return o.What == ProgramStarted })
+	stop()
+	if _, err := os.Stat(ended); err != nil {
+		t.Errorf("the fleet has stopped, and its process still runs: %v", err)
 	}
 }
 

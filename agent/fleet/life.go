@@ -92,7 +92,7 @@ func newLife(ctx context.Context, m *member) (l *life, err error) {
 	}
 	log := f.log.With("agent", m.ID)
 	l.reporter = report.New(report.Options{Agent: m.ID, Bus: l.bus, Journal: l.journal, Metrics: f.report, Log: log, Clock: f.Clock, StatusLost: func() { l.inbox.Look("status_lost") }, Stored: l.stored})
-	l.inbox, err = inbox.New(inbox.Options{Agent: m.ID, Bus: l.bus, Journal: l.journal, Receiver: l, Metrics: f.inbox, Log: log, BeaconMissed: l.reporter.Doubt, CheckEvery: f.CheckEvery, BeaconEvery: f.BeaconEvery})
+	l.inbox, err = inbox.New(inbox.Options{Agent: m.ID, Bus: l.bus, Journal: l.journal, Receiver: l, Metrics: f.inbox, Log: log, OpenBeacon: f.beacons.open, BeaconMissed: l.reporter.Doubt, CheckEvery: f.CheckEvery, BeaconEvery: f.BeaconEvery})
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +209,7 @@ func (l *life) everySoOften() {
 		}
 		if sweep {
 			now := l.f.Clock()
-			if err := l.journal.Forget(now.Add(-report.KeepAcknowledged), now.Add(-keepJobs)); err != nil {
+			if err := l.journal.Forget(l.reporter.ForgetBefore(), now.Add(-keepJobs)); err != nil {
 				l.f.log.WarnContext(l.ctx, "journal not swept", "agent", l.m.ID, "error", err)
 			}
 		}

@@ -31,8 +31,9 @@ func (f *Fleet) Run(ctx context.Context) error {
 	<-ctx.Done()
 	f.executor.stop()
 	for _, m := range f.all {
-		m.waitGone()
+		m.waitGone() // they start programs
 	}
+	f.executor.forking.Wait()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.fault

@@ -43,7 +43,7 @@ type Refused struct{ Err error }
 func (r *Refused) Error() string { return r.Err.Error() }
 func (r *Refused) Unwrap() error { return r.Err }
 
-// Options of an Inbox. All are required but BeaconMissed and the intervals.
+// Options of an Inbox. All are required but OpenBeacon, BeaconMissed and the intervals.
 type Options struct {
 	Agent    string
 	Bus      *bus.Bus
@@ -51,6 +51,9 @@ type Options struct {
 	Receiver Receiver
 	Metrics  *Metrics
 	Log      *slog.Logger
+
+	// OpenBeacon reads a beacon; nil: bus.Open. Who holds many inboxes may read each beacon once for all.
+	OpenBeacon func(*nats.Msg) (events.Event[events.BeaconNote], error)
 
 	// BeaconMissed is told when no beacon came for too long: behind a leaf node that is all that tells of the broker; nil: nobody.
 	BeaconMissed func()
@@ -64,8 +67,10 @@ type Options struct {
 type Inbox struct {
 	Options
 	wake chan string // why to look; holds one
-	// owing: a sync must succeed before equal sequences will do again. Of the loop's goroutine.
-	owing bool
+	// owing: a sync must succeed before equal sequences will do again. failed counts those without an answer since the
+	// last one. Both are of the loop's goroutine.
+	owing  bool
+	failed int
 
 	mu      sync.Mutex
 	current chan struct{} // closed while nothing is known to be missing
@@ -81,6 +86,9 @@ func New(o Options) (*Inbox, error) {
 	}
 	if o.BeaconEvery == 0 {
 		o.BeaconEvery = events.BeaconInterval
+	}
+	if o.OpenBeacon == nil {
+		o.OpenBeacon = openBeacon
 	}
 	return &Inbox{Options: o, current: make(chan struct{}), wake: make(chan string, 1)}, nil
 }
@@ -197,6 +205,7 @@ func (in *Inbox) loop(ctx context.Context, messages <-chan *nats.Msg) {
 	defer look.Stop()
 	defer beacon.Stop()
 	var settle <-chan time.Time
+	settles := false // after the next answer
 	for {
 		why := ""
 		select {
@@ -211,7 +220,7 @@ func (in *Inbox) loop(ctx context.Context, messages <-chan *nats.Msg) {
 			}
 		case why = <-in.wake:
 		case <-settle:
-			why, settle, in.owing = "settle", nil, true
+			why, settle = "settle", nil
 		case <-look.C:
 			why = "interval"
 			look.Reset(in.interval())
@@ -225,14 +234,13 @@ func (in *Inbox) loop(ctx context.Context, messages <-chan *nats.Msg) {
 		if why == "" {
 			continue
 		}
-		again := in.check(ctx, why)
-		if again == 0 && (why == "connect" || why == "start" || why == "gap") {
+		settles = settles || why == "connect" || why == "start" || why == "gap"
+		if again := in.check(ctx, why); again > 0 {
+			look.Reset(again)
+		} else if settles {
 			// Execution stores an offer before it records it: one that was under way between the two when it
 			// answered is in its answer a little later.
-			settle = time.After(in.settlePause())
-		}
-		if again > 0 {
-			look.Reset(again)
+			settle, settles = time.After(in.settlePause()), false
 		}
 	}
 }
@@ -329,9 +337,13 @@ func (in *Inbox) mine(source, agent string) error {
 	return nil
 }
 
+func openBeacon(m *nats.Msg) (events.Event[events.BeaconNote], error) {
+	return bus.Open(events.Beacon, m)
+}
+
 // beacon compares the generations; a new one means that sequences say nothing any more.
 func (in *Inbox) beacon(ctx context.Context, m *nats.Msg) (why string) {
-	e, err := bus.Open(events.Beacon, m)
+	e, err := in.OpenBeacon(m)
 	if err != nil {
 		in.Metrics.refused.Inc()
 		return ""

@@ -62,6 +62,7 @@ type rig struct {
 	answer events.SyncAnswer
 	late   []string // deployments that are outstanding from the second answer on
 	asked  chan events.SyncRequest
+	silent int // questions that get no answer but an error
 }
 
 func newRig(t *testing.T) *rig {
@@ -81,6 +82,10 @@ func newRig(t *testing.T) *rig {
 			r.asked <- req
 			r.mu.Lock()
 			defer r.mu.Unlock()
+			if r.silent > 0 {
+				r.silent--
+				return events.SyncAnswer{}, errors.New("it starts")
+			}
 			answer := r.answer
 			if r.late != nil {
 				r.answer.Offers, r.late = outstanding(r.late), nil
@@ -292,4 +297,28 @@ func TestAnOfferThatExecutionHadNotRecordedYetIsAskedForAgain(t *testing.T) {
 		t.Fatalf("sequences must not show it: %v, %v", same, err)
 	}
 	r.want("outstanding in-between")
+}
+
+func TestAnOfferInBetweenIsAskedForAgainAlsoWhereTheFirstQuestionsGotNoAnswer(t *testing.T) {
+	r := newRig(t)
+	r.offer(me, "in-between")
+	r.late, r.silent = []string{"in-between"}, 2
+	r.listen()
+	r.want("outstanding in-between")
+}
+
+func TestAQuestionWithoutAnAnswerIsAskedAgainSoonAndThenEverMoreRarely(t *testing.T) {
+	in := &Inbox{Options: Options{CheckEvery: 10 * time.Minute}}
+	for i, middle := range []time.Duration{2, 4, 8, 16, 30, 30} {
+		in.failed = i + 1
+		for range 100 {
+			if got, middle := in.retryPause(), middle*time.Second; got < middle/2 || got > middle*3/2 {
+				t.Fatalf("after %d questions it pauses %s, want about %s", i+1, got, middle)
+			}
+		}
+	}
+	in.failed = 1 << 30
+	if got := in.retryPause(); got > 3*retryMost/2 {
+		t.Errorf("after very many questions it pauses %s", got)
+	}
 }

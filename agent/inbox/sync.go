@@ -31,7 +31,12 @@ func (in *Inbox) check(ctx context.Context, why string) time.Duration {
 			return 0
 		}
 	}
+	if why == "connect" || why == "start" {
+		in.failed = 0 // it may be another broker
+	}
+	in.owing = true
 	later, err := in.sync(ctx)
+	in.failed++
 	switch {
 	case ctx.Err() != nil:
 		return 0
@@ -43,19 +48,28 @@ func (in *Inbox) check(ctx context.Context, why string) time.Duration {
 		in.Log.WarnContext(ctx, "sync not answered", "cause", why, "error", err)
 		return in.retryPause()
 	case later > 0:
+		in.failed = 0
 		in.Metrics.syncs.WithLabelValues("later").Inc()
 		return later + rand.N(later)
 	}
-	in.owing = false
+	in.owing, in.failed = false, 0
 	in.Metrics.syncs.WithLabelValues("done").Inc()
 	return 0
 }
 
-// retryPause after an unanswered question: long enough that a fleet does not storm a service that starts.
+// retryPause after unanswered questions. It grows, so that a fleet does not storm a service that starts; the first is
+// short, because after a broker's restart agents are often back a moment before the services, and nothing starts until
+// execution has answered.
 func (in *Inbox) retryPause() time.Duration {
-	const least = 2 * time.Second
-	return least + rand.N(min(30*time.Second, in.CheckEvery))
+	pause := min(retryLeast<<min(in.failed-1, 10), retryMost, in.CheckEvery)
+	return pause/2 + rand.N(pause)
 }
+
+// Pauses vary by half to both sides.
+const (
+	retryLeast = 2 * time.Second
+	retryMost  = 30 * time.Second
+)
 
 // upToDate compares the sequence of the newest stored offer with the journal's: lower and none count as
 // different too, for the stream may have been lost or restored.

@@ -12,8 +12,8 @@ import (
 // MaxOccurrences is how many ended occurrences of one standing order are remembered: some recur every few minutes.
 const MaxOccurrences = 200
 
-// Forget removes what is no longer needed: statuses acknowledged before ackedBefore (older than twice the
-// broker's sync interval, so that a power cut there loses none), jobs that ended before endedBefore or that are
+// Forget removes what is no longer needed: statuses acknowledged before ackedBefore (zero: none; see
+// report.Reporter.ForgetBefore), jobs that ended before endedBefore or that are
 // older occurrences of a standing order than its newest [MaxOccurrences], and orders no job names.
 func (j *Journal) Forget(ackedBefore, endedBefore time.Time) error {
 	return j.write(func(root *bbolt.Bucket) error {

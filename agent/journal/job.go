@@ -230,7 +230,7 @@ func (j *Journal) Acknowledge(sequences []uint64, at time.Time, move func(*Posit
 }
 
 // Resend makes every kept status that was acknowledged unsent again, for a broker that may not be the one that did so. It is
-// told under its id as before: what the broker has is a duplicate.
+// told under its id as before: what the broker has is a copy.
 func (j *Journal) Resend() error {
 	unacknowledge := func(root *bbolt.Bucket, change bool) (found bool, err error) {
 		b := root.Bucket(bucketOutbox)

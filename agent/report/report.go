@@ -2,7 +2,7 @@
 // journal, log lines in chunks, facts and heartbeats.
 //
 // Under failure: a status stays in the journal until the broker has said that it is stored, and a while
-// longer; it is published again after a restart, to another process of the broker, after beacons were missed, or when
+// longer in which that broker is there; it is published again after a restart, to another process of the broker, after beacons were missed, or when
 // STATUS lost it. Log lines are kept
 // in memory only: their queue is bounded, what does not fit is dropped and counted.
 package report
@@ -50,8 +50,8 @@ type Options struct {
 type Reporter struct {
 	Options
 	wake     chan struct{}
-	doubted  atomic.Bool // see Doubt
-	server   string      // id of the broker's process that the kept statuses were last told to; of Run's goroutine
+	doubted  atomic.Bool            // see Doubt
+	server   atomic.Pointer[string] // id of the broker's process that the kept statuses were last told to; nil: none yet
 	logs     *logSpool
 	instance string // tells this run of the agent from every other, also of a copy
 }
@@ -79,22 +79,33 @@ func (r *Reporter) Doubt() {
 }
 
 // tellAnother makes everything that is kept unsent again where it was told to another process of the broker than the one that
-// is there now: after a power cut it lacks what it had acknowledged last. What it has it takes for the duplicate that it is.
+// is there now: after a power cut it lacks what it had acknowledged last. What it has it takes for the duplicate that it is, or,
+// after its duplicate window, stores once more under the same id, which readers know.
 func (r *Reporter) tellAnother() error {
 	conn := r.Bus.Conn()
 	if !conn.IsConnected() {
 		return nil
 	}
 	server, doubted := conn.ConnectedServerId(), r.doubted.Swap(false)
-	if server == r.server && !doubted {
+	if told := r.server.Load(); told != nil && server == *told && !doubted {
 		return nil
 	}
 	if err := r.Journal.Resend(); err != nil {
 		r.doubted.Store(true)
 		return err
 	}
-	r.server = server
+	r.server.Store(&server)
 	return nil
+}
+
+// ForgetBefore is the time before which statuses may be forgotten that were acknowledged: [KeepAcknowledged] ago. It is zero,
+// none may be, while the broker that acknowledged them is away, however long: the one that comes back may have lost them.
+func (r *Reporter) ForgetBefore() time.Time {
+	conn, told := r.Bus.Conn(), r.server.Load()
+	if told == nil || r.doubted.Load() || !conn.IsConnected() || conn.ConnectedServerId() != *told {
+		return time.Time{}
+	}
+	return r.Clock().Add(-KeepAcknowledged)
 }
 
 // Run publishes until ctx is done; then it tries once more for what is left, within two seconds.

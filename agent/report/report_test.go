@@ -162,6 +162,37 @@ func TestABrokerThatLostWhatItAcknowledgedIsToldAgainAndNothingElseTwice(t *test
 	eventually(t, "both are told once more", func() bool { return testutil.ToFloat64(r.reporter.Metrics.statuses) == before+2 })
 }
 
+func TestNothingIsForgottenWhileTheBrokerThatAcknowledgedItIsAway(t *testing.T) {
+	r := newRig(t)
+	if !r.reporter.ForgetBefore().IsZero() {
+		t.Error("before anything was told to a broker")
+	}
+	r.run()
+	acknowledged := func() bool { return len(unsent(t, r.journal)) == 0 && !r.reporter.ForgetBefore().IsZero() }
+	r.advance("hello", 1, events.Accepted)
+	eventually(t, "it is acknowledged", acknowledged)
+	if age := time.Since(r.reporter.ForgetBefore()); age < KeepAcknowledged || age > KeepAcknowledged+time.Minute {
+		t.Errorf("what is %s old may be forgotten", age)
+	}
+	r.broker.Stop()
+	eventually(t, "the broker is away", func() bool { return !r.reporter.Bus.Conn().IsConnected() })
+	// Hours later; its power was cut, and it will know nothing of what it took last.
+	r.reporter.Clock = func() time.Time { return time.Now().Add(5 * time.Hour) }
+	must(t, r.journal.Forget(r.reporter.ForgetBefore(), time.Time{}))
+	r.broker.Start()
+	eventually(t, "the connection is back", r.reporter.Bus.Conn().IsConnected)
+	if !r.reporter.ForgetBefore().IsZero() {
+		t.Error("before it was told to the new one")
+	}
+	before := testutil.ToFloat64(r.reporter.Metrics.statuses)
+	r.reporter.Wake() // as an agent does then
+	eventually(t, "it is told again", func() bool { return testutil.ToFloat64(r.reporter.Metrics.statuses) == before+1 && acknowledged() })
+	r.reporter.doubted.Store(true)
+	if !r.reporter.ForgetBefore().IsZero() {
+		t.Error("while it is doubted")
+	}
+}
+
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()

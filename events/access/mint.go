@@ -145,6 +145,7 @@ func MintSystem(account nkeys.KeyPair, name, key string) (string, error) {
 	c.Tags.Add(roleTag + string(SystemUser))
 	g := systemGrant(name)
 	c.Pub, c.Sub = permission(g.publish), permission(g.subscribe)
+	c.AllowedConnectionTypes = clientConnections() // its account takes leaf nodes
 	token, err := encode(c, account)
 	if err != nil {
 		return "", fmt.Errorf("mint system user: %w", err)

@@ -271,3 +271,38 @@ func FuzzParseCredentials(f *testing.F) {
 		}
 	})
 }
+
+func TestNobodyButALeafNodeConnectsAsOne(t *testing.T) {
+	keys, err := access.NewKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, key := newUser(t)
+	token, err := access.MintSystem(keys.Accounts[access.System], "ada", key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := jwt.DecodeUserClaims(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.AllowedConnectionTypes) == 0 || slices.ContainsFunc(c.AllowedConnectionTypes, func(kind string) bool { return strings.HasPrefix(kind, "LEAFNODE") }) {
+		t.Errorf("a user of the system account connects as %v", c.AllowedConnectionTypes)
+	}
+	accounts, err := keys.AccountJWTs("f1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range accounts {
+		a, err := jwt.DecodeAccountClaims(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, scope := range a.SigningKeys {
+			s, ok := scope.(*jwt.UserScope)
+			if !ok || len(s.Template.AllowedConnectionTypes) == 0 || slices.ContainsFunc(s.Template.AllowedConnectionTypes, func(kind string) bool { return strings.HasPrefix(kind, "LEAFNODE") }) {
+				t.Errorf("%s: a signing key makes users that connect as %+v", a.Name, scope)
+			}
+		}
+	}
+}

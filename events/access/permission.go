@@ -49,8 +49,7 @@ func template(r Role) jwt.UserPermissionLimits {
 	var t jwt.UserPermissionLimits
 	t.NatsLimits = jwt.NatsLimits{Subs: jwt.NoLimit, Data: jwt.NoLimit, Payload: jwt.NoLimit}
 	t.Pub, t.Sub = permission(g.publish), permission(g.subscribe)
-	// No leaf nodes and no MQTT: their connections ask for more than the subjects that are granted here.
-	t.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeStandard, jwt.ConnectionTypeWebsocket, jwt.ConnectionTypeInProcess}
+	t.AllowedConnectionTypes = clientConnections()
 	switch r {
 	case Agent:
 		t.Subs = agentSubs
@@ -58,6 +57,12 @@ func template(r Role) jwt.UserPermissionLimits {
 		t.BearerToken, t.Subs, t.Payload = true, enrolSubs, enrolPayload
 	}
 	return t
+}
+
+// clientConnections are those of clients. No leaf nodes and no MQTT: their connections ask for more than the
+// subjects that are granted.
+func clientConnections() jwt.StringList {
+	return jwt.StringList{jwt.ConnectionTypeStandard, jwt.ConnectionTypeWebsocket, jwt.ConnectionTypeInProcess}
 }
 
 // permission allows these subjects. The broker reads an empty list as no limit, so that nothing must be

@@ -32,7 +32,7 @@ const (
 	Deployer      Role = "deployer"
 	Viewer        Role = "viewer"
 	Integrator    Role = "integrator"  // hears chosen events and can do nothing else
-	Provisioner   Role = "provisioner" // makes streams and buckets
+	Provisioner   Role = "provisioner" // makes streams and buckets, and copies all that they hold
 	// SystemUser changes accounts on the broker. It has no signing key: see [MintSystem].
 	SystemUser Role = "system"
 	// Leaf is a site's leaf node. It is a user of several accounts, whose own keys sign it: see [MintLeaf].

@@ -35,8 +35,10 @@ func (b *Bus) takeAnswers() (*answers, error) {
 	// Room for the answers to a whole window, each given twice.
 	a := &answers{prefix: inbox + ".", arriving: make(chan *nats.Msg, 2*b.window)}
 	var err error
-	a.sub, err = b.conn.ChanSubscribe(inbox+".*", a.arriving)
-	return a, err
+	if a.sub, err = b.conn.ChanSubscribe(inbox+".*", a.arriving); err != nil {
+		return nil, err
+	}
+	return a, nil
 }
 
 func (b *Bus) giveAnswers(a *answers) {

@@ -79,8 +79,15 @@ func (r *reader) pull(ctx context.Context) (progress bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	take := func(d *delivery) {
+		r.open.add(d)
+		select {
+		case r.in <- d:
+		case <-ctx.Done(): // it is given back
+		}
+	}
 	defer func() {
-		p.close(r.open.add)
+		p.close(take) // what arrived is ours, also when the request failed: kept open and not worked on, nobody would ever get it
 		r.pin = p.pin
 	}()
 	pending := r.bus.metrics.pending.WithLabelValues(r.consumer.Name)
@@ -89,11 +96,7 @@ func (r *reader) pull(ctx context.Context) (progress bool, err error) {
 		err := p.fetch(ctx, func(d *delivery) error {
 			n++
 			pending.Set(float64(d.meta.NumPending))
-			r.open.add(d)
-			select {
-			case r.in <- d:
-			case <-ctx.Done(): // it is given back
-			}
+			take(d)
 			return nil
 		})
 		if err != nil {

@@ -12,7 +12,7 @@ import (
 
 const (
 	// storeAttempts is how often a pipeline sends a message whose fate it does not learn, unreadyAttempts how often one
-	// to which the broker answers that it cannot store it now.
+	// to which the broker answers that it cannot store it now; neither counts for the other.
 	storeAttempts, unreadyAttempts = 3, 9
 	// pipelineTick is how often a pipeline that waits looks for messages that are to be sent again.
 	pipelineTick = 250 * time.Millisecond
@@ -35,10 +35,11 @@ type Pipeline struct {
 type inFlight struct {
 	msg     *nats.Msg
 	label   string // of its type; "" for what is no event
-	attempt int
 	sent    time.Time
 	again   time.Time // when it is sent again because the broker said so; zero: it did not
 	lives   uint64    // reconnections of the connection when it was sent
+	unready int       // how often the broker said that it cannot store it now
+	silent  int       // how often it was sent again because nobody answered
 	settled bool
 }
 
@@ -64,7 +65,8 @@ func (p *Pipeline) Add(ctx context.Context, m *nats.Msg) error {
 	return p.add(ctx, m, typeOf(m))
 }
 
-// AddPlain is Add for a message that is no event, or goes to another subject than its type's.
+// AddPlain is Add for a message that is no event, or goes to another subject than its type's. It needs an id
+// ([jetstream.MsgIDHeader]), or a condition under which it is stored: a message may be sent more than once.
 func (p *Pipeline) AddPlain(ctx context.Context, m *nats.Msg) error { return p.add(ctx, m, "") }
 
 func (p *Pipeline) add(ctx context.Context, m *nats.Msg, label string) error {
@@ -127,7 +129,6 @@ func (p *Pipeline) Flush(ctx context.Context) error {
 // send sends flight[i], for the first time or again.
 func (p *Pipeline) send(i int) {
 	f := &p.flight[i]
-	f.attempt++
 	f.sent, f.again, f.lives = time.Now(), time.Time{}, p.bus.conn.Stats().Reconnects
 	m := nats.Msg{Subject: f.msg.Subject, Reply: p.answers.subject(p.first + uint64(i)), Header: f.msg.Header, Data: f.msg.Data}
 	if err := p.bus.conn.PublishMsg(&m); err != nil {
@@ -189,7 +190,8 @@ func (p *Pipeline) settle(m *nats.Msg) {
 	case err == nil:
 		f.settled, f.msg = true, nil
 		p.count(f.label, duplicate)
-	case unready(err) && f.attempt < unreadyAttempts:
+	case unready(err) && f.unready < unreadyAttempts-1:
+		f.unready++
 		f.again = time.Now().Add(pipelineTick)
 	default:
 		p.fail(f, err)
@@ -205,9 +207,12 @@ func (p *Pipeline) sendAgain() {
 		silent := f.again.IsZero() && (f.lives != lives || now.Sub(f.sent) >= ackTimeout)
 		switch {
 		case f.settled:
-		case silent && f.attempt >= storeAttempts:
+		case silent && f.silent >= storeAttempts-1:
 			p.fail(f, jetstream.ErrAsyncPublishTimeout)
-		case silent || !f.again.IsZero() && !now.Before(f.again):
+		case silent:
+			f.silent++
+			p.send(i)
+		case !f.again.IsZero() && !now.Before(f.again):
 			p.send(i)
 		}
 	}

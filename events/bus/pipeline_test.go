@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"chandler/events"
+	"chandler/events/bus"
 	"chandler/events/eventstest"
 )
 
@@ -61,5 +62,45 @@ func TestAPipelineTellsWhatCouldNotBeStoredAndGoesOnAfterwards(t *testing.T) {
 	got := 0
 	if _, err := b.Replay(t.Context(), events.StreamHistory, events.HistorySubject("abcdefgh"), 1, func(jetstream.Msg) error { got++; return nil }); err != nil || got != 2 {
 		t.Errorf("%d are stored, want 2 (%v)", got, err)
+	}
+}
+
+func TestABrokerThatCannotStoreAndThenIsGoneLosesNoMessage(t *testing.T) {
+	broker := eventstest.Broker(t)
+	conn := eventstest.Connect(t, broker)
+	b, err := bus.New(bus.Options{Conn: conn, Source: events.ServiceSource("execution")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	store := eventstest.Connect(t, broker)
+	_, err = store.Subscribe("stored.by.hand", func(m *nats.Msg) {
+		answer := `{"error":{"code":503,"description":"insufficient resources"}}`
+		switch asked++; asked {
+		case 1, 2, 3: // as often as a message is sent of which nothing is heard
+		case 4:
+			if err := conn.ForceReconnect(); err != nil {
+				t.Error(err)
+			}
+			return
+		default:
+			answer = `{"stream":"X","seq":1}`
+		}
+		if err := m.Respond([]byte(answer)); err != nil {
+			t.Error(err)
+		}
+	})
+	if err == nil {
+		err = store.Flush()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := b.NewPipeline()
+	if err := p.AddPlain(t.Context(), &nats.Msg{Subject: "stored.by.hand", Data: []byte("{}")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Flush(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

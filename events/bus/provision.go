@@ -112,13 +112,26 @@ func (b *Bus) patiently(ctx context.Context, what string, do func(context.Contex
 
 // unready errors pass by themselves: the broker is away, starting, or electing a leader.
 func unready(err error) bool {
-	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
-		return api.Code == 503 || api.ErrorCode == errStreamCreate && strings.Contains(api.Description, storeTrouble)
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == errStreamCreate && strings.Contains(api.Description, storeTrouble) {
+		return true
 	}
 	// A name that is in use by now was taken by another process that provisions, one that is gone by now was deleted
 	// by somebody: look again.
-	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, context.Canceled) || errors.Is(err, nats.ErrDisconnected) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrJetStreamNotEnabled)
+	return away(err) || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, jetstream.ErrStreamNotFound)
+}
+
+// away errors say that the broker, or the leader of what was asked for, did not answer.
+func away(err error) bool {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.Code == 503 {
+		return true
+	}
+	for _, one := range []error{nats.ErrNoResponders, nats.ErrTimeout, context.DeadlineExceeded, context.Canceled, nats.ErrDisconnected, nats.ErrReconnectBufExceeded,
+		jetstream.ErrNoStreamResponse, jetstream.ErrJetStreamNotEnabled} {
+		if errors.Is(err, one) {
+			return true
+		}
+	}
+	return false
 }
 
 func (b *Bus) provisionStream(ctx context.Context, s events.Stream, t Topology) error {

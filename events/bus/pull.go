@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"chandler/events"
 )
 
 const (
@@ -17,6 +19,10 @@ const (
 	// the last request. pullHeartbeat tells a request that the broker forgot from one without messages.
 	pullExpiry    = 6 * time.Second
 	pullHeartbeat = time.Second
+	// pullBytes bounds what one request brings, beside its number of messages: the broker ends a connection for which more
+	// than its max_pending waits, and one agent may fill a request with the largest messages that there are.
+	// Subject and reply count too, so that the largest message fits.
+	pullBytes = events.MaxPayload + 64<<10
 )
 
 // puller asks for the messages of one consumer. It does what the client library's Fetch does, for two
@@ -35,9 +41,13 @@ type puller struct {
 	pin      string // of the last message, if the consumer is pinned to us
 }
 
+// tooManyBytes is how the broker ends a request whose next message would exceed its bytes.
+const tooManyBytes = "Message Size Exceeds MaxBytes"
+
 // pullRequest is the body of a pull request.
 type pullRequest struct {
 	Batch     int           `json:"batch"`
+	MaxBytes  int           `json:"max_bytes"`
 	Expires   time.Duration `json:"expires"`
 	Heartbeat time.Duration `json:"idle_heartbeat"`
 	Group     string        `json:"group,omitempty"`
@@ -128,7 +138,7 @@ func (p *puller) fetch(ctx context.Context, take func(*delivery) error) error {
 
 func (p *puller) request() error {
 	p.requests++
-	body, err := json.Marshal(pullRequest{Batch: p.batch, Expires: pullExpiry, Heartbeat: pullHeartbeat, Group: p.group, Pin: p.pin})
+	body, err := json.Marshal(pullRequest{Batch: p.batch, MaxBytes: pullBytes, Expires: pullExpiry, Heartbeat: pullHeartbeat, Group: p.group, Pin: p.pin})
 	if err != nil {
 		return err
 	}
@@ -145,7 +155,7 @@ func (p *puller) status(m *nats.Msg) (over bool, err error) {
 		return false, nil
 	case m.Subject != p.reply() && code != "503": // about a request that we have given up
 		return false, nil
-	case code == "404" || code == "408":
+	case code == "404" || code == "408" || code == "409" && words == tooManyBytes:
 		return true, nil
 	case code == "423": // the consumer is pinned to another, or to nobody any more
 		p.pin = ""

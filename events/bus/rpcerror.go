@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 )
@@ -67,6 +68,11 @@ func asRequestError(err error) *RequestError {
 		}
 		// What was wrapped around it belongs to the words.
 		return &RequestError{own.Code, err.Error(), err}
+	}
+	// Also while a new leader is found: nothing is wrong with the request, and nothing with the service. That a handler's own
+	// time ran out says nothing about the broker.
+	if away(err) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+		return &RequestError{CodeUnavailable, fmt.Sprintf("the broker does not answer: %v", err), err}
 	}
 	return &RequestError{CodeInternal, fmt.Sprintf("internal error: %v", err), err}
 }

@@ -50,19 +50,37 @@ func (c *crafted) list(names ...string) {
 // emptySnapshot is the broker's copy of a stream without messages.
 func emptySnapshot(t testing.TB) string {
 	t.Helper()
+	return snapshotOf(t, `{"messages":0,"bytes":0,"first_seq":0,"last_seq":0,"consumer_count":0}`)
+}
+
+// snapshotOf is the broker's copy of a stream in that state, with these messages.
+func snapshotOf(t testing.TB, state string, messages ...serverarchive.Header) string {
+	t.Helper()
 	var b bytes.Buffer
 	packed := s2.NewWriter(&b)
 	w := serverarchive.NewWriter(packed)
-	state := `{"messages":0,"bytes":0,"first_seq":0,"last_seq":0,"consumer_count":0}`
 	err := w.WriteHeader(&serverarchive.Header{Name: "state.json", PayloadSize: int64(len(state))})
 	if err == nil {
 		_, err = io.WriteString(w, state)
+	}
+	for _, h := range messages {
+		err = errors.Join(err, w.WriteHeader(&h))
+		_, bodyErr := io.CopyN(w, zeros{}, h.HeaderSize+h.PayloadSize)
+		err = errors.Join(err, bodyErr)
 	}
 	err = errors.Join(err, w.WriteHeader(&serverarchive.Header{}), w.Close(), packed.Close())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
+}
+
+// zeros has no end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }
 
 func (c *crafted) bytes(t testing.TB) []byte {
@@ -168,6 +186,11 @@ func TestNothingIsTakenFromAnArchiveThatIsNotWhatItSays(t *testing.T) {
 			c.bodies["streams/HISTORY.snapshot"] = c.bodies["streams/HISTORY.snapshot"][:60]
 			c.list("streams/HISTORY.snapshot")
 		}, "HISTORY"},
+		"with a message that fills the memory": {func(c *crafted) {
+			c.manifest.Streams[0].Last = 1
+			c.bodies["streams/HISTORY.snapshot"] = snapshotOf(t, `{"messages":1,"bytes":1,"first_seq":1,"last_seq":1}`, serverarchive.Header{Name: "chandler.history.abcdefgh", Sequence: 1, PayloadSize: maxMessage + 1})
+			c.list("streams/HISTORY.snapshot")
+		}, "larger than"},
 		"with a copy of another state": {func(c *crafted) { c.manifest.Streams[0].Last = 9 }, "another state"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -52,12 +52,7 @@ func Open(ctx context.Context, dir, account string, log *slog.Logger) (*Offline,
 }
 
 func (o *Offline) start(ctx context.Context, account string, user *server.User) (err error) {
-	started := make(chan struct{})
-	go func() {
-		o.server.Start()
-		close(started)
-	}()
-	<-started // nothing may write there after this process says that it has stopped
+	o.server.Start() // also where nobody waits any more: nothing may write there after this process says that it has stopped
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -14,6 +14,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats-server/v2/server/archive"
 	"github.com/nats-io/nats.go"
+
+	"chandler/events"
 )
 
 const (
@@ -24,6 +26,9 @@ const (
 	stall = 30 * time.Second
 	// maxState bounds the state that begins a copy: it names every deleted message range at most.
 	maxState = 16 << 20
+	// maxMessage bounds a message in a copy, with its headers: a broker that restores it believes the size that it is
+	// told. Far more than any of ours has.
+	maxMessage = 8 * events.MaxPayload
 )
 
 // snapshot has the broker copy a stream, without its readers, and writes the copy to w. Each part is
@@ -132,6 +137,8 @@ func checkSnapshot(r io.Reader, s Stream) error {
 			return fmt.Errorf("stream %s: the copy is damaged: %w", s.Name, err)
 		case h.Sequence == 0 && h.Name == "" && h.HeaderSize == 0 && h.PayloadSize == 0:
 			return nil
+		case h.HeaderSize > maxMessage || h.PayloadSize > maxMessage:
+			return fmt.Errorf("stream %s: message %d: %w", s.Name, h.Sequence, errTooLarge)
 		case h.Sequence <= last || h.Sequence > s.Last:
 			return fmt.Errorf("stream %s: message %d follows message %d, and the last is %d", s.Name, h.Sequence, last, s.Last)
 		}

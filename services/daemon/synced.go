@@ -62,17 +62,28 @@ func (s *Syncer) lead(r *syncRound) {
 	s.next = nil // who comes now has written something that this walk may have passed
 	s.mu.Unlock()
 	began := time.Now()
-	if r.err = s.walk(s.last.Add(-clockGrain)); r.err == nil {
+	since := writtenSince(s.last, began.Sub(s.last), began.Round(0).Sub(s.last.Round(0)))
+	if r.err = s.walk(func(path string, entry fs.DirEntry) error { return syncEntry(path, entry, since) }); r.err == nil {
 		s.last = began
 	}
 }
 
-// walk syncs the files and directories that were written since.
-func (s *Syncer) walk(since time.Time) error {
+// writtenSince is a time before those of all files that were written after last; zero where the clock, by which files
+// have their times, was set back meanwhile: then less time has passed by it than truly did.
+func writtenSince(last time.Time, passed, byClock time.Duration) time.Time {
+	if passed-byClock > clockGrain/2 {
+		return time.Time{}
+	}
+	return last.Add(-clockGrain)
+}
+
+// walk goes through the directory's files and directories, itself among them.
+func (s *Syncer) walk(each func(path string, entry fs.DirEntry) error) error {
 	var failures []error
-	err := filepath.WalkDir(s.dir, func(path string, entry fs.DirEntry, err error) error {
+	// The directory may be a link, to another disk: a walk follows it if it ends so.
+	err := filepath.WalkDir(s.dir+string(filepath.Separator), func(path string, entry fs.DirEntry, err error) error {
 		if err == nil {
-			err = syncEntry(path, entry, since)
+			err = each(path, entry)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // what is gone needs no sync but its directory's
 			failures = append(failures, err)
@@ -85,6 +96,7 @@ func (s *Syncer) walk(since time.Time) error {
 	return nil
 }
 
+// syncEntry syncs what was written since.
 func syncEntry(path string, entry fs.DirEntry, since time.Time) error {
 	if !entry.IsDir() && !entry.Type().IsRegular() || entry.IsDir() && !dirsSync {
 		return nil

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -39,6 +40,47 @@ func TestASyncerFindsWhatWasWrittenAndForgivesWhatIsGone(t *testing.T) {
 		t.Errorf("who gives up is told %v", err)
 	}
 	s.turn.Unlock()
+}
+
+func TestTheDirectoryOfASyncerMayBeALink(t *testing.T) {
+	dir, link := t.TempDir(), filepath.Join(t.TempDir(), "store")
+	if err := os.WriteFile(filepath.Join(dir, "1.blk"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(dir, link); err != nil {
+		if os.Getenv("CHANDLER_TEST_REQUIRE") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip("let this user make links:", err)
+	}
+	met := map[string]bool{}
+	err := NewSyncer(link).walk(func(path string, entry fs.DirEntry) error {
+		met[filepath.Base(path)] = entry.Type().IsRegular()
+		return nil
+	})
+	if err != nil || !met["1.blk"] {
+		t.Errorf("found are %v (%v)", met, err)
+	}
+}
+
+func TestAClockThatIsSetBackHidesNothingFromASyncer(t *testing.T) {
+	last := time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		byClock time.Duration
+		want    time.Time
+	}{
+		"as it goes":  {time.Minute, last.Add(-clockGrain)},
+		"set back":    {-time.Hour, time.Time{}},
+		"set forward": {time.Hour, last.Add(-clockGrain)},
+		"put right":   {time.Minute - time.Second, last.Add(-clockGrain)},
+	} {
+		if got := writtenSince(last, time.Minute, c.byClock); !got.Equal(c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+	if got := writtenSince(time.Time{}, time.Minute, time.Minute); got.After(time.Time{}) {
+		t.Errorf("the first time: %v", got)
+	}
 }
 
 func TestOnlyWhatWasWrittenSinceIsSynced(t *testing.T) {

@@ -40,6 +40,15 @@ func (g storedGeneration) next(created int64, last uint64) storedGeneration {
 	return storedGeneration{g.Generation, last}
 }
 
+// orLater is the state that is known here, where it is of the same generation and the stream was seen further on: what
+// was seen must not be lost unnoticed because it was not written yet.
+func (g storedGeneration) orLater(here storedGeneration) storedGeneration {
+	if here.Generation == g.Generation && here.Last > g.Last {
+		return here
+	}
+	return g
+}
+
 // generations of JOBS and STATUS, as all replicas agree on them in the bucket of control. It is safe for
 // concurrent use.
 type generations struct {
@@ -103,6 +112,18 @@ func (g *generations) noteRaised(stream string, at time.Time) {
 func (g *generations) lost(ctx context.Context, stream string, suspected events.Generation, sequence uint64, now time.Time) (raised bool, err error) {
 	g.checking.Lock()
 	defer g.checking.Unlock()
+	// A fleet that comes back is ahead of what was known: of all who wait here, the first has made it look.
+	if known := g.of(stream); sequence <= known.Last || suspected != known.Generation {
+		return false, nil
+	}
+	there, err := g.look(ctx, stream)
+	if err != nil {
+		return false, err
+	}
+	if known := g.of(stream); there.Created == known.Created && there.Last >= max(sequence, known.Last) {
+		g.set(stream, storedGeneration{known.Generation, there.Last}) // it grew, which is noted at the next check
+		return false, nil
+	}
 	g.mu.RLock()
 	soon := now.Sub(g.raised[stream]) < raisePause
 	g.mu.RUnlock()
@@ -129,16 +150,15 @@ func (g *generations) update(ctx context.Context, stream string, alter func(stor
 		return err
 	}
 	for range generationAttempts {
-		there, err := g.js.Stream(ctx, stream)
+		there, err := g.look(ctx, stream)
 		if err != nil {
 			return err
 		}
-		info := there.CachedInfo()
 		old, revision, err := readGeneration(ctx, kv, stream)
 		if err != nil {
 			return err
 		}
-		now := alter(old.next(info.Created.UnixNano(), info.State.LastSeq))
+		now := alter(old.orLater(g.of(stream)).next(there.Created, there.Last))
 		if now == old {
 			g.set(stream, now)
 			return nil
@@ -156,6 +176,16 @@ func (g *generations) update(ctx context.Context, stream string, alter func(stor
 		}
 	}
 	return errors.New("other replicas keep changing it")
+}
+
+// look asks the broker how far a stream is. The generation says only when it was created.
+func (g *generations) look(ctx context.Context, stream string) (storedGeneration, error) {
+	there, err := g.js.Stream(ctx, stream)
+	if err != nil {
+		return storedGeneration{}, err
+	}
+	info := there.CachedInfo()
+	return storedGeneration{events.Generation{Created: info.Created.UnixNano()}, info.State.LastSeq}, nil
 }
 
 func (g *generations) set(stream string, now storedGeneration) {

@@ -204,29 +204,31 @@ func (r *statusReader) take(ctx context.Context, statuses []events.JobStatus, la
 
 // ofKnownOrders leaves out what no order is known of: the statuses of removed deployments, and inventions.
 func (r *statusReader) ofKnownOrders(ctx context.Context, statuses []events.JobStatus) ([]events.JobStatus, error) {
-	known := statuses[:0:0]
+	told := statuses[:0:0]
 	missing := map[string]bool{}
 	for _, status := range statuses {
-		if missing[status.Order] || events.ValidDigest(status.Order) != nil {
+		if events.ValidDigest(status.Order) != nil {
 			continue
 		}
-		k, err := r.orderNamed(ctx, status.Order)
-		if err != nil {
-			return nil, err
+		var k *known
+		if !missing[status.Order] {
+			var err error
+			if k, err = r.orderNamed(ctx, status.Order); err != nil {
+				return nil, err
+			}
 		}
 		if k == nil {
+			missing[status.Order] = true // all agents of a fleet may speak of it: it is looked up once
 			if used, ok := r.orders.revision(status.Deployment, status.Revision); ok {
-				known = append(known, usedUp(status, used.Order))
-				continue
+				told = append(told, usedUp(status, used.Order))
 			}
-			missing[status.Order] = true
 			continue
 		}
 		if k.Deployment == status.Deployment && k.Revision == status.Revision {
-			known = append(known, status)
+			told = append(told, status)
 		}
 	}
-	return known, nil
+	return told, nil
 }
 
 // offersFromJobs brings back what was offered and not answered yet, to partitions that were loaded from less

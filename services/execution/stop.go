@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -196,26 +197,32 @@ func (s *Service) cancelAll(ctx context.Context, mark stopMark, again bool) erro
 	pick := func(j job) bool {
 		return j.revision <= mark.Revision && s.lives(j) && (again || j.flags&flagCancel == 0)
 	}
-	for _, p := range s.partitions {
-		// What another replica offered before it could see the mark must be among the jobs.
-		p.turn.Lock()
-		err := s.catchUp(ctx, p, false)
-		p.turn.Unlock()
-		if err != nil {
-			return fmt.Errorf("catch up partition %d: %w", p.number, err)
-		}
-		err = s.changeEach(ctx, p, mark.Deployment, pick, func(j job, o *outcome) {
-			o.cancels = append(o.cancels, mark.cancel(j.agent))
-			if j.flags&flagCancel == 0 {
-				j.flags |= flagCancel
-				o.delta.jobs = append(o.delta.jobs, j)
-			}
-		})
-		if err != nil {
-			return err
-		}
+	// All partitions at the same time: each waits for its turn, which statuses take too, and programs start meanwhile.
+	errs := make([]error, len(s.partitions))
+	var all sync.WaitGroup
+	for i, p := range s.partitions {
+		all.Go(func() { errs[i] = s.cancelPart(ctx, p, mark, pick) })
 	}
-	return nil
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// cancelPart is cancelAll for the agents of one partition.
+func (s *Service) cancelPart(ctx context.Context, p *partition, mark stopMark, pick func(job) bool) error {
+	// What another replica offered before it could see the mark must be among the jobs.
+	p.turn.Lock()
+	err := s.catchUp(ctx, p, false)
+	p.turn.Unlock()
+	if err != nil {
+		return fmt.Errorf("catch up partition %d: %w", p.number, err)
+	}
+	return s.changeEach(ctx, p, mark.Deployment, pick, func(j job, o *outcome) {
+		o.cancels = append(o.cancels, mark.cancel(j.agent))
+		if j.flags&flagCancel == 0 {
+			j.flags |= flagCancel
+			o.delta.jobs = append(o.delta.jobs, j)
+		}
+	})
 }
 
 // lives says whether anything may come of a job that is still to be withdrawn: the agent also holds a standing order whose

@@ -15,6 +15,8 @@ import (
 const (
 	laterLeast = 2 * time.Second
 	laterMost  = 10 * time.Second
+	// syncPatience is how long an agent waits for its turn before it is told so.
+	syncPatience = time.Second
 	// outstandingMost bounds the jobs in one answer, so that it fits into one message (512 KiB). What is left
 	// out is in a later one, when some of these have ended.
 	outstandingMost = 400
@@ -23,12 +25,10 @@ const (
 // syncCall answers an agent with all that is outstanding for it, from the state of its jobs and not from
 // what JOBS still holds. The caller is pinned by the broker; the request says nothing about who asks.
 func (s *Service) syncCall(ctx context.Context, agent string, req events.SyncRequest) (events.SyncAnswer, error) {
-	select {
-	case s.syncing <- struct{}{}:
-		defer func() { <-s.syncing }()
-	default:
+	if !s.enterSync(ctx) {
 		return s.later("busy"), nil
 	}
+	defer func() { <-s.syncing }()
 	p := s.partitionOf(agent)
 	p.mu.RLock()
 	loaded := p.loaded
@@ -45,6 +45,25 @@ func (s *Service) syncCall(ctx context.Context, agent string, req events.SyncReq
 	answer.Cancels = s.cancelsFor(agent, answer.Offers)
 	s.metrics.syncs.WithLabelValues("ok").Inc()
 	return answer, nil
+}
+
+// enterSync takes a slot, and waits for one a while: where a fleet comes back at once a slot is free again after
+// milliseconds, and an agent that is told to come later starts nothing for up to twice laterMost.
+func (s *Service) enterSync(ctx context.Context) bool {
+	select {
+	case s.syncing <- struct{}{}:
+		return true
+	default:
+	}
+	timer := time.NewTimer(syncPatience)
+	defer timer.Stop()
+	select {
+	case s.syncing <- struct{}{}:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 func (s *Service) later(result string) events.SyncAnswer {

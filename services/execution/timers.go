@@ -22,6 +22,10 @@ const (
 	retrySlack = time.Minute
 	// retryUnknown is the pause after a failure whose reason is not one that is tried again, but whose agent says so.
 	retryUnknown = time.Hour
+	// earlyTimer is how often a timer is heard before it is left to the sweep: it is set before the change that it belongs to is
+	// stored, and this replica may not have read that yet; nor is anything stored where nothing changes, so that being behind shows in
+	// no conflict.
+	earlyTimer = 8
 )
 
 // retry is a job that is to be offered again.
@@ -104,7 +108,7 @@ func (s *Service) handleTimers(ctx context.Context) error {
 }
 
 // timerDue looks at the present state: the job may have moved on, or be offered again by another replica.
-func (s *Service) timerDue(ctx context.Context, e events.Event[events.TimerNote], _ bus.Meta) error {
+func (s *Service) timerDue(ctx context.Context, e events.Event[events.TimerNote], meta bus.Meta) error {
 	if e.Data.Purpose != purposeRetry {
 		return bus.Drop("unknown_timer", fmt.Errorf("purpose %q", e.Data.Purpose))
 	}
@@ -112,12 +116,14 @@ func (s *Service) timerDue(ctx context.Context, e events.Event[events.TimerNote]
 	if err != nil {
 		return bus.Drop("bad_timer", err)
 	}
-	p := s.partitionOf(want.agent)
-	return s.change(ctx, p, func(jobs *jobs) outcome {
+	p, early := s.partitionOf(want.agent), false
+	err = s.change(ctx, p, func(jobs *jobs) outcome {
 		o := unchanged(jobs)
 		j, ok := jobs.find(want.key())
+		same := ok && j.revision == want.revision && j.occurrence == want.occurrence && j.attempt == want.attempt
+		early = !ok || same && j.state != events.Retrying && !j.state.Terminal()
 		switch {
-		case !ok || j.revision != want.revision || j.occurrence != want.occurrence || j.attempt != want.attempt || !s.mayRetry(j):
+		case !same || !s.mayRetry(j):
 		case s.mayTryAgain(p, &o):
 			s.offerAgain(j, int(j.attempt)+1, &o)
 		default:
@@ -125,6 +131,10 @@ func (s *Service) timerDue(ctx context.Context, e events.Event[events.TimerNote]
 		}
 		return o
 	})
+	if err == nil && early && meta.Delivered < earlyTimer {
+		return fmt.Errorf("the retry of attempt %d of %s for %s is not known here yet", want.attempt, want.deployment, want.agent)
+	}
+	return err
 }
 
 // mayRetry says whether a job that says it is retrying may be offered again, its budget apart. Of a halted deployment the

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -18,6 +17,7 @@ import (
 	"chandler/events"
 	"chandler/events/access"
 	"chandler/events/eventstest"
+	"chandler/services/integration/clustertest"
 )
 
 // brokerFile is what the process of a single broker is told.
@@ -33,7 +33,7 @@ type brokerFile struct {
 // upSync is the sync interval of the broker that `chandler up` runs.
 const upSync = 10 * time.Second
 
-// runBroker is a broker's process, with the store of `chandler up`. It ends when it is killed.
+// runBroker is a broker's process, with the store of `chandler up`. It ends when it is killed, or the test's process ends.
 func runBroker(file string) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -61,6 +61,7 @@ func runBroker(file string) error {
 		return err
 	}
 	s.ConfigureLogger()
+	clustertest.EndWithParent()
 	s.Start()
 	s.WaitForShutdown()
 	return nil
@@ -68,11 +69,10 @@ func runBroker(file string) error {
 
 // brokerProcess is a broker in a process of its own, for the users that another one was made for.
 type brokerProcess struct {
-	t    testing.TB
-	url  string
-	file string
-	cmd  *exec.Cmd
-	log  logBuffer
+	clustertest.Process
+	t   testing.TB
+	url string
+	log logBuffer
 }
 
 // newBrokerProcess makes what the process is told; maker has ended.
@@ -92,19 +92,19 @@ func newBrokerProcess(t testing.TB, maker *eventstest.SecureBroker, store string
 	}
 	data, err := json.Marshal(f)
 	must(t, err)
-	b := &brokerProcess{t: t, url: at.Host, file: filepath.Join(t.TempDir(), "broker.json")}
-	must(t, os.WriteFile(b.file, data, 0o600))
+	file := filepath.Join(t.TempDir(), "broker.json")
+	must(t, os.WriteFile(file, data, 0o600))
+	self, err := os.Executable()
+	must(t, err)
+	b := &brokerProcess{t: t, url: at.Host}
+	b.Command, b.Output = []string{self, "broker", file}, &b.log
 	return b
 }
 
 // start starts the process and waits until it takes connections.
 func (b *brokerProcess) start() {
 	b.t.Helper()
-	self, err := os.Executable()
-	must(b.t, err)
-	b.cmd = exec.Command(self, "broker", b.file)
-	b.cmd.Stdout, b.cmd.Stderr = &b.log, &b.log
-	must(b.t, b.cmd.Start())
+	must(b.t, b.Start())
 	eventually(b.t, "the broker takes connections", func() bool {
 		conn, err := net.DialTimeout("tcp", b.url, time.Second)
 		if err != nil {
@@ -116,14 +116,4 @@ func (b *brokerProcess) start() {
 		_, err = conn.Read(said)
 		return err == nil && bytes.HasPrefix(said, []byte("INFO"))
 	})
-}
-
-// kill ends the process at once, if it runs.
-func (b *brokerProcess) kill() {
-	if b.cmd == nil {
-		return
-	}
-	_ = b.cmd.Process.Kill()
-	_ = b.cmd.Wait()
-	b.cmd = nil
 }

@@ -74,7 +74,7 @@ func newPowerFleet(t *testing.T, seed uint64, agents int) *powerFleet {
 
 func (p *powerFleet) close() {
 	p.fleet.close()
-	p.process.kill()
+	p.process.Kill()
 	if err := p.store.Close(); err != nil {
 		p.t.Errorf("the broker's store: %v", err)
 	}
@@ -168,7 +168,7 @@ func (p *powerFleet) cutPower() (before map[string]events.JobStatus, lost int) {
 		before[id] = s
 	}
 	p.mu.Unlock()
-	p.process.kill()
+	p.process.Kill()
 	alone := p.chance.IntN(2) == 0 // else the services are on the same machine, as those of `chandler up`
 	if !alone {
 		for _, name := range serviceNames {

@@ -92,7 +92,7 @@ func (s *soak) atRest() error {
 		if time.Since(since) < rests {
 			return errors.New("messages are being stored")
 		}
-		return s.allEnded()
+		return errors.Join(s.load.thaw(), s.allEnded()) // a replica that was behind may have hidden a freeze
 	}, anyError)
 }
 

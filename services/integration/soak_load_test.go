@@ -105,8 +105,13 @@ func (l *load) deploy() error {
 		}}
 	}
 	l.names = append(l.names, name)
-	_, err := insist(l.r, events.DeploymentCreate, request)
-	return err
+	// A replica whose clock was set back refuses an order from the future.
+	return l.r.look(name+" is taken", insisting, func() error {
+		_, err := insist(l.r, events.DeploymentCreate, request)
+		return err
+	}, func(err error) bool {
+		return errors.Is(err, bus.ErrBadRequest) && strings.Contains(err.Error(), "clocks")
+	})
 }
 
 // recent is a deployment that was made not long ago, so that something is under way.

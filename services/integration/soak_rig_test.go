@@ -220,6 +220,9 @@ func (r *rig) output(name string) io.Writer {
 // close ends the processes and the links.
 func (r *rig) close() {
 	for _, p := range r.replicas {
+		if r.t.Failed() {
+			p.Dump(5 * time.Second)
+		}
 		p.Kill()
 	}
 	r.cluster.Close()

@@ -18,29 +18,50 @@ func dropProgramPages() {
 	if err != nil {
 		return
 	}
-	maps, err := os.ReadFile("/proc/self/maps")
+	maps, err := os.ReadFile("/proc/self/smaps")
 	if err != nil || len(maps) > maxMaps {
 		return
 	}
-	for line := range strings.Lines(string(maps)) {
-		if start, length, ok := readOnlyPart(line, program); ok {
-			// An error means that they stay.
-			_, _, _ = unix.Syscall(unix.SYS_MADVISE, start, length, unix.MADV_DONTNEED)
-		}
+	for _, part := range unwritten(string(maps), program) {
+		// An error means that they stay.
+		_, _, _ = unix.Syscall(unix.SYS_MADVISE, part.start, part.length, unix.MADV_DONTNEED)
 	}
 }
 
-// readOnlyPart reads a line of /proc/self/maps and says whether it is a mapping of the program's file that cannot be written.
-func readOnlyPart(line, program string) (start, length uintptr, ok bool) {
-	fields := strings.Fields(line) // start-end perms offset device inode path
+// mapping is a part of the process's memory, in bytes.
+type mapping struct{ start, length uintptr }
+
+// unwritten reads /proc/self/smaps and gives the mappings of the program's file that cannot be written and never were. That
+// they cannot be is not enough: a position-independent program is relocated before its constants are protected, and what the file
+// holds in their place is not what it needs.
+func unwritten(maps, program string) (found []mapping) {
+	var at mapping
+	ours, clean := false, 0
+	for line := range strings.Lines(maps) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) >= 5 && strings.Contains(fields[0], "-"): // start-end perms offset device inode [path]
+			at, ours = readOnlyPart(fields, program)
+			clean = 0
+		case ours && len(fields) == 3 && (fields[0] == "Anonymous:" || fields[0] == "Swap:") && fields[1] == "0":
+			if clean++; clean == 2 {
+				found = append(found, at)
+			}
+		}
+	}
+	return found
+}
+
+// readOnlyPart reads the first line of a mapping and says whether it is one of the program's file that cannot be written.
+func readOnlyPart(fields []string, program string) (at mapping, ok bool) {
 	if len(fields) != 6 || fields[5] != program || len(fields[1]) != 4 || fields[1][1] != '-' {
-		return 0, 0, false
+		return mapping{}, false
 	}
 	from, to, _ := strings.Cut(fields[0], "-")
 	first, errFirst := strconv.ParseUint(from, 16, 64)
 	last, errLast := strconv.ParseUint(to, 16, 64)
 	if errFirst != nil || errLast != nil || last <= first {
-		return 0, 0, false
+		return mapping{}, false
 	}
-	return uintptr(first), uintptr(last - first), true
+	return mapping{uintptr(first), uintptr(last - first)}, true
 }

@@ -51,7 +51,8 @@ func (f dataFiles) parts() []dataPart {
 // list gives all files that are backed up.
 func (f dataFiles) list() (all []backup.File, err error) {
 	for _, part := range f.parts() {
-		err := filepath.WalkDir(part.dir, func(path string, entry fs.DirEntry, err error) error {
+		// The directory may be a link, to another disk: a walk follows it if it ends so.
+		err := filepath.WalkDir(part.dir+string(filepath.Separator), func(path string, entry fs.DirEntry, err error) error {
 			if err != nil {
 				return err
 			}

@@ -24,7 +24,9 @@ func operatorReplace(a *app) *cobra.Command {
 		Use: "replace", Short: "Make a new operator for a fleet whose operator's key is lost", Args: cobra.NoArgs,
 		Long: `Makes a new operator and signs the fleet's accounts anew, as they are: every agent, service and user stays, and
 so does who was revoked. It runs on the machine of the server, while that is stopped: whoever may change its data
-directory decides whom its broker believes. In a cluster, give operator.jwt and the accounts to each broker after that.
+directory decides whom its broker believes. In a cluster, give operator.jwt and the accounts to each broker after that. A site's
+leaf node needs a directory made anew (chandler user add SITE --role leaf): by the old one it lets no agents in once
+anything has changed.
 
 A key that is not lost, but may be known to others, is not made harmless by this alone: no broker may believe it any more.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {

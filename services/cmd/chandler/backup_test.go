@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"filippo.io/age"
 
 	"chandler/events/access"
+	"chandler/services/backup"
 )
 
 // kept is a fleet on this machine that is backed up and restored.
@@ -327,9 +329,30 @@ func TestStreamsAloneAreTakenByTheProvisionerAndByNobodyElse(t *testing.T) {
 	k.must("context", "add", "night", "--server", "nats://"+k.address, "--credentials", identities{dir: k.at.identity()}.provisioner())
 	k.must("backup", file, "--streams", "--context", "night")
 	again := filepath.Join(filepath.Dir(k.at.data), "again")
+	k.refused("is not encrypted", "restore", file, "--data", again, "--passphrase-file", k.password) // somebody may have put it there
 	k.must("restore", file, "--data", again)
 	if !holds(again, "broker") || holds(again, partIdentity) {
 		t.Error("it is not the streams alone that are restored")
+	}
+}
+
+func TestADirectoryThatIsALinkIsBackedUp(t *testing.T) {
+	k := newKept(t)
+	elsewhere := filepath.Join(filepath.Dir(k.at.data), "elsewhere")
+	if err := os.Rename(k.at.identity(), elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(elsewhere, k.at.identity()); err != nil {
+		if os.Getenv("CHANDLER_TEST_REQUIRE") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip("let this user make links:", err)
+	}
+	from := dataFiles{at: k.at}
+	from.complete()
+	all, err := from.list()
+	if err != nil || !slices.ContainsFunc(all, func(f backup.File) bool { return f.Name == partIdentity+"/"+fleetName }) {
+		t.Errorf("what is listed lacks the identity: %v (%v)", all, err)
 	}
 }
 

@@ -137,6 +137,8 @@ func (f restoreFlags) openWith(file string) ([]age.Identity, error) {
 	const intro, byPassphrase = "age-encryption.org/v1\n", "-> scrypt "
 	rest, encrypted := bytes.CutPrefix(head, []byte(intro))
 	switch {
+	case !encrypted && (f.identity != "" || f.asked.file != ""):
+		return nil, fmt.Errorf("%s is not encrypted, and a key or passphrase is named for it: is it the backup that you mean? Without them it is read as it is", file)
 	case !encrypted:
 		return nil, nil
 	case bytes.HasPrefix(rest, []byte(byPassphrase)):

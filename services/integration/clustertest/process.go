@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -51,6 +52,11 @@ func (p *Process) Kill() { p.end((*os.Process).Kill, 0) }
 // Stop asks the process to end, and kills one that has not after the grace period.
 func (p *Process) Stop(grace time.Duration) {
 	p.end(func(o *os.Process) error { return o.Signal(os.Interrupt) }, grace)
+}
+
+// Dump ends a Go program and has it write what all of its goroutines were doing.
+func (p *Process) Dump(grace time.Duration) {
+	p.end(func(o *os.Process) error { return o.Signal(syscall.SIGQUIT) }, grace)
 }
 
 func (p *Process) end(ask func(*os.Process) error, grace time.Duration) {
