@@ -2,7 +2,6 @@ package agent
 
 import (
 	"math/rand/v2"
-	"net"
 	"strings"
 	"time"
 
@@ -10,14 +9,6 @@ import (
 )
 
 func joinServers(servers []string) string { return strings.Join(servers, ",") }
-
-// An attempt to reach a broker may take connectTime, more than the broker itself gives it (10 s): who gives up earlier has the
-// broker do the work in vain, and comes again, just when thousands want to be let in. Whether anybody is there at all shows
-// within dialTime.
-const (
-	connectTime = 15 * time.Second
-	dialTime    = 5 * time.Second
-)
 
 func connectOptions(a *Agent) ([]nats.Option, error) {
 	options := []nats.Option{
@@ -28,7 +19,6 @@ func connectOptions(a *Agent) ([]nats.Option, error) {
 			return rand.N(min(a.ReconnectMax, 250*time.Millisecond<<min(attempts, 12)) + 1)
 		}),
 		nats.ReconnectBufSize(-1), // what cannot be sent stays in the journal, not in the client
-		nats.Timeout(connectTime), nats.Dialer(&net.Dialer{Timeout: dialTime}),
 		nats.ConnectHandler(a.connected), nats.ReconnectHandler(a.connected),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			a.changed.Store(true)

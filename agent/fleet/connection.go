@@ -12,11 +12,8 @@ import (
 	"github.com/nats-io/nkeys"
 )
 
-// connectTime bounds one attempt to reach one broker, dialTime its first part; as the real agent's.
-const (
-	connectTime = 15 * time.Second
-	dialTime    = 5 * time.Second
-)
+// connectTime bounds one attempt to reach one broker.
+const connectTime = 5 * time.Second
 
 // connectOptions are those of the real agent.
 func (l *life) connectOptions() []nats.Option {
@@ -78,7 +75,7 @@ type line struct {
 
 // Dial makes a connection, for nats.go.
 func (l *line) Dial(network, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{Timeout: dialTime}).Dial(network, address)
+	conn, err := (&net.Dialer{Timeout: connectTime}).Dial(network, address)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"chandler/agent/fleet"
 )
 
 // simulation is one run of many light agents against a broker and services in processes of their own.
@@ -22,13 +24,23 @@ type simulation struct {
 	err     io.Writer
 	started time.Time
 
+	giveUp context.CancelCauseFunc // ends the simulation: one of its processes is gone
+
 	client   *client
-	secret   string   // the token, of which --token names the file
-	broker   *child   // nil: it runs elsewhere, and the services too
-	services *child   //
-	agents   []*child // up to maxAgentsEach agents each
-	evidence []string // files in which the same processes write what they saw
+	secret   string          // the token, of which --token names the file
+	broker   *child          // nil: it runs elsewhere, and the services too
+	services *child          //
+	told     simulatedServer // what these two were told
+	leaves   []*child        // leaf nodes
+	sites    []string        // their URLs
+	agents   []*child        // up to maxAgentsEach agents each
+	evidence []string        // files in which the same processes write what they saw
 	members  []simulatedMember
+	meters   *meters
+	scenario scenario
+	names    []string    // of the deployments whose jobs are judged
+	lost     string      // a deployment that services forgot; empty: none
+	warm     fleet.Stats // before the orders were sent
 	result   simulated
 }
 
@@ -45,12 +57,28 @@ What is measured is compared with what the same broker stores of equally large m
 (raw). Times are those at which the broker stored the messages. Where the journals are decides much: --dir chooses
 the file system, which the result names.
 
+Something may happen meanwhile (--scenario):
+` + scenarioHelp() + `In all but the first, starts of programs are spread over some seconds (starts_spread_s), and figures are added:
+  stop       started_before_stop and started_after_stop (programs), never_offered (jobs); stop_answer_s, and in seconds since
+             the stop was asked for: stop_to_last_start_p99_s and _max_s, of the programs that started after it
+  restart    down_s (of the broker), and in seconds since it was back: reconnected_s (every agent), synced_s (and execution
+             had answered it; syncs_later answers were to ask again later), caught_up_s (every job had ended, and was folded)
+  reconnect  the same without down_s, since the connections were cut
+  restore    the same since the new services were up; backup_s and backup_bytes, restore_s (making the data), back_s (from the
+             loss until all was as before it), ran_since_backup (agents that ran what services no longer know),
+             reached_s (a deployment after that)
+
+With --leaves, agents are connected to leaf nodes, each a process on an address of its own (127.0.0.2 and so on), whose CPU and
+memory are told apart from the broker's (leaf_cpu_us_per_job, leaf_rss_bytes_per_agent).
+
 With --token, it is the broker and the services of the context that are measured, as far as they can be seen from here.
 Agents enrol there for real, and they, the package, collections and deployments named simulate-… stay there.
 
-Exit code: 0 only if every job ended and nothing was lost or done twice.`,
+Exit code: 0 only if every job ended and nothing was lost or done twice; with stop, only if nothing started 2 seconds after it.`,
 		Example: `  chandler simulate --agents 2000 --exec fork
   chandler simulate --agents 10000 --duration 2s --spread 0.5 --failures 0.02 -o json
+  chandler simulate --agents 10000 --scenario stop -o json
+  chandler simulate --agents 30000 --leaves 2
   chandler --context staging simulate --agents 1000 --token simulate.token`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.only(formTable, formJSON, formYAML); err != nil {
@@ -63,7 +91,7 @@ Exit code: 0 only if every job ended and nothing was lost or done twice.`,
 		},
 	}
 	f.register(a, cmd)
-	cmd.AddCommand(newChild("broker", runSimulatedBroker), newChild("services", runSimulatedServices), newChild("agents", runSimulatedAgents))
+	cmd.AddCommand(newChild("broker", runSimulatedBroker), newChild("leaf", runSimulatedLeaf), newChild("services", runSimulatedServices), newChild("agents", runSimulatedAgents))
 	return cmd
 }
 
@@ -75,6 +103,7 @@ func newSimulation(a *app, cmd *cobra.Command, f simulateFlags) *simulation {
 	if f.token != "" { // where a run with the same seed may have been before
 		s.run = randomName()
 	}
+	s.scenario, _ = scenarioNamed(f.scenarioName)
 	if a.output != formTable {
 		s.out = cmd.ErrOrStderr()
 	}
@@ -97,7 +126,8 @@ func (s *simulation) simulate(cmd *cobra.Command) (err error) {
 	}()
 	ctx, cancel := context.WithCancelCause(cmd.Context())
 	defer cancel(nil)
-	if err := s.play(ctx, cancel); err != nil {
+	s.giveUp = cancel
+	if err := s.play(ctx); err != nil {
 		if cmd.Context().Err() != nil {
 			return errors.New("interrupted: every process is stopped, and there is no result")
 		}
@@ -144,8 +174,8 @@ func (s *simulation) makeDirectory() (made bool, err error) {
 }
 
 // play is the whole simulation, down to the result.
-func (s *simulation) play(ctx context.Context, cancel context.CancelCauseFunc) error {
-	if err := s.reach(ctx, cancel); err != nil {
+func (s *simulation) play(ctx context.Context) error {
+	if err := s.reach(ctx); err != nil {
 		return err
 	}
 	raw, err := s.openRaw(ctx)
@@ -159,14 +189,16 @@ func (s *simulation) play(ctx context.Context, cancel context.CancelCauseFunc) e
 	if err := raw.prime(ctx); err != nil {
 		return err
 	}
-	meters, err := s.newMeters()
-	if err != nil {
+	if err := s.startLeaves(ctx); err != nil {
 		return err
 	}
-	if err := s.startAgents(ctx, cancel); err != nil {
+	if s.meters, err = s.newMeters(); err != nil {
 		return err
 	}
-	if err := meters.add(s.agents); err != nil {
+	if err := s.startAgents(ctx); err != nil {
+		return err
+	}
+	if err := s.meters.add(s.agents); err != nil {
 		return err
 	}
 	if err := s.warmUp(ctx, raw); err != nil {
@@ -179,7 +211,7 @@ func (s *simulation) play(ctx context.Context, cancel context.CancelCauseFunc) e
 	if err != nil {
 		return err
 	}
-	if err := s.measured(ctx, meters); err != nil {
+	if err := s.measured(ctx, raw); err != nil {
 		return err
 	}
 	after, err := raw.measure(ctx)
@@ -190,20 +222,12 @@ func (s *simulation) play(ctx context.Context, cancel context.CancelCauseFunc) e
 	return s.examine(ctx, raw)
 }
 
-// stop ends every process, agents first.
+// stop ends every process: agents first, then what they are connected to.
 func (s *simulation) stop() error {
 	if s.client != nil {
 		s.client.bus.Conn().Close()
 	}
-	errs := make(chan error, len(s.agents))
-	for _, c := range s.agents {
-		go func() { errs <- c.stop() }()
-	}
-	var err error
-	for range s.agents {
-		err = errors.Join(err, <-errs)
-	}
-	return errors.Join(err, s.services.stop(), s.broker.stop())
+	return errors.Join(stopAll(s.agents), stopAll(s.leaves), s.services.stop(), s.broker.stop())
 }
 
 // step tells one thing that happened, with the seconds since the start.

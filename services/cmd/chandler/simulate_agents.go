@@ -18,8 +18,9 @@ import (
 type simulatedAgents struct {
 	Members  memberMaker    `json:"members"`
 	Servers  []string       `json:"servers"`
-	CA       string         `json:"ca,omitempty"` // file; empty: clear text
-	Dir      string         `json:"dir"`          // of the journal and of what is told at the end
+	Domain   string         `json:"domain,omitempty"` // behind a leaf node
+	CA       string         `json:"ca,omitempty"`     // file; empty: clear text
+	Dir      string         `json:"dir"`              // of the journal and of what is told at the end
 	Trust    trust.Bundle   `json:"trust"`
 	Script   fleet.Script   `json:"script"`
 	Presence fleet.Presence `json:"presence"`
@@ -32,8 +33,6 @@ const (
 	// simulatedRetry is when a failed program is tried again: a simulation does not wait as long as machines do.
 	simulatedRetry = time.Second
 	agentStatsTime = 200 * time.Millisecond
-	// simulatedReconnect is the longest pause of an agent that lost its connection.
-	simulatedReconnect = 5 * time.Second
 )
 
 // runSimulatedAgents holds up to maxAgentsEach light agents.
@@ -54,8 +53,8 @@ func runSimulatedAgents(ctx context.Context, told simulatedAgents, in *inside) e
 		return err
 	}
 	seen := &evidence{}
-	f, err := fleet.New(fleet.Options{Servers: told.Servers, TLS: trusted, Store: store, Trust: func() trust.Bundle { return told.Trust }, Members: members, Script: told.Script,
-		Presence: told.Presence, ReconnectMax: simulatedReconnect, RetryAfter: simulatedRetry, Observe: seen.observe})
+	f, err := fleet.New(fleet.Options{Servers: told.Servers, Domain: told.Domain, TLS: trusted, Store: store, Trust: func() trust.Bundle { return told.Trust }, Members: members, Script: told.Script,
+		Presence: told.Presence, RetryAfter: simulatedRetry, Observe: seen.observe})
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
@@ -63,6 +62,7 @@ func runSimulatedAgents(ctx context.Context, told simulatedAgents, in *inside) e
 	ready := childReady{Journal: fileSystemOf(told.Dir)}
 	for _, m := range members {
 		one := simulatedMember{ID: m.ID, Away: told.Members.away(m.ID)}
+		w.all = append(w.all, m.ID)
 		if one.Away {
 			w.away = append(w.away, m.ID)
 		}
@@ -85,7 +85,8 @@ type agentsAtWork struct {
 	store    *journal.Store
 	seen     *evidence
 	evidence string   // file
-	away     []string // agents that leave
+	all      []string // agents
+	away     []string // those that leave
 }
 
 func (w *agentsAtWork) obey(ctx context.Context, ended chan error) error {
@@ -117,6 +118,10 @@ func (w *agentsAtWork) do(what string) error {
 			if err := w.fleet.Start(id); err != nil {
 				return err
 			}
+		}
+	case doCut:
+		for _, id := range w.all {
+			w.fleet.Disconnect(id)
 		}
 	case doTell:
 		return w.tell()

@@ -49,7 +49,7 @@ func (s *simulation) check(ctx context.Context, raw *rawBroker) error {
 func (s *simulation) violations(ctx context.Context, asking *bus.Bus) ([]checker.Violation, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.within)
 	defer cancel()
-	e, err := checker.Collect(ctx, asking, s.client.Caller, s.deploymentNames())
+	e, err := checker.Collect(ctx, asking, s.client.Caller, s.names)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (s *simulation) hear(ctx context.Context, e *checker.Evidence) error {
 		return err
 	}
 	of := map[string]bool{}
-	for _, name := range s.deploymentNames() {
+	for _, name := range s.names {
 		of[name] = true
 	}
 	e.Acknowledged, e.Journals, e.Runs = []checker.Ack{}, []checker.Journal{}, []checker.Run{}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"chandler/agent/fleet"
@@ -30,6 +31,7 @@ const (
 	doMeasured = "measured" // end them
 	doLeave    = "leave"    // agents that are to be away leave
 	doReturn   = "return"   // and come back
+	doCut      = "cut"      // break every connection; they come back by themselves
 	doTell     = "tell"     // write down what happened here
 )
 
@@ -56,6 +58,8 @@ type child struct {
 	words chan childWord // but stats
 	done  chan struct{}  // closed when it has ended
 	err   error          // why, after done
+
+	expected atomic.Bool // its end
 
 	mu    sync.Mutex
 	stats fleet.Stats // the newest
@@ -175,6 +179,7 @@ func (c *child) stop() error {
 	if c == nil {
 		return nil
 	}
+	c.expected.Store(true)
 	_ = c.in.Close() // an error says that it is closed
 	select {
 	case <-c.done:
@@ -184,6 +189,25 @@ func (c *child) stop() error {
 	err := c.cmd.Process.Kill()
 	<-c.done
 	return errors.Join(fmt.Errorf("%s did not stop within %s and was killed", c.name, childStopTime), err)
+}
+
+// kill ends the child at once: kill -9.
+func (c *child) kill() error {
+	c.expected.Store(true)
+	err := c.cmd.Process.Kill()
+	<-c.done
+	return err
+}
+
+// stopAll ends several children at the same time.
+func stopAll(children []*child) error {
+	errs := make([]error, len(children))
+	var wg sync.WaitGroup
+	for i, c := range children {
+		wg.Go(func() { errs[i] = c.stop() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // doAll lets several children do something at the same time.

@@ -38,7 +38,7 @@ type about struct {
 
 // examine reads the streams and what the agents' processes saw, and completes the result.
 func (s *simulation) examine(ctx context.Context, raw *rawBroker) error {
-	names := s.deploymentNames()
+	names := s.names
 	of := map[string]bool{}
 	for _, name := range names {
 		of[name] = true
@@ -60,6 +60,12 @@ func (s *simulation) examine(ctx context.Context, raw *rawBroker) error {
 		return err
 	}
 	s.countTwice(seen.Runs)
+	if s.result.stopped != nil {
+		s.result.stopped.count(seen.Runs)
+	}
+	if err := s.countForgotten(); err != nil {
+		return err
+	}
 	return s.check(ctx, raw)
 }
 
@@ -120,9 +126,14 @@ func (s *simulation) judge(h *history, names []string) {
 		for _, name := range names {
 			j := h.jobs[events.JobID(name, 1, m.ID, 0, "")]
 			switch {
+			case j == nil && r.stopped != nil:
+				r.NotOffered++
+				continue
 			case j == nil || j.ended.IsZero():
 				r.Lost++
 				continue
+			case j.state == events.Cancelled:
+				r.Cancelled++
 			case j.state == events.Succeeded:
 				r.Succeeded++
 			default:

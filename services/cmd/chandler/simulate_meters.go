@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/shirou/gopsutil/v4/cpu"
 	"github.com/shirou/gopsutil/v4/process"
@@ -11,7 +12,7 @@ import (
 // meters read what the processes of a simulation use, as the operating system counts it.
 type meters struct {
 	broker, services *meter // nil: they run elsewhere
-	agents           []*meter
+	leaves, agents   []*meter
 	whole            machineTime // when the measuring began
 }
 
@@ -19,7 +20,7 @@ type meters struct {
 type meter struct {
 	process *process.Process
 	rss     uint64  // at the beginning
-	cpu     float64 // seconds, when the measuring began
+	cpu     float64 // seconds, when the measuring began; less those of processes that it took the place of
 }
 
 func newMeter(c *child) (*meter, error) {
@@ -55,6 +56,20 @@ func (m *meter) seconds() float64 {
 	return times.User + times.System
 }
 
+// used are the seconds of CPU since the measuring began.
+func (m *meter) used() float64 { return m.seconds() - m.cpu }
+
+// leave keeps what the process has used, which ends now; enter goes on with another in its place.
+func (m *meter) leave() { m.cpu = -m.used() }
+
+func (m *meter) enter(c *child) error {
+	next, err := newMeter(c)
+	if err == nil {
+		m.process = next.process
+	}
+	return err
+}
+
 // machineTime is what all cores of the machine did since it started, in seconds.
 type machineTime struct{ busy, all float64 }
 
@@ -76,22 +91,31 @@ func (s *simulation) newMeters() (*meters, error) {
 		return nil, err
 	}
 	services, err := newMeter(s.services)
-	return &meters{broker: broker, services: services}, err
+	if err != nil {
+		return nil, err
+	}
+	leaves, err := newMetersOf(s.leaves)
+	return &meters{broker: broker, services: services, leaves: leaves}, err
 }
 
-func (m *meters) add(agents []*child) error {
-	for _, c := range agents {
+func newMetersOf(children []*child) (all []*meter, err error) {
+	for _, c := range children {
 		one, err := newMeter(c)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		m.agents = append(m.agents, one)
+		all = append(all, one)
 	}
-	return nil
+	return all, nil
+}
+
+func (m *meters) add(agents []*child) (err error) {
+	m.agents, err = newMetersOf(agents)
+	return err
 }
 
 func (m *meters) all() (all []*meter) {
-	for _, one := range append([]*meter{m.broker, m.services}, m.agents...) {
+	for _, one := range slices.Concat([]*meter{m.broker, m.services}, m.leaves, m.agents) {
 		if one != nil {
 			all = append(all, one)
 		}
@@ -111,19 +135,19 @@ func (m *meters) end(r *simulated, agents, jobs int) error {
 	perJob := func(all ...*meter) (us float64) {
 		for _, one := range all {
 			if one != nil {
-				us += (one.seconds() - one.cpu) * 1e6 / float64(jobs)
+				us += one.used() * 1e6 / float64(jobs)
 			}
 		}
 		return math.Round(us)
 	}
 	ours := 0.0
 	for _, one := range m.all() {
-		ours += one.seconds() - one.cpu
+		ours += one.used()
 	}
 	if now := machineNow(); now.all > m.whole.all {
 		r.Others = max(0, now.busy-m.whole.busy-ours) / (now.all - m.whole.all)
 	}
-	r.BrokerCPU, r.ServicesCPU, r.AgentsCPU = perJob(m.broker), perJob(m.services), perJob(m.agents...)
+	r.BrokerCPU, r.ServicesCPU, r.LeafCPU, r.AgentsCPU = perJob(m.broker), perJob(m.services), perJob(m.leaves...), perJob(m.agents...)
 	perAgent := func(one *meter) (float64, error) {
 		if one == nil {
 			return 0, nil
@@ -134,6 +158,13 @@ func (m *meters) end(r *simulated, agents, jobs int) error {
 	var err error
 	if r.BrokerRSS, err = perAgent(m.broker); err != nil {
 		return err
+	}
+	for _, one := range m.leaves {
+		grown, err := perAgent(one)
+		if err != nil {
+			return err
+		}
+		r.LeafRSS += grown
 	}
 	for _, one := range m.agents {
 		now, err := one.memory()

@@ -3,19 +3,21 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 )
 
 const (
-	// maxOwnAgents is what a broker of our own takes: each agent is a file descriptor of its process, of which many systems
+	// maxOwnAgents is what a broker or leaf node of our own takes: each agent is a file descriptor of its process, of which many systems
 	// allow 20,000.
 	maxOwnAgents = 15_000
 	// maxOtherAgents is what one machine can hold at all.
 	maxOtherAgents = 200_000
 	// maxAgentsEach is how many agents one process holds, for the same reason.
 	maxAgentsEach      = 5_000
+	maxLeaves          = 14       // so that they take no more agents than maxOtherAgents
 	maxSimulated       = 1_000    // deployments
 	maxSimulatedOutput = 64 << 10 // bytes of output of a program
 	maxSimulatedSpread = 3
@@ -30,6 +32,9 @@ const (
 // simulateFlags are those of simulate, as typed.
 type simulateFlags struct {
 	size, deployments, outputBytes  int
+	leafNodes                       int
+	scenarioName                    string
+	graceful                        bool
 	exec                            string
 	duration                        time.Duration
 	spread, failures, offline, flap float64
@@ -44,6 +49,9 @@ type simulateFlags struct {
 func (f *simulateFlags) register(a *app, cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.IntVar(&f.size, "agents", 100, fmt.Sprintf("how many agents; a broker of its own takes %s", count(maxOwnAgents)))
+	flags.IntVar(&f.leafNodes, "leaves", 0, fmt.Sprintf("spread the agents over so many leaf nodes, each of which takes %s", count(maxOwnAgents)))
+	flags.StringVar(&f.scenarioName, "scenario", scenarioInstall, "what happens while jobs are under way: "+strings.Join(scenarioNames(), ", "))
+	flags.BoolVar(&f.graceful, "graceful", false, "with --scenario restart: the broker ends in order")
 	flags.IntVar(&f.deployments, "deployments", 1, "how many deployments, one after the other as fast as they are taken; every agent gets a job of each")
 	flags.StringVar(&f.exec, "exec", execScripted, "scripted: programs only last; fork: each job runs a real /bin/true")
 	flags.DurationVar(&f.duration, "duration", 0, "how long a program runs (the median)")
@@ -63,12 +71,13 @@ func (f *simulateFlags) register(a *app, cmd *cobra.Command) {
 	flags.StringVar(&f.profile, "cpuprofile", "", "directory for profiles of every process while it is measured")
 	_ = flags.MarkHidden("cpuprofile")
 	completeWords(cmd, "exec", execScripted, execFork)
+	completeWords(cmd, "scenario", scenarioNames()...)
 	f.asked = a.asksPassphrase(cmd)
 }
 
 // validate refuses what cannot be simulated. named says that a context was chosen.
 func (f simulateFlags) validate(named bool) error {
-	most := maxOwnAgents
+	most := maxOwnAgents * max(1, f.leafNodes)
 	if f.token != "" {
 		most = maxOtherAgents
 	}
@@ -76,7 +85,7 @@ func (f simulateFlags) validate(named bool) error {
 	case f.size < 1:
 		return fmt.Errorf("--agents %d: at least 1", f.size)
 	case f.size > most && f.token == "":
-		return fmt.Errorf("--agents %d: a broker of its own takes at most %s, since every connection is an open file of its process and systems allow about 20,000; larger fleets need a broker that runs elsewhere (--token)", f.size, count(most))
+		return fmt.Errorf("--agents %d: they can be at most %s, since every connection is an open file of the broker's process or the leaf node's and systems allow about 20,000; more need more leaf nodes (--leaves), or a broker that runs elsewhere (--token)", f.size, count(most))
 	case f.size > most:
 		return fmt.Errorf("--agents %d: at most %s", f.size, count(most))
 	case f.deployments < 1 || f.deployments > maxSimulated:
@@ -92,7 +101,26 @@ func (f simulateFlags) validate(named bool) error {
 	case f.token == "" && named:
 		return errors.New("--context names a broker that runs elsewhere, where agents must enrol: say --token FILE too (`chandler token create` makes one), or leave --context out")
 	}
-	return errors.Join(f.validateTimes(), f.validateShares())
+	return errors.Join(f.validateTimes(), f.validateShares(), f.validateScenario())
+}
+
+func (f simulateFlags) validateScenario() error {
+	scenario, ok := scenarioNamed(f.scenarioName)
+	switch {
+	case !ok:
+		return fmt.Errorf("--scenario %q: it must be one of %s", f.scenarioName, strings.Join(scenarioNames(), ", "))
+	case f.graceful && scenario.name != scenarioRestart:
+		return errors.New("--graceful is of --scenario restart")
+	case scenario.name != scenarioInstall && (f.offline > 0 || f.flap > 0):
+		return fmt.Errorf("--offline and --flap: in scenario %s all agents are there", scenario.name)
+	case scenario.own && f.token != "":
+		return fmt.Errorf("--scenario %s ends the broker, which must be one of its own: leave --token out", scenario.name)
+	case f.leafNodes < 0 || f.leafNodes > maxLeaves:
+		return fmt.Errorf("--leaves %d: between 0 and %d", f.leafNodes, maxLeaves)
+	case f.leafNodes > 0 && (f.token != "" || f.noIdentities):
+		return errors.New("--leaves: leaf nodes are of a broker of its own that asks who everybody is; leave out --token and --no-identities")
+	}
+	return nil
 }
 
 func (f simulateFlags) validateTimes() error {

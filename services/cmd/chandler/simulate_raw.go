@@ -84,7 +84,7 @@ func (s *simulation) openRaw(ctx context.Context) (*rawBroker, error) {
 
 // fleetUser is signed by the account's own key.
 func (s *simulation) fleetUser() (nats.Option, error) {
-	at := place{s.server().Data}
+	at := place{s.told.Data}
 	account, err := readSeed(filepath.Join(at.administrator(), "accounts", string(access.Fleet)+".nk"))
 	if err != nil {
 		return nil, err

@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
@@ -17,7 +19,8 @@ type simulated struct {
 	Deployments int `json:"deployments"`
 	Jobs        int `json:"jobs"` // one for each agent and deployment
 	Succeeded   int `json:"succeeded"`
-	Failed      int `json:"failed"`     // ended otherwise
+	Failed      int `json:"failed"` // ended otherwise
+	Cancelled   int `json:"cancelled,omitempty"`
 	Lost        int `json:"lost"`       // have no end
 	Duplicated  int `json:"duplicated"` // programs run twice, ends told twice
 	Away        int `json:"away,omitempty"`
@@ -61,6 +64,18 @@ type simulated struct {
 	// Others is the share of the machine's processors that other processes, this one's and forked programs too, used meanwhile.
 	Others float64 `json:"machine_used_by_others"`
 
+	Scenario string  `json:"scenario"`
+	Graceful bool    `json:"graceful,omitempty"`
+	Spread   float64 `json:"starts_spread_s,omitempty"` // starts of programs are spread over so many seconds
+	Leaves   int     `json:"leaves,omitempty"`          // nodes
+	LeafRSS  float64 `json:"leaf_rss_bytes_per_agent,omitempty"`
+	LeafCPU  float64 `json:"leaf_cpu_us_per_job,omitempty"`
+
+	// What only some scenarios have.
+	*stopped
+	*returned
+	*restored
+
 	began time.Time
 }
 
@@ -70,7 +85,8 @@ func (s *simulation) compare(raw float64) { s.result.RawPerSecond = raw }
 // describe fills in what the run was.
 func (s *simulation) describe() {
 	r := &s.result
-	r.Agents, r.Deployments, r.Jobs, r.Seed, r.Exec = len(s.members), s.deployments, len(s.members)*s.deployments, s.seed, s.exec
+	r.Agents, r.Deployments, r.Jobs, r.Seed, r.Exec = len(s.members), len(s.names), len(s.members)*len(s.names), s.seed, s.exec
+	r.Scenario, r.Graceful, r.Spread, r.Leaves = s.scenario.name, s.graceful, s.scenario.over(s.size).Seconds(), len(s.leaves)
 	r.Away = len(s.members) - len(s.present())
 	r.TLS, r.Identities = s.client.CA != "", s.client.key != ""
 	r.Cores, r.Machine, r.Processes = runtime.NumCPU(), runtime.GOOS+"/"+runtime.GOARCH, len(s.agents)
@@ -125,11 +141,15 @@ func (r simulated) verdict() error {
 		return fmt.Errorf("%d jobs are lost and %d were done twice", r.Lost, r.Duplicated)
 	case len(r.Violations) > 0:
 		return fmt.Errorf("%s violated, see above", plural(len(r.Violations), "rule was", "rules were"))
-	case r.Succeeded+r.Failed != r.Jobs:
-		return fmt.Errorf("%d of %d jobs ended", r.Succeeded+r.Failed, r.Jobs)
+	case r.stopped == nil && r.Cancelled > 0:
+		return fmt.Errorf("%s cancelled, and nothing was stopped", plural(r.Cancelled, "job was", "jobs were"))
+	case r.stopped == nil && r.ended() != r.Jobs:
+		return fmt.Errorf("%d of %d jobs ended", r.ended(), r.Jobs)
 	}
-	return nil
+	return errors.Join(r.stopped.verdict(r.Jobs-r.ended()), r.restored.verdict(r.Agents))
 }
+
+func (r simulated) ended() int { return r.Succeeded + r.Failed + r.Cancelled }
 
 // fields are the result for people.
 func (r simulated) fields() []field {
@@ -138,6 +158,7 @@ func (r simulated) fields() []field {
 		return fmt.Sprintf("%s half of them, %s nine of ten, %s all but one of a hundred", seconds(a), seconds(b), seconds(c))
 	}
 	all := []field{
+		{"Scenario", r.Scenario},
 		{"Jobs", fmt.Sprintf("%s of %s: %s succeeded, %s failed, %s lost, %s done twice", count(r.Jobs), plural(r.Agents, "agent", "agents"), count(r.Succeeded), count(r.Failed), count(r.Lost), count(r.Duplicated))},
 		{"Time", fmt.Sprintf("%s from the order to the last status; all offered after %s, accepted after %s", seconds(r.Seconds), seconds(r.OfferedSeconds), seconds(r.AcceptedSeconds))},
 		{"Offer to accepted", three(r.AcceptedP50, r.AcceptedP90, r.AcceptedP99)},
@@ -153,6 +174,10 @@ func (r simulated) fields() []field {
 			field{"Broker", fmt.Sprintf("%.0f µs a job, %s an agent", r.BrokerCPU, byteSize(int64(r.BrokerRSS)))},
 			field{"Services", fmt.Sprintf("%.0f µs a job, %s an agent", r.ServicesCPU, byteSize(int64(r.ServicesRSS)))})
 	}
+	if r.Leaves > 0 {
+		all = append(all, field{"Leaf nodes", fmt.Sprintf("%d: %.0f µs a job, %s an agent", r.Leaves, r.LeafCPU, byteSize(int64(r.LeafRSS)))})
+	}
+	all = slices.Concat(all, r.stopped.fields(r.Cancelled), r.returned.fields(), r.restored.fields())
 	return append(all,
 		field{"Agents", fmt.Sprintf("%s; connected in %s, %s, journals on %s", cpu, seconds(r.ConnectSeconds), plural(r.Processes, "process", "processes"), r.FileSystem)},
 		field{"Machine", fmt.Sprintf("%s, %s, of which others used %.0f %%", r.Machine, plural(r.Cores, "core", "cores"), 100*r.Others)},

@@ -29,7 +29,7 @@ func (s *simulation) warmUp(ctx context.Context, raw *rawBroker) error {
 		return err
 	}
 	began := s.now()
-	send, err := s.propose(ctx, collection, []string{collection})
+	send, err := s.propose(ctx, collection, []string{collection}, "")
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func (s *simulation) warmUp(ctx context.Context, raw *rawBroker) error {
 	return raw.sample(ctx, s.client, began)
 }
 
-// deployments are the names of those that are measured.
+// deploymentNames are those that are measured.
 func (s *simulation) deploymentNames() []string {
 	names := make([]string, s.deployments)
 	for i := range names {
@@ -54,8 +54,8 @@ func (s *simulation) deploymentNames() []string {
 	return names
 }
 
-// propose makes the orders of deployments to a collection; send signs and sends them.
-func (s *simulation) propose(ctx context.Context, collection string, names []string) (send func(context.Context) error, err error) {
+// propose makes the orders of deployments to a collection, whose starts are spread over a time; send signs and sends them.
+func (s *simulation) propose(ctx context.Context, collection string, names []string, jitter string) (send func(context.Context) error, err error) {
 	signer, err := s.signer(ctx)
 	if err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func (s *simulation) propose(ctx context.Context, collection string, names []str
 	var all []proposal
 	for _, name := range names {
 		// always: each deployment runs the same program, on every agent.
-		f := createFlags{packageRef: simulatedPackage + "@" + s.run, program: simulatedProgram, to: collection, rerun: "always", valid: "1d"}
+		f := createFlags{packageRef: simulatedPackage + "@" + s.run, program: simulatedProgram, to: collection, rerun: "always", valid: "1d", jitter: jitter}
 		wanted, err := s.declaredByFlags(nil, name, f)
 		if err != nil {
 			return nil, err
@@ -87,44 +87,43 @@ func (s *simulation) propose(ctx context.Context, collection string, names []str
 }
 
 // measured is the run itself: from the first order to the last message stored.
-func (s *simulation) measured(ctx context.Context, meters *meters) error {
-	names := s.deploymentNames()
-	send, err := s.propose(ctx, s.name(""), names)
+func (s *simulation) measured(ctx context.Context, raw *rawBroker) error {
+	s.names = s.deploymentNames()
+	send, err := s.propose(ctx, s.name(""), s.names, s.jitter())
 	if err != nil {
 		return err
 	}
-	processes := s.processes()
-	if err := doAll(ctx, processes, doMeasure); err != nil {
+	if err := doAll(ctx, s.processes(), doMeasure); err != nil {
 		return err
 	}
 	if err := s.countStored(ctx, -1); err != nil {
 		return err
 	}
-	meters.begin()
-	s.result.began = s.now()
+	s.meters.begin()
+	s.result.began, s.warm = s.now(), s.stats()
 	running, stop := context.WithTimeout(ctx, s.within)
 	defer stop()
 	if err := send(running); err != nil {
 		return err
 	}
-	s.step("%s signed and sent, to %s", plural(len(names), "deployment", "deployments"), plural(len(s.members), "agent", "agents"))
-	if err := s.followAll(ctx, running, names); err != nil {
+	s.step("%s signed and sent, to %s", plural(len(s.names), "deployment", "deployments"), plural(len(s.members), "agent", "agents"))
+	if err := s.scenario.play(s, ctx, running, raw); err != nil {
 		return err
 	}
 	if err := s.settle(ctx); err != nil {
 		return err
 	}
-	if err := meters.end(&s.result, len(s.members), len(s.members)*len(names)); err != nil {
+	if err := s.meters.end(&s.result, len(s.members), len(s.members)*len(s.names)); err != nil {
 		return err
 	}
 	if err := s.countStored(ctx, 1); err != nil {
 		return err
 	}
-	return doAll(ctx, processes, doMeasured)
+	return doAll(ctx, s.processes(), doMeasured)
 }
 
 func (s *simulation) processes() (all []*child) {
-	for _, c := range append([]*child{s.broker, s.services}, s.agents...) {
+	for _, c := range slices.Concat([]*child{s.broker, s.services}, s.leaves, s.agents) {
 		if c != nil {
 			all = append(all, c)
 		}
@@ -167,8 +166,7 @@ func (s *simulation) follow(ctx context.Context, names []string, each int) error
 		total := int64(over)*int64(each) + ended
 		if over == len(names) || s.now().Sub(shown) >= time.Second {
 			shown = s.now()
-			s.step("%s of %s jobs have ended", count(total), count(each*len(names)))
-			s.step("DEBUG %+v", s.stats())
+			s.step("%s of %s jobs have ended%s", count(total), count(each*len(names)), s.hindered(each))
 		}
 		switch {
 		case over == len(names):
@@ -179,4 +177,13 @@ func (s *simulation) follow(ctx context.Context, names []string, each int) error
 			return errors.Join(fmt.Errorf("the deployments did not end: %d jobs did: %w", total, context.Cause(ctx)), err)
 		}
 	}
+}
+
+// hindered says what keeps agents from work, as far as they know: their connection, or execution's answer since.
+func (s *simulation) hindered(present int) string {
+	now := s.stats()
+	if now.Connected >= present && now.Current >= present {
+		return ""
+	}
+	return fmt.Sprintf("; %s agents are connected, %s of them up to date", count(now.Connected), count(now.Current))
 }

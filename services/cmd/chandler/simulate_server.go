@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"os"
 	"time"
 
@@ -17,10 +19,33 @@ type simulatedServer struct {
 	Data       string   `json:"data"`
 	Identities bool     `json:"identities"`
 	TLS        bool     `json:"tls"`
-	Broker     []string `json:"broker,omitempty"` // of services: where the broker is
+	Listen     string   `json:"listen"`                // of the broker, host:port
+	LeafListen string   `json:"leaf_listen,omitempty"` // where it takes leaf nodes; empty: nowhere
+	Broker     []string `json:"broker,omitempty"`      // of services: where the broker is
 }
 
 const simulatedAnyPort = "127.0.0.1:0"
+
+// Ports of a broker that is away while thousands try to reach it must not be among those that systems draw for the callers
+// (from 32768): on the loopback, one of them would sooner or later call itself there, and hold the port.
+const (
+	listenFrom  = 20_000
+	listenTo    = 32_000
+	listenTries = 100
+)
+
+// freeAddress finds a port where nobody listens now.
+func freeAddress() (string, error) {
+	var err error
+	for range listenTries {
+		address := fmt.Sprintf("127.0.0.1:%d", listenFrom+rand.N(listenTo-listenFrom))
+		var l net.Listener
+		if l, err = net.Listen("tcp", address); err == nil {
+			return address, l.Close()
+		}
+	}
+	return "", fmt.Errorf("find a port to listen on: %w", err)
+}
 
 // identity is the directory of the fleet's identities; empty: nobody has one.
 func (s simulatedServer) identity() string {
@@ -51,7 +76,7 @@ func runSimulatedBroker(ctx context.Context, told simulatedServer, in *inside) e
 		return err
 	}
 	at := place{told.Data}
-	b, err := startBroker(ctx, brokerOptions{Dir: at.broker(), Listen: simulatedAnyPort, Identity: told.identity(), Accounts: at.accounts(), TLS: shown.config, Log: log})
+	b, err := startBroker(ctx, brokerOptions{Dir: at.broker(), Listen: told.Listen, LeafListen: told.LeafListen, Identity: told.identity(), Accounts: at.accounts(), TLS: shown.config, Log: log})
 	if err != nil {
 		return err
 	}

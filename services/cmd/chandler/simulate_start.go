@@ -25,47 +25,54 @@ const (
 	flapEvery = 3 * time.Second
 )
 
-func (s *simulation) server() simulatedServer {
-	return simulatedServer{Data: filepath.Join(s.dir, "server"), Identities: !s.noIdentities, TLS: !s.noTLS}
+// server is what the broker and the services of this simulation are.
+func (s *simulation) server() (told simulatedServer, err error) {
+	told = simulatedServer{Data: filepath.Join(s.dir, "server"), Identities: !s.noIdentities, TLS: !s.noTLS}
+	if told.Listen, err = freeAddress(); err == nil && s.leafNodes > 0 {
+		told.LeafListen, err = freeAddress()
+	}
+	return told, err
 }
 
 // reach brings up a broker and services of its own, or connects to those of the context.
-func (s *simulation) reach(ctx context.Context, cancel context.CancelCauseFunc) error {
+func (s *simulation) reach(ctx context.Context) (err error) {
 	if s.token != "" {
 		return s.reachOther()
 	}
-	told := s.server()
-	at := place{told.Data}
+	if s.told, err = s.server(); err != nil {
+		return err
+	}
+	at := place{s.told.Data}
 	if err := os.MkdirAll(at.data, 0o700); err != nil {
 		return err
 	}
 	if _, err := ensureIdentities(at, at.administrator()); err != nil {
 		return err
 	}
-	shown, err := told.shown()
+	shown, err := s.told.shown()
 	if err != nil {
 		return err
 	}
-	var ready childReady
-	if s.broker, ready, err = start(ctx, s, cancel, "the broker", "broker", told); err != nil {
+	url, err := s.startBroker(ctx)
+	if err != nil {
 		return err
 	}
-	told.Broker = []string{ready.URL}
-	if s.services, _, err = start(ctx, s, cancel, "the services", "services", told); err != nil {
+	s.told.Broker = []string{url}
+	if err := s.startServices(ctx); err != nil {
 		return err
 	}
 	fleetOf, err := readFleet(at.identity())
 	if err != nil {
 		return err
 	}
-	where := connection{Name: "simulate", Server: ready.URL, Caller: defaultCaller, Fleet: fleetOf.Fleet, CA: shown.ca}
-	if told.Identities {
+	where := connection{Name: "simulate", Server: url, Caller: defaultCaller, Fleet: fleetOf.Fleet, CA: shown.ca, Administrator: at.administrator()}
+	if s.told.Identities {
 		where.Credentials = filepath.Join(at.administrator(), adminCreds)
 	}
 	if s.client, err = dial(where, simulatedAnswer); err != nil {
 		return err
 	}
-	s.step("broker and services are up: %s", ready.URL)
+	s.step("broker and services are up: %s", url)
 	_, err = s.beginTrust(ctx, s.client, trustPlan{dir: filepath.Join(s.dir, "trust"), fleet: fleetOf.Fleet, roots: 1, rootsNeeded: 1, deployersNeeded: 1, name: "simulate", now: s.now()})
 	return err
 }
@@ -92,7 +99,7 @@ func (s *simulation) reachOther() error {
 }
 
 // start starts a child and waits until it is up. One that ends by itself later ends the simulation.
-func start[T any](ctx context.Context, s *simulation, cancel context.CancelCauseFunc, name, kind string, told T) (*child, childReady, error) {
+func start[T any](ctx context.Context, s *simulation, name, kind string, told T) (*child, childReady, error) {
 	c, err := startChild(name, kind, childTold[T]{Name: strings.ReplaceAll(strings.TrimPrefix(name, "the "), " ", "-"), Profile: s.profile, Told: told}, s.err)
 	if err != nil {
 		return nil, childReady{}, err
@@ -103,9 +110,23 @@ func start[T any](ctx context.Context, s *simulation, cancel context.CancelCause
 	}
 	go func() {
 		<-c.done
-		cancel(c.ended())
+		if !c.expected.Load() {
+			s.giveUp(c.ended())
+		}
 	}()
 	return c, ready, nil
+}
+
+// startBroker starts the broker, at the same addresses each time.
+func (s *simulation) startBroker(ctx context.Context) (url string, err error) {
+	var ready childReady
+	s.broker, ready, err = start(ctx, s, "the broker", "broker", s.told)
+	return ready.URL, err
+}
+
+func (s *simulation) startServices(ctx context.Context) (err error) {
+	s.services, _, err = start(ctx, s, "the services", "services", s.told)
+	return err
 }
 
 // signer opens the key that signs what is deployed.
@@ -147,20 +168,23 @@ func (s *simulation) prepare(ctx context.Context) error {
 }
 
 // startAgents starts the processes of agents and waits until every agent has told its facts.
-func (s *simulation) startAgents(ctx context.Context, cancel context.CancelCauseFunc) error {
+func (s *simulation) startAgents(ctx context.Context) error {
 	ctx, stop := context.WithTimeoutCause(ctx, s.within, errors.New("connecting took longer than --timeout"))
 	defer stop()
 	told, err := s.agentsTold(ctx)
 	if err != nil {
 		return err
 	}
-	begun := s.now()
-	for first := 1; first <= s.size; first += maxAgentsEach {
-		told.Members.First, told.Members.Count = first, min(maxAgentsEach, s.size-first+1)
+	begun, each := s.now(), s.agentsEach()
+	for first := 1; first <= s.size; first += each {
+		told.Members.First, told.Members.Count = first, min(each, s.size-first+1)
 		number := len(s.agents) + 1
+		if len(s.sites) > 0 {
+			told.Servers, told.Domain = []string{s.sites[number%len(s.sites)]}, access.Domain
+		}
 		told.Dir = filepath.Join(s.dir, fmt.Sprintf("agents-%d", number))
 		told.Members.Dir = filepath.Join(told.Dir, "enrolled")
-		c, ready, err := start(ctx, s, cancel, fmt.Sprintf("agents %d", number), "agents", told)
+		c, ready, err := start(ctx, s, fmt.Sprintf("agents %d", number), "agents", told)
 		if err != nil {
 			return err
 		}
@@ -186,7 +210,7 @@ func (s *simulation) agentsTold(ctx context.Context) (simulatedAgents, error) {
 	if told.Trust, err = s.followTrust(ctx, s.client); err != nil || s.secret != "" || s.noIdentities {
 		return told, err
 	}
-	at := place{s.server().Data}
+	at := place{s.told.Data}
 	key, err := identities{dir: at.identity()}.agentSigner()
 	if err != nil {
 		return told, err
@@ -201,13 +225,14 @@ func (s *simulation) agentsTold(ctx context.Context) (simulatedAgents, error) {
 	return told, err
 }
 
-// awaitAgents waits until scheduling knows the facts of all.
+// awaitAgents waits until scheduling knows the facts of all, and execution has answered each: before that, no agent starts a
+// program.
 func (s *simulation) awaitAgents(ctx context.Context) error {
 	shown := -1
 	for {
 		view, err := ask(ctx, s.client, events.CollectionShow, events.Named{Name: s.name("")})
-		if err == nil && len(view.Members) >= len(s.members) {
-			s.step("%s are connected and have told their facts", plural(len(view.Members), "agent", "agents"))
+		if err == nil && len(view.Members) >= len(s.members) && s.stats().Current >= len(s.members) {
+			s.step("%s are connected and up to date", plural(len(view.Members), "agent", "agents"))
 			return nil
 		}
 		if connected := s.connected(); connected != shown {
@@ -215,7 +240,7 @@ func (s *simulation) awaitAgents(ctx context.Context) error {
 			s.step("%s of %s agents are connected", count(connected), count(len(s.members)))
 		}
 		if !pause(ctx, time.Second/2) {
-			return errors.Join(fmt.Errorf("%d of %d agents told their facts: %w", len(view.Members), len(s.members), context.Cause(ctx)), err)
+			return errors.Join(fmt.Errorf("%d of %d agents told their facts, and execution answered %d: %w", len(view.Members), len(s.members), s.stats().Current, context.Cause(ctx)), err)
 		}
 	}
 }
@@ -229,6 +254,9 @@ func (s *simulation) stats() (all fleet.Stats) {
 		one := c.stats
 		c.mu.Unlock()
 		all.Connected += one.Connected
+		all.Current += one.Current
+		all.Offers += one.Offers
+		all.Started += one.Started
 		all.Reconnects += one.Reconnects
 		all.Syncs += one.Syncs
 		all.SyncsLater += one.SyncsLater

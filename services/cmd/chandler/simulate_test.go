@@ -1,11 +1,15 @@
 package main
 
 import (
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"chandler/services/checker"
 )
 
 func TestPercentilesAreTheShortestTimesWithinWhichSoManyWereDone(t *testing.T) {
@@ -59,12 +63,18 @@ func TestASimulationIsInOrderOnlyIfEveryJobEndedOnce(t *testing.T) {
 		r    simulated
 		says string
 	}{
-		"all succeeded":       {simulated{Jobs: 3, Succeeded: 3}, ""},
-		"failures are an end": {simulated{Jobs: 3, Succeeded: 2, Failed: 1}, ""},
-		"one is lost":         {simulated{Jobs: 3, Succeeded: 2, Lost: 1}, "1 jobs are lost"},
-		"one was done twice":  {simulated{Jobs: 3, Succeeded: 3, Duplicated: 1}, "1 were done twice"},
-		"one has no end":      {simulated{Jobs: 3, Succeeded: 2}, "2 of 3 jobs ended"},
-		"a rule was violated": {simulated{Jobs: 3, Succeeded: 3, Violations: []string{"runs: …"}}, "1 rule was violated"},
+		"all succeeded":                            {simulated{Jobs: 3, Succeeded: 3}, ""},
+		"failures are an end":                      {simulated{Jobs: 3, Succeeded: 2, Failed: 1}, ""},
+		"one is lost":                              {simulated{Jobs: 3, Succeeded: 2, Lost: 1}, "1 jobs are lost"},
+		"one was done twice":                       {simulated{Jobs: 3, Succeeded: 3, Duplicated: 1}, "1 were done twice"},
+		"one was cancelled without a stop":         {simulated{Jobs: 3, Succeeded: 2, Cancelled: 1}, "1 job was cancelled"},
+		"what a stop withdraws is an end":          {simulated{Jobs: 3, Succeeded: 1, Cancelled: 1, stopped: &stopped{NotOffered: 1}}, ""},
+		"a stop makes nothing disappear":           {simulated{Jobs: 3, Succeeded: 1, Cancelled: 1, stopped: &stopped{}}, "1 jobs did not end, and 0 were never offered"},
+		"a program started long after the stop":    {simulated{Jobs: 1, Succeeded: 1, stopped: &stopped{LastMax: 2.1}}, "2.1 s after the stop"},
+		"what ran since the backup ran everywhere": {simulated{Agents: 3, restored: &restored{RanSince: 3}}, ""},
+		"one agent lost what it ran":               {simulated{Agents: 3, restored: &restored{RanSince: 2}}, "2 of 3 agents ran"},
+		"one has no end":                           {simulated{Jobs: 3, Succeeded: 2}, "2 of 3 jobs ended"},
+		"a rule was violated":                      {simulated{Jobs: 3, Succeeded: 3, Violations: []string{"runs: …"}}, "1 rule was violated"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := c.r.verdict()
@@ -97,6 +107,14 @@ func TestFlagsOfASimulationThatMakeNoSenseAreRefused(t *testing.T) {
 		"elsewhere without a token":        {"--context other", "say --token FILE too"},
 		"a form that it does not have":     {"-o csv", "only table, json, yaml"},
 		"a token that is not there":        {"--token /nowhere/token", "--token: open"},
+		"unknown scenario":                 {"--scenario flood", "one of install, stop, restart, reconnect, restore"},
+		"in order, and nothing ends":       {"--scenario stop --graceful", "--graceful is of --scenario restart"},
+		"a stop of those who are away":     {"--scenario stop --offline 0.1", "all agents are there"},
+		"the end of another's broker":      {"--scenario restore --token x", "one of its own"},
+		"more leaf nodes than make sense":  {"--leaves 15", "between 0 and 14"},
+		"leaf nodes without identities":    {"--leaves 1 --no-identities", "leave out --token and --no-identities"},
+		"leaf nodes of another's broker":   {"--leaves 1 --token x", "leave out --token and --no-identities"},
+		"more agents than two leaves take": {"--leaves 2 --agents 30001", "at most 30,000"},
 		"an argument":                      {"more", "there is no command"},
 		"a part without who would tell it": {"broker", "this is a part of"},
 	} {
@@ -109,6 +127,60 @@ func TestFlagsOfASimulationThatMakeNoSenseAreRefused(t *testing.T) {
 				t.Errorf("code %d, said %q and %q, want %q", code, err.String(), out.String(), c.says)
 			}
 		})
+	}
+}
+
+func TestStartsAfterAStopAreMeasuredFromTheMomentItWasAskedFor(t *testing.T) {
+	asked := time.Date(2026, 12, 1, 9, 0, 0, 0, time.UTC)
+	started := func(at ...time.Duration) (runs []checker.Run) {
+		for _, d := range at {
+			runs = append(runs, checker.Run{At: asked.Add(d)})
+		}
+		return runs
+	}
+	for name, c := range map[string]struct {
+		runs []checker.Run
+		want stopped
+	}{
+		"nothing ran":                   {nil, stopped{}},
+		"all before":                    {started(-time.Second, 0), stopped{StartedBefore: 2}},
+		"some after, in whatever order": {started(time.Second, -time.Second, 1500*time.Millisecond, 500*time.Millisecond), stopped{StartedBefore: 1, StartedAfter: 3, LastP99: 1.5, LastMax: 1.5}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := stopped{asked: asked}
+			got.count(c.runs)
+			got.asked = time.Time{}
+			if diff := cmp.Diff(c.want, got, cmp.AllowUnexported(stopped{})); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestAgentsAreSpreadEvenlyOverLeafNodesAndNoneHasTooMany(t *testing.T) {
+	for _, c := range []struct{ agents, leaves, each int }{{100, 0, 100}, {12_000, 0, 5_000}, {100, 2, 50}, {7, 2, 4}, {30_000, 2, 5_000}, {14_999, 3, 5_000}} {
+		s := &simulation{simulateFlags: simulateFlags{size: c.agents, leafNodes: c.leaves}}
+		each := s.agentsEach()
+		if each != c.each {
+			t.Errorf("%d agents behind %d leaf nodes: %d a process, want %d", c.agents, c.leaves, each, c.each)
+		}
+		processes := (c.agents + each - 1) / each
+		if most := (processes + max(1, c.leaves) - 1) / max(1, c.leaves) * each; most > maxOwnAgents {
+			t.Errorf("%d agents behind %d leaf nodes: one of them has %d", c.agents, c.leaves, most)
+		}
+	}
+}
+
+func TestAProcessThatTakesTheOtherPlaceIsMeasuredWithIt(t *testing.T) {
+	m, err := newMeter(&child{name: "this", cmd: &exec.Cmd{Process: &os.Process{Pid: os.Getpid()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.cpu = m.seconds() - 5 // as if it had used 5 seconds
+	m.leave()
+	began := m.seconds()
+	if used := m.used() - began; used < 4.5 || used > 6 {
+		t.Errorf("after another took its place it has used %.1f s more than that one, want 5", used)
 	}
 }
 
