@@ -38,6 +38,7 @@ import (
 	"chandler/agent/journal"
 	"chandler/agent/lease"
 	"chandler/agent/logon"
+	"chandler/agent/reconnect"
 	"chandler/agent/report"
 	"chandler/agent/source"
 	"chandler/events"
@@ -104,7 +105,7 @@ func (o *Options) setDefaults() {
 	o.ClientKind = orDefault(o.ClientKind, events.Advanced)
 	o.CacheSize = orDefault(o.CacheSize, 5<<30)
 	o.MaxRuns = orDefault(o.MaxRuns, 4)
-	o.ReconnectMax = orDefault(o.ReconnectMax, 90*time.Second)
+	o.ReconnectMax = orDefault(o.ReconnectMax, reconnect.Most)
 	o.KeepJobs = orDefault(o.KeepJobs, 400*24*time.Hour)
 	if o.Clock == nil {
 		o.Clock = time.Now

@@ -1,11 +1,11 @@
 package agent
 
 import (
-	"math/rand/v2"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"chandler/agent/reconnect"
 )
 
 func joinServers(servers []string) string { return strings.Join(servers, ",") }
@@ -13,12 +13,6 @@ func joinServers(servers []string) string { return strings.Join(servers, ",") }
 func connectOptions(a *Agent) ([]nats.Option, error) {
 	options := []nats.Option{
 		nats.Name("chandler-agent " + a.id), nats.CustomInboxPrefix("_INBOX." + a.id),
-		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
-		// Full jitter over a growing range: a fleet that lost its broker does not come back at once.
-		nats.CustomReconnectDelay(func(attempts int) time.Duration {
-			return rand.N(min(a.ReconnectMax, 250*time.Millisecond<<min(attempts, 12)) + 1)
-		}),
-		nats.ReconnectBufSize(-1), // what cannot be sent stays in the journal, not in the client
 		nats.ConnectHandler(a.connected), nats.ReconnectHandler(a.connected),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			a.changed.Store(true)
@@ -28,6 +22,7 @@ func connectOptions(a *Agent) ([]nats.Option, error) {
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { a.log.Warn("broker refused", "error", err) }),
 	}
+	options = append(options, reconnect.Options(a.ReconnectMax)...)
 	if a.Enrolment == nil {
 		return options, nil
 	}

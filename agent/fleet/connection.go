@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"errors"
-	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -10,23 +9,19 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
+
+	"chandler/agent/reconnect"
 )
 
-// connectTime bounds one attempt to reach one broker.
-const connectTime = 5 * time.Second
+// dialTime bounds the first part of an attempt to reach one broker.
+const dialTime = 5 * time.Second
 
 // connectOptions are those of the real agent.
 func (l *life) connectOptions() []nats.Option {
 	f := l.f
 	options := []nats.Option{
 		nats.Name("chandler-agent " + l.m.ID), nats.CustomInboxPrefix("_INBOX." + l.m.ID),
-		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
-		// Full jitter over a growing range: a fleet that lost its broker does not come back at once.
-		nats.CustomReconnectDelay(func(attempts int) time.Duration {
-			return rand.N(min(f.ReconnectMax, 250*time.Millisecond<<min(attempts, 12)) + 1)
-		}),
-		nats.ReconnectBufSize(-1), // what cannot be sent stays in the journal, not in the client
-		nats.Timeout(connectTime), nats.SetCustomDialer(&l.line),
+		nats.SetCustomDialer(&l.line),
 		nats.ConnectHandler(func(*nats.Conn) { l.connected() }),
 		nats.ReconnectHandler(func(*nats.Conn) {
 			f.counts.reconnects.Add(1)
@@ -41,6 +36,7 @@ func (l *life) connectOptions() []nats.Option {
 			f.log.Debug("broker refused", "agent", l.m.ID, "error", err)
 		}),
 	}
+	options = append(options, reconnect.Options(f.ReconnectMax)...)
 	if f.TLS != nil {
 		options = append(options, nats.Secure(f.TLS))
 	}
@@ -75,7 +71,7 @@ type line struct {
 
 // Dial makes a connection, for nats.go.
 func (l *line) Dial(network, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{Timeout: connectTime}).Dial(network, address)
+	conn, err := (&net.Dialer{Timeout: dialTime}).Dial(network, address)
 	if err != nil {
 		return nil, err
 	}

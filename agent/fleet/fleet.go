@@ -30,6 +30,7 @@ import (
 
 	"chandler/agent/inbox"
 	"chandler/agent/journal"
+	"chandler/agent/reconnect"
 	"chandler/agent/report"
 	"chandler/events"
 	"chandler/events/trust"
@@ -60,7 +61,7 @@ type Options struct {
 	ConnectRate  int           // new connections a second at start; 0: 500
 	CheckEvery   time.Duration // see inbox.Options
 	BeaconEvery  time.Duration
-	ReconnectMax time.Duration // longest pause between attempts to reach the broker; 0: 60 s
+	ReconnectMax time.Duration // longest pause between attempts to reach the broker; 0: reconnect.Most
 	RetryAfter   time.Duration // instead of the pause that a failure's class prescribes; 0: that
 
 	Clock   func() time.Time
@@ -170,7 +171,7 @@ func (o *Options) setDefaults() {
 		o.ConnectRate = 500
 	}
 	if o.ReconnectMax == 0 {
-		o.ReconnectMax = time.Minute
+		o.ReconnectMax = reconnect.Most
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now

@@ -25,7 +25,6 @@ type task struct {
 
 	deployment string // never changes, unlike job.Offer
 	revision   uint64
-	result     status        // of the program that ran, for the end of the job
 	place      *programPlace // held while the program runs
 	reoffers   chan offered  // the next attempt
 	kill       chan struct{} // closed when a running program is to be ended

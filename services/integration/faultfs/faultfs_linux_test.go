@@ -25,7 +25,6 @@ type rig struct {
 	fs *faultfs.FS
 	at string
 	by atomic.Int64 // what the clock is ahead of zero
-	n  int
 }
 
 func newRig(t testing.TB, change ...func(*faultfs.Options)) *rig {

@@ -87,10 +87,7 @@ func (f *FS) serve() error {
 	}
 	f.files[number(info)] = f.disk.root
 	loop := &fs.LoopbackRoot{Path: f.live, Dev: uint64(info.Sys().(*syscall.Stat_t).Dev)}
-	loop.NewNode = func(*fs.LoopbackRoot, *fs.Inode, string, *syscall.Stat_t) fs.InodeEmbedder {
-		return &node{LoopbackNode: fs.LoopbackNode{RootData: loop}, f: f}
-	}
-	root := loop.NewNode(loop, nil, "", nil)
+	root := &node{LoopbackNode: fs.LoopbackNode{RootData: loop}, f: f}
 	loop.RootNode = root
 	long := believed
 	f.server, err = fs.Mount(f.o.At, root, &fs.Options{EntryTimeout: &long, AttrTimeout: &long, MountOptions: fuse.MountOptions{

@@ -18,6 +18,11 @@ type node struct {
 	f *FS
 }
 
+// WrapChild makes everything below a node of its kind.
+func (n *node) WrapChild(context.Context, fs.InodeEmbedder) fs.InodeEmbedder {
+	return &node{LoopbackNode: fs.LoopbackNode{RootData: n.RootData}, f: n.f}
+}
+
 var (
 	_ fs.NodeCreater         = (*node)(nil)
 	_ fs.NodeOpener          = (*node)(nil)
