@@ -75,7 +75,11 @@ type passage struct {
 // followBatch is the number of messages that a passage asks for at once.
 const followBatch = 512
 
-var errEnd = errors.New("the end is reached")
+var (
+	errEnd = errors.New("the end is reached")
+	// errNothing: what was to come may have been purged meanwhile, of which a reader is told nothing. Another look shows it.
+	errNothing = errors.New("none of the messages came that were there")
+)
 
 // run reads by a consumer of its own, which the broker forgets soon after, until the broker fails it, or
 // to the end.
@@ -94,6 +98,7 @@ func (p *passage) run(ctx context.Context) (done bool, err error) {
 	}
 	defer puller.close(func(*delivery) {})
 	for expected := uint64(1); ctx.Err() == nil; {
+		before := expected
 		err := puller.fetch(ctx, func(d *delivery) error {
 			if d.meta.Sequence.Consumer != expected {
 				return fmt.Errorf("delivery %d came where %d was awaited", d.meta.Sequence.Consumer, expected)
@@ -106,6 +111,9 @@ func (p *passage) run(ctx context.Context) (done bool, err error) {
 		}
 		if err != nil {
 			return false, err
+		}
+		if p.toEnd && expected == before && ctx.Err() == nil {
+			return false, errNothing
 		}
 	}
 	return false, ctx.Err()

@@ -62,6 +62,26 @@ func TestReplayEndsWhereTheStreamEnded(t *testing.T) {
 	}
 }
 
+func TestAReplayEndsAlsoWhenWhatItWaitsForIsPurged(t *testing.T) {
+	b := eventstest.Bus(t, eventstest.Broker(t), events.ServiceSource("execution"))
+	const stored, purgedAt = 1000, 400 // more than one request brings
+	storeMany(t, b, stored, "chandler.fold.0")
+	stream, err := b.JetStream().Stream(t.Context(), events.StreamFold)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := 0
+	next, err := b.Replay(t.Context(), events.StreamFold, "chandler.fold.0", 1, func(jetstream.Msg) error {
+		if read++; read == purgedAt { // another replica has stored a snapshot
+			return stream.Purge(t.Context())
+		}
+		return nil
+	})
+	if err != nil || next != stored+1 || read < purgedAt || read == stored {
+		t.Errorf("read %d, next %d: %v", read, next, err)
+	}
+}
+
 func TestAMessageThatLooksLikeTheBrokersWordStopsNoReader(t *testing.T) {
 	b := eventstest.Bus(t, eventstest.Broker(t), "")
 	words := []nats.Header{{"Status": {"404"}}, {"Status": {"408"}}, {"Status": {"409"}, "Description": {"Consumer Deleted"}}, {"Status": {"503"}}, {"Status": {"100"}}}
