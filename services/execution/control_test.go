@@ -317,3 +317,20 @@ func FuzzParseRetryKey(f *testing.F) {
 		}
 	})
 }
+
+func TestAFreezeIsLiftedByAReplicaThatHasNotHeardOfItYet(t *testing.T) {
+	w := newWorld(t)
+	r := w.start()
+	set := must[events.Freeze](w)(ask(w, events.ExecutionFreeze, events.Freeze{Scope: "site", Name: "oslo", Why: "fire"}))
+	r.control.mu.Lock()
+	delete(r.control.freezes, set.ID) // as if another replica had set it just now
+	r.control.mu.Unlock()
+	lifted := must[events.Freeze](w)(ask(w, events.ExecutionUnfreeze, events.Named{Name: set.ID, Why: "it is out"}))
+	if lifted.ID != set.ID || lifted.Scope != "site" || lifted.Name != "oslo" {
+		t.Errorf("lifted is %+v, set was %+v", lifted, set)
+	}
+	if _, err := ask(w, events.ExecutionUnfreeze, events.Named{Name: set.ID}); err == nil {
+		t.Error("it is lifted twice")
+	}
+	eventstest.ExpectExactly(t, w.bus, events.FreezeLifted, nil, 1)
+}

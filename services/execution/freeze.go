@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"chandler/events"
 	"chandler/events/bus"
 	"chandler/events/target"
@@ -122,7 +124,10 @@ func (s *Service) frozenSize(c events.Collection) (int, error) {
 
 // unfreezeCall lifts a freeze by its id.
 func (s *Service) unfreezeCall(ctx context.Context, caller string, req events.Named) (events.Freeze, error) {
-	f, ok := s.control.freeze(req.Name)
+	f, ok, err := s.freezeNamed(ctx, req.Name)
+	if err != nil {
+		return f, err
+	}
 	if !ok {
 		if halts := s.control.haltFreezes(func(deployment string) bool { return haltID(deployment) == req.Name }); len(halts) > 0 {
 			name := halts[0].Name
@@ -137,6 +142,28 @@ func (s *Service) unfreezeCall(ctx context.Context, caller string, req events.Na
 	}
 	kick(s.beaconNow)
 	return f, s.tellFreeze(ctx, events.FreezeLifted, f)
+}
+
+// freezeNamed finds a freeze, also one that this replica has not heard of yet: another may just have set it.
+func (s *Service) freezeNamed(ctx context.Context, id string) (f events.Freeze, ok bool, err error) {
+	if f, ok = s.control.freeze(id); ok || events.ValidToken(id) != nil {
+		return f, ok, nil
+	}
+	kv, err := s.controlBucket(ctx)
+	if err != nil {
+		return f, false, err
+	}
+	entry, err := kv.Get(ctx, keyFreeze+id)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return f, false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(entry.Value(), &f)
+	}
+	if err != nil {
+		return f, false, fmt.Errorf("read freeze %s: %w", id, err)
+	}
+	return f, true, nil
 }
 
 func (s *Service) freezesCall(context.Context, string, events.Nothing) (events.FreezeList, error) {
