@@ -115,7 +115,12 @@ func (s *Service) changeEach(ctx context.Context, p *partition, deployment strin
 func (s *Service) append(ctx context.Context, p *partition, d delta) error {
 	d.previous, d.author = p.jobs.sequence, s.author
 	data := d.encode()
+	ctx, stop := s.whileConnected(ctx)
+	defer stop()
 	ack, err := s.js.PublishMsg(ctx, &nats.Msg{Subject: p.subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(d.previous))
+	if errors.Is(err, context.Canceled) && context.Cause(ctx) != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -341,4 +346,24 @@ func (s *Service) partitionNamed(subject string) (*partition, bool) {
 		}
 	}
 	return nil, false
+}
+
+// errCut says that an acknowledgement that was waited for will never come.
+var errCut = bus.Unavailable(errors.New("the connection to the broker broke"))
+
+// whileConnected ends when the connection breaks: whoever waits for an answer on it holds the partition, which others could
+// go on with as soon as the broker is back.
+func (s *Service) whileConnected(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	conn := s.bus.Conn()
+	broke := conn.StatusChanged(nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
+	go func() {
+		select {
+		case <-broke:
+			cancel(errCut)
+		case <-ctx.Done():
+		}
+		conn.RemoveStatusListener(broke)
+	}()
+	return ctx, func() { cancel(nil) }
 }
