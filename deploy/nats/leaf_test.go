@@ -2,6 +2,7 @@ package nats_test
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -118,7 +119,18 @@ func TestAnAgentBehindTheDeployedLeafNodeReachesTheDeployedHub(t *testing.T) {
 	agent := connect(leaf, me)
 	answered := make(chan error, 1)
 	go func() {
-		answer, err := agent.Request(events.ExecutionSync.Subject("", me.name), []byte("?"), patience)
+		ask := func() (*nats.Msg, error) {
+			return agent.Request(events.ExecutionSync.Subject("", me.name), []byte("?"), patience)
+		}
+		answer, err := ask()
+		for deadline := time.After(patience); errors.Is(err, nats.ErrNoResponders); answer, err = ask() {
+			select { // the hub tells the leaf node a moment later that somebody answers there
+			case <-deadline:
+				answered <- err
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
 		if err == nil && string(answer.Data) != "!" {
 			err = fmt.Errorf("the answer is %q", answer.Data)
 		}

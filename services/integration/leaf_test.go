@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -108,6 +109,15 @@ func (s *branch) start() {
 func (s *branch) awaitLine() {
 	s.f.t.Helper()
 	eventually(s.f.t, "the leaf node has its connections to the hub", func() bool { return s.leaf.NumLeafNodes() == len(access.LeafAccounts()) })
+	for account, call := range map[access.Account]events.CallDeclaration{access.Enrolment: events.AgentEnrol.CallDeclaration, access.Agents: events.ExecutionSync.CallDeclaration} {
+		eventually(s.f.t, "the leaf node has heard who answers at the hub", func() bool { return s.answered(account, call) })
+	}
+}
+
+// answered says that the leaf node knows of somebody beyond the line who takes a request.
+func (s *branch) answered(account access.Account, call events.CallDeclaration) bool {
+	listed, err := s.leaf.Subsz(&server.SubszOptions{Subscriptions: true, Account: s.f.broker.Account(account), Limit: 10_000})
+	return err == nil && slices.ContainsFunc(listed.Subs, func(sub server.SubDetail) bool { return sub.Subject == call.Filter() })
 }
 
 // machines are at the site and know no other broker than the leaf node.
