@@ -17,6 +17,7 @@ import (
 // TestAllAgentsComeBackAtOnceAndFindTheirWayByThemselves breaks every connection at once, again and again, while work is under
 // way and the only replica of execution answers one agent at a time and tells the others to come later.
 func TestAllAgentsComeBackAtOnceAndFindTheirWayByThemselves(t *testing.T) {
+	t.Parallel()
 	f := bareFleet(t, asDeployed)
 	for _, name := range []string{"content", "scheduling", "credentials"} {
 		f.startService(name)

@@ -171,6 +171,7 @@ func TestClientsThatSayRubbishAtFullSpeedHinderNobody(t *testing.T) {
 
 // TestOneAgentsLargestMessagesCutNoServiceOff has an agent say what is as large as a stream takes, on everything that services read.
 func TestOneAgentsLargestMessagesCutNoServiceOff(t *testing.T) {
+	t.Parallel()
 	f := bareFleet(t, asDeployed)
 	f.startServices()
 	f.setTrust(f.trust, f.roots...)

@@ -24,6 +24,7 @@ import (
 // TestAStormOfStatusesWaitsInTheStream has the agents of one partition tell many times what one replica takes at once, while the
 // only replica stands still. It then takes it in batches, in bounded memory, and comes to the same as ever.
 func TestAStormOfStatusesWaitsInTheStream(t *testing.T) {
+	t.Parallel()
 	f := bareFleet(t, asDeployed)
 	for _, name := range []string{"content", "scheduling", "credentials"} {
 		f.startService(name)
@@ -141,6 +142,7 @@ func peak(t *testing.T, pid int) int64 {
 // TestLogsGiveWayToStatuses takes away what stores logs: statuses go on, lines that nobody took are dropped, and each is either
 // stored or counted.
 func TestLogsGiveWayToStatuses(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	const agents, output, lines = 8, 3 << 20, 31458 // lines of 100 bytes; 96 chunks, of which 64 wait
 	c := newMultitude(f, agents, light.Script{Output: output}, nil)

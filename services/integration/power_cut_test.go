@@ -313,6 +313,7 @@ func (p *powerFleet) wantAgreement(deployments []string) {
 // TestStatusesOutliveAPowerCut cuts the power of the broker while agents report as fast as they can, twice. What was
 // acknowledged and not synced is lost, and comes back from the agents; nothing runs twice.
 func TestStatusesOutliveAPowerCut(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(*powerCuts) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			p := newPowerFleet(t, seed, 30)
@@ -354,6 +355,7 @@ func (p *powerFleet) acknowledgedSoFar() map[string]events.JobStatus {
 // TestAcknowledgedDeploymentsOutliveAPowerCut cuts the power while an administrator creates deployments: those that
 // scheduling said it has must be there afterwards.
 func TestAcknowledgedDeploymentsOutliveAPowerCut(t *testing.T) {
+	t.Parallel()
 	p := newPowerFleet(t, 0, 2)
 	pkg := p.publish("1.0", payload, "")
 	const deployments = 10

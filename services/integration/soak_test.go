@@ -29,6 +29,7 @@ var (
 // on, then mends everything and holds all witnesses against each other: nothing may be lost and nothing run twice.
 // Two runs of one seed draw the same faults in each place of the rig, though not at the same moments.
 func TestSoak(t *testing.T) {
+	t.Parallel()
 	length, least := soakLength()
 	seed := *soakSeed
 	if seed == 0 {
