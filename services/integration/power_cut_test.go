@@ -26,7 +26,7 @@ import (
 	"chandler/services/integration/faultfs"
 )
 
-var powerCuts = flag.Int("power-cuts", 3, "how many seeds the power is cut with, in TestStatusesOutliveAPowerCut")
+var powerCuts = flag.Int("power-cuts", 2, "how many seeds the power is cut with, in TestStatusesOutliveAPowerCut")
 
 var powerAgain = flag.Int("power-again", 2, "how often the power is cut in one run of it")
 
