@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 		exit(runOfCluster(args[1], args[2]))
 	}
 	// Stories mostly wait, each on a broker of its own, so more of them fit than there are processors.
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "6"); err != nil {
 		exit(err)
 	}
 	os.Exit(m.Run())

@@ -58,7 +58,7 @@ func newPowerFleet(t *testing.T, seed uint64, agents int) *powerFleet {
 		packages: map[string]string{}, log: &logBuffer{}}
 	p := &powerFleet{fleet: f, chance: rand.New(rand.NewPCG(seed, 7)), at: filepath.Join(f.dir, "store"), acked: map[string]events.JobStatus{}, seen: make(chan struct{})}
 	p.careful = seed%2 == 0
-	p.process, f.synced = newBrokerProcess(t, maker, p.at, upSync), p.at
+	p.process, f.synced = newBrokerProcess(t, maker, p.at, cutSync), p.at
 	t.Cleanup(p.close)
 	f.makeTrust()
 	p.mount(filepath.Join(f.dir, "disk0"))
@@ -313,6 +313,9 @@ func (p *powerFleet) wantAgreement(deployments []string) {
 // TestStatusesOutliveAPowerCut cuts the power of the broker while agents report as fast as they can, twice. What was
 // acknowledged and not synced is lost, and comes back from the agents; nothing runs twice.
 func TestStatusesOutliveAPowerCut(t *testing.T) {
+	if raceDetector {
+		t.Skip("the plain run cuts the power: it must come before the broker syncs, for which two cores are too slow with the race detector")
+	}
 	t.Parallel()
 	for seed := range uint64(*powerCuts) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
