@@ -140,37 +140,13 @@ func (f backupFlags) encryptFor() (all []age.Recipient, err error) {
 	if len(all) > 0 || (f.withoutKeys || f.streams) && f.asked.file == "" {
 		return all, nil
 	}
-	secret, err := f.asked.twice("Passphrase for the backup: ")
+	secret, err := f.asked.newPassphrase("Passphrase for the backup: ")
 	if err != nil {
 		return nil, err
 	}
 	defer clear(secret)
 	r, err := age.NewScryptRecipient(string(secret))
 	return []age.Recipient{r}, err
-}
-
-// twice asks for a new passphrase; on a terminal a second time.
-func (q *asking) twice(prompt string) ([]byte, error) {
-	secret, err := q.passphrase(prompt)
-	if err != nil {
-		return nil, err
-	}
-	if len(secret) == 0 {
-		return nil, errors.New("the passphrase is empty")
-	}
-	if q.file != "" {
-		return secret, nil
-	}
-	again, err := q.passphrase("The same again: ")
-	if err != nil {
-		return nil, err
-	}
-	defer clear(again)
-	if string(again) != string(secret) {
-		clear(secret)
-		return nil, errors.New("the two passphrases differ")
-	}
-	return secret, nil
 }
 
 // writeSealed writes a backup, encrypted where there are recipients.

@@ -51,8 +51,8 @@ func (q *asking) passphrase(prompt string) ([]byte, error) {
 }
 
 // newPassphrase asks for a passphrase to encrypt with; on a terminal twice.
-func (q *asking) newPassphrase() ([]byte, error) {
-	secret, err := q.passphrase("Passphrase for the new keys: ")
+func (q *asking) newPassphrase(prompt string) ([]byte, error) {
+	secret, err := q.passphrase(prompt)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,10 @@ func (q *asking) newPassphrase() ([]byte, error) {
 	defer clear(again)
 	if !bytes.Equal(secret, again) {
 		clear(secret)
-		return nil, errors.New("the two passphrases differ: no keys were made")
+		return nil, errors.New("the two passphrases differ: nothing was made")
 	}
 	return secret, nil
 }
+
+// forNewKeys is what the passphrase is asked for where keys are made.
+const forNewKeys = "Passphrase for the new keys: "

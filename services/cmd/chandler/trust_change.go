@@ -167,7 +167,7 @@ bundle too; after that the old ones count for nothing. Take the new ones off thi
 		}
 		var passphrase []byte
 		if encrypt && !f.dryRun {
-			if passphrase, err = f.asked.newPassphrase(); err != nil {
+			if passphrase, err = f.asked.newPassphrase(forNewKeys); err != nil {
 				return err
 			}
 			defer clear(passphrase)

@@ -84,7 +84,7 @@ func (a *app) initTrust(cmd *cobra.Command, c *client, f initFlags, asked *askin
 		}
 	}
 	if f.encrypt {
-		if plan.passphrase, err = asked.newPassphrase(); err != nil {
+		if plan.passphrase, err = asked.newPassphrase(forNewKeys); err != nil {
 			return err
 		}
 		defer clear(plan.passphrase)
@@ -267,7 +267,7 @@ func makeKeyFile(file string, encrypt bool, asked *asking) error {
 	var passphrase []byte
 	var err error
 	if encrypt {
-		if passphrase, err = asked.newPassphrase(); err != nil {
+		if passphrase, err = asked.newPassphrase(forNewKeys); err != nil {
 			return err
 		}
 		defer clear(passphrase)
